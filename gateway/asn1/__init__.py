@@ -1,0 +1,1 @@
+"""ASN.1 declarations that asn1crypto lacks; declarations only."""

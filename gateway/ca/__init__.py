@@ -1,0 +1,1 @@
+"""Upstream CA backends behind one interface."""

@@ -1,0 +1,116 @@
+"""What the corridor asks of an upstream CA, and the errors by which it learns what a failure means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Flag, auto
+from typing import Protocol
+
+from gateway.model import Grant, ProfileName, RequestForm, RequestId, RevocationReason, UpstreamCAName
+
+
+class Capability(Flag):
+    """What a backend can do beyond `issue`."""
+
+    NONE = 0
+    FIND = auto()
+    """`find` gives a definite answer about any earlier `issue`."""
+    POLL = auto()
+    REVOKE = auto()
+    CRL = auto()
+    CHOOSES_SERIAL = auto()
+    """The corridor draws the serial with `new_serial` and stores it before `issue`."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssueRequest:
+    """One certificate to be issued; the same `request_id` never yields two.
+
+    `request` is the PKCS#10 or CRMF DER as received, `public_key` the SubjectPublicKeyInfo DER, `timeout` the seconds
+    that the caller will wait.
+    """
+
+    request_id: RequestId
+    profile: ProfileName
+    form: RequestForm
+    request: bytes = field(repr=False)
+    public_key: bytes = field(repr=False)
+    grant: Grant
+    serial: int | None
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamIssued:
+    """What came back: leaf and chain (issuing CA first), DER; `reference` is the CA's own handle."""
+
+    certificate: bytes
+    chain: tuple[bytes, ...]
+    reference: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamPending:
+    """Accepted upstream; poll with `reference` after `retry_after` seconds."""
+
+    reference: str
+    retry_after: int
+
+
+class UpstreamError(Exception):
+    """Base of what a backend may raise; anything else that escapes it counts as `UnknownResult`."""
+
+
+class UpstreamRejected(UpstreamError):
+    """A definite refusal of this request: nothing was issued. The text is public."""
+
+
+class NotSent(UpstreamError):
+    """Nothing left for the CA, or it said that it did not process it: safe to send again."""
+
+    def __init__(self, message: str, retry_after: int = 30) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UnknownResult(UpstreamError):
+    """The request may or may not have been processed: only `find` or an operator can tell."""
+
+
+class UpstreamCA(Protocol):
+    """A backend. Every method but `new_serial` and `chain` may raise `UpstreamError`."""
+
+    name: UpstreamCAName
+    capabilities: Capability
+    accepts: frozenset[RequestForm]
+
+    async def start(self) -> None:
+        """Check what can be checked without issuing; called once before the first use."""
+
+    async def close(self) -> None:
+        """Release what `start` took."""
+
+    def new_serial(self) -> int | None:
+        """Draw a serial where `CHOOSES_SERIAL`, else None."""
+
+    async def issue(self, request: IssueRequest) -> UpstreamIssued | UpstreamPending:
+        """Issue one certificate."""
+
+    async def poll(self, request: IssueRequest, reference: str) -> UpstreamIssued | UpstreamPending:
+        """Ask about an earlier `UpstreamPending`."""
+
+    async def find(self, request: IssueRequest) -> UpstreamIssued | UpstreamPending | None:
+        """Say what became of `request`; None means definitely never issued and never will be. Needs `FIND`."""
+
+    async def revoke(self, certificate: bytes, serial: int, reason: RevocationReason, when: datetime) -> None:
+        """Revoke; already revoked is success. Needs `REVOKE`."""
+
+    def chain(self) -> tuple[bytes, ...]:
+        """CA certificates, issuing CA first, root last, DER."""
+
+    def not_after_limit(self, now: datetime) -> datetime | None:
+        """The latest notAfter that this CA may put in a certificate, None when unknown."""
+
+    async def crl(self) -> bytes | None:
+        """The current CRL, DER, or None. Needs `CRL`."""

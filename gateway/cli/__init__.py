@@ -1,0 +1,1 @@
+"""The pki-gateway commands."""

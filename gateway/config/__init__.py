@@ -1,0 +1,1 @@
+"""One YAML file to frozen, typed models; no network, no keys."""

@@ -1,0 +1,50 @@
+"""Upstream CAs, as configured: one model a backend, told apart by `type`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gateway.config.fields import Duration, FilePath, Model, SecretSource
+
+
+class CrlConfig(Model):
+    """The CRL that a local CA signs."""
+
+    lifetime: Duration = Field(default="7d", validate_default=True)
+    """From thisUpdate to nextUpdate."""
+    refresh: Duration = Field(default="24h", validate_default=True)
+    """A new CRL is signed this long after the last one, and at once on a revocation."""
+
+
+class LocalCA(Model):
+    """An embedded CA: key and certificate in files."""
+
+    type: Literal["local"]
+    certificate: FilePath
+    """The issuing CA's certificate, PEM."""
+    key: SecretSource
+    """Its private key, PEM (PKCS#8): RSA, EC, Ed25519 or ML-DSA."""
+    key_password: SecretSource | None = None
+    chain: tuple[FilePath, ...] = ()
+    """Certificates above it, PEM, root last."""
+    crl: CrlConfig | None = CrlConfig()
+    """null: no CRL is signed and certificates carry no distribution point."""
+
+
+class ExecCA(Model):
+    """A program that signs one request: JSON on standard input, JSON on standard output."""
+
+    type: Literal["exec"]
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    chain: Annotated[tuple[FilePath, ...], Field(min_length=1)]
+    """CA certificates, PEM, issuing CA first, root last."""
+    deadline: Duration = Field(default="30s", validate_default=True)
+    operations: tuple[Literal["find", "poll", "revoke"], ...] = ()
+    """What the program can do beyond `issue`."""
+    environment: dict[str, str | SecretSource] = Field(default_factory=dict)
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 4
+
+
+UpstreamCAConfig = Annotated[LocalCA | ExecCA, Field(discriminator="type")]

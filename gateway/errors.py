@@ -1,0 +1,88 @@
+"""One refusal vocabulary: each protocol spells it once, in `wire/<protocol>/errors.py`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why something was refused; a closed set, fit for a metric label."""
+
+    # the message
+    MALFORMED = "malformed"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED_MESSAGE = "unsupported_message"
+    UNSUPPORTED_ALGORITHM = "unsupported_algorithm"
+    BAD_SIGNATURE = "bad_signature"
+    DECRYPTION_FAILED = "decryption_failed"
+    BAD_PROOF_OF_POSSESSION = "bad_proof_of_possession"
+    BAD_TIME = "bad_time"
+    # where it was addressed to
+    UNKNOWN_PROFILE = "unknown_profile"
+    ENDPOINT_CLOSED = "endpoint_closed"
+    UNKNOWN_TRANSACTION = "unknown_transaction"
+    UNKNOWN_CERTIFICATE = "unknown_certificate"
+    # who asked
+    CREDENTIAL_MISSING = "credential_missing"
+    CREDENTIAL_INVALID = "credential_invalid"
+    CREDENTIAL_EXPIRED = "credential_expired"
+    CREDENTIAL_USED = "credential_used"
+    CREDENTIAL_REVOKED = "credential_revoked"
+    NAME_NOT_BOUND = "name_not_bound"
+    RENEWAL_REFUSED = "renewal_refused"
+    NOT_AUTHORIZED = "not_authorized"
+    # what was asked for
+    POLICY_KEY = "policy_key"
+    POLICY_SUBJECT = "policy_subject"
+    POLICY_SAN = "policy_san"
+    POLICY_KEY_USAGE = "policy_key_usage"
+    POLICY_EKU = "policy_eku"
+    POLICY_VALIDITY = "policy_validity"
+    POLICY_EXTENSION = "policy_extension"
+    DENIED = "denied"
+    # how much
+    RATE_LIMITED = "rate_limited"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    OVERLOADED = "overloaded"
+    # beyond us
+    UPSTREAM_REJECTED = "upstream_rejected"
+    UPSTREAM_UNAVAILABLE = "upstream_unavailable"
+    UPSTREAM_MISMATCH = "upstream_mismatch"
+    STORE_UNAVAILABLE = "store_unavailable"
+    INTERNAL = "internal"
+
+
+class Rejection(Exception):
+    """A definite refusal.
+
+    `detail` is public text that a client may be told; `cause` is for log and audit only. Neither holds a secret.
+    """
+
+    def __init__(self, reason: Reason, detail: str, cause: str = "") -> None:
+        super().__init__(f"{reason}: {cause or detail}")
+        self.reason = reason
+        self.detail = detail
+        self.cause = cause or detail
+
+
+class MalformedMessage(Rejection):
+    """Input that is not what its protocol or encoding says it must be; the parse border raises nothing else."""
+
+    def __init__(self, detail: str, cause: str = "", reason: Reason = Reason.MALFORMED) -> None:
+        super().__init__(reason, detail, cause)
+
+
+class StoreUnavailable(Exception):
+    """The store could not answer or could not make a write durable; nothing may be granted without it."""
+
+
+class StoreRefused(Exception):
+    """The store may not be used as it is: another schema, another key, a damaged file. The text says what to do."""
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be put in force; `problems` are whole sentences, each with file, line and field."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems

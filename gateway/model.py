@@ -1,0 +1,354 @@
+"""The vocabulary that every room speaks: requests, requesters, grants and outcomes, frozen."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum, StrEnum
+from types import MappingProxyType
+from typing import Any, NewType
+
+from gateway.errors import Reason
+
+ProfileName = NewType("ProfileName", str)
+UpstreamCAName = NewType("UpstreamCAName", str)
+RequestId = NewType("RequestId", str)
+"""Identifies one ledger row: 26 characters, sortable by time (ULID)."""
+
+UNLIMITED_NOT_AFTER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""No well-defined expiration date (RFC 5280 §4.1.2.5): 99991231235959Z."""
+
+
+class Protocol(StrEnum):
+    """The front doors, and ADMIN for an operator's own commands."""
+
+    SCEP = "scep"
+    EST = "est"
+    ACME = "acme"
+    CMP = "cmp"
+    ADMIN = "admin"
+
+
+class RequestForm(StrEnum):
+    """What carries the public key and the wished names."""
+
+    PKCS10 = "pkcs10"
+    CRMF = "crmf"
+
+
+class CredentialKind(StrEnum):
+    """What proves who is asking; a kind that the profile does not name is refused."""
+
+    STATIC = "static"
+    ONE_TIME = "one_time"
+    CERTIFICATE = "certificate"
+    ADMIN = "admin"
+
+
+class SanKind(StrEnum):
+    """A subjectAltName by the type that policy judges (RFC 5280 §4.2.1.6)."""
+
+    DNS = "dns"
+    IP = "ip"
+    EMAIL = "email"
+    URI = "uri"
+    UPN = "upn"
+    """otherName 1.3.6.1.4.1.311.20.2.3."""
+    SID = "sid"
+    """URI tag:microsoft.com,2022-09-14:sid:<SID> (KB5014754); `value` is the bare SID."""
+    DIRECTORY_NAME = "directory_name"
+    OTHER = "other"
+    """Any GeneralName above that has no kind of its own."""
+
+
+class RevocationReason(Enum):
+    """CRLReason (RFC 5280 §5.3.1); the value is its code."""
+
+    UNSPECIFIED = 0
+    KEY_COMPROMISE = 1
+    CA_COMPROMISE = 2
+    AFFILIATION_CHANGED = 3
+    SUPERSEDED = 4
+    CESSATION_OF_OPERATION = 5
+    CERTIFICATE_HOLD = 6
+    PRIVILEGE_WITHDRAWN = 9
+    AA_COMPROMISE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class NameAttribute:
+    """One AttributeTypeAndValue; `tag` is the universal tag of its string type (12 is UTF8String)."""
+
+    oid: str
+    value: str
+    tag: int = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A distinguished name; `der` is its encoding as received, which equality ignores."""
+
+    rdns: tuple[tuple[NameAttribute, ...], ...]
+    der: bytes = field(compare=False, repr=False)
+
+    def values(self, oid: str) -> tuple[str, ...]:
+        """Return the values of every attribute of type `oid`, in order."""
+        return tuple(a.value for rdn in self.rdns for a in rdn if a.oid == oid)
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectAltName:
+    """One GeneralName: its kind, its text for policy and logs, and its DER as it goes into a certificate."""
+
+    kind: SanKind
+    value: str
+    der: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """One X.509 extension; `value` is the content of extnValue."""
+
+    oid: str
+    critical: bool
+    value: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A SubjectPublicKeyInfo and what policy asks about it.
+
+    `algorithm` is one of `rsa`, `ec`, `ed25519`, `ed448`, `ml-dsa-44`, `ml-dsa-65`, `ml-dsa-87` or
+    `unknown`; `bits` the modulus or field size; `curve` is `P-256`, `P-384`, `P-521` or another name for EC.
+    `sha256` is the SHA-256 of `der`, the whole SubjectPublicKeyInfo.
+    """
+
+    der: bytes = field(repr=False)
+    sha256: bytes
+    algorithm: str
+    bits: int
+    curve: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """What a PKCS#10 (RFC 2986) or a CRMF CertRequest (RFC 4211) asks for, parsed once, its signature verified.
+
+    `digest` is the SHA-256 of the CertificationRequestInfo without attributes that link proof of possession to
+    a connection. `key_usage` holds RFC 5280 bit names (`digitalSignature`), `ekus` dotted OIDs; both None when not
+    asked for. `extensions` are all other requested extensions (not SAN, KU, EKU, basicConstraints).
+    """
+
+    form: RequestForm
+    der: bytes = field(repr=False)
+    digest: bytes
+    subject: Name
+    public_key: PublicKey
+    sans: tuple[SubjectAltName, ...] = ()
+    key_usage: frozenset[str] | None = None
+    ekus: tuple[str, ...] | None = None
+    is_ca: bool = False
+    extensions: tuple[Extension, ...] = ()
+    challenge_password: str | None = field(default=None, repr=False)
+    signature_digest: str = "sha256"
+    """Digest of the request's own signature: `sha256`, `sha1`, … or `none` for Ed25519 and ML-DSA."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignerCertificate:
+    """The certificate that signed the message (SCEP, CMP) or the TLS client's (EST)."""
+
+    der: bytes = field(repr=False)
+    sha256: bytes
+    issuer_der: bytes = field(repr=False)
+    serial: int
+    subject: Name
+    sans: tuple[SubjectAltName, ...]
+    public_key: PublicKey
+    not_before: datetime
+    not_after: datetime
+    self_signed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentRequest:
+    """One request for one certificate, whatever door it came in by.
+
+    `operation` is the protocol's own message or body type (`PKCSReq`, `RenewalReq`, `simpleenroll`, `ir`).
+    `challenge` is the shared secret that came with the request, wherever the protocol carries it.
+    """
+
+    profile: ProfileName
+    protocol: Protocol
+    operation: str
+    transaction_id: str
+    csr: CertificateRequest
+    challenge: str | None = field(repr=False)
+    signer: SignerCertificate | None
+    source: str
+    received_at: datetime
+    is_renewal: bool = False
+    """The protocol's own word that this is a renewal; the profile's `renewal` rule must then allow it."""
+
+    @property
+    def requester_key(self) -> bytes:
+        """SHA-256 of the public key that signed the message, else of the key to be certified."""
+        return self.signer.public_key.sha256 if self.signer else self.csr.public_key.sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Something that serves once: a one-time challenge or a nonce, taken in the transaction that opens the ledger row."""
+
+    kind: str
+    key: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NameBinding:
+    """Names that a credential was issued for; None leaves a field unbound (VU#971035)."""
+
+    subject: str | None = None
+    """RFC 4514 string that the requested subject must equal."""
+    sans: frozenset[tuple[SanKind, str]] | None = None
+    """The exact set of requested subject alternative names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who is asking, as an authenticated credential says.
+
+    `identity` is stable and not secret: `one_time:<challenge id>`, `static:<profile>`, `certificate:<sha256>`.
+    `vouches_for_sid` lets SID names through policy. `reservations` are taken when the ledger row is opened.
+    """
+
+    identity: str
+    kind: CredentialKind
+    binding: NameBinding = NameBinding()
+    owner: str | None = None
+    vouches_for_sid: bool = False
+    reservations: tuple[Reservation, ...] = ()
+    renews: bytes | None = None
+    """SHA-256 of the certificate that this request renews."""
+    claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one policy rule says: `mode` is `enforce`, `warn` or `off`; `field` is the configuration field that decided."""
+
+    rule: str
+    mode: str
+    passed: bool
+    message: str
+    reason: Reason
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What will be certified, decided before anything is sent: it judges whatever the upstream CA returns."""
+
+    subject_der: bytes
+    sans: tuple[SubjectAltName, ...]
+    key_usage: tuple[str, ...]
+    ekus: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    extensions: tuple[Extension, ...] = ()
+    modified: bool = False
+    """Differs from what was asked for in names or usages (CMP grantedWithMods)."""
+
+    def to_json(self) -> str:
+        """Serialise for the ledger; `from_json` reverses it."""
+        return json.dumps(
+            {
+                "subject": _b64(self.subject_der),
+                "sans": [[s.kind.value, s.value, _b64(s.der)] for s in self.sans],
+                "key_usage": self.key_usage,
+                "ekus": self.ekus,
+                "not_before": int(self.not_before.timestamp()),
+                "not_after": int(self.not_after.timestamp()),
+                "extensions": [[e.oid, e.critical, _b64(e.value)] for e in self.extensions],
+                "modified": self.modified,
+            },
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Grant:
+        """Read what `to_json` wrote."""
+        raw: dict[str, Any] = json.loads(text)
+        return cls(
+            subject_der=base64.b64decode(raw["subject"]),
+            sans=tuple(SubjectAltName(SanKind(k), v, base64.b64decode(d)) for k, v, d in raw["sans"]),
+            key_usage=tuple(raw["key_usage"]),
+            ekus=tuple(raw["ekus"]),
+            not_before=datetime.fromtimestamp(raw["not_before"], UTC),
+            not_after=datetime.fromtimestamp(raw["not_after"], UTC),
+            extensions=tuple(Extension(o, c, base64.b64decode(v)) for o, c, v in raw["extensions"]),
+            modified=raw["modified"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Every rule's verdict, and the grant where no enforced rule was broken."""
+
+    verdicts: tuple[Verdict, ...]
+    grant: Grant | None
+
+    @property
+    def violations(self) -> tuple[Verdict, ...]:
+        """The broken rules that are enforced."""
+        return tuple(v for v in self.verdicts if not v.passed and v.mode == "enforce")
+
+    @property
+    def warnings(self) -> tuple[Verdict, ...]:
+        """The broken rules that only warn."""
+        return tuple(v for v in self.verdicts if not v.passed and v.mode == "warn")
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """The certificate and the chain above it, issuing CA first, all DER."""
+
+    certificate: bytes
+    chain: tuple[bytes, ...]
+    request_id: RequestId
+    modified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Accepted and not finished; ask again after `retry_after` seconds."""
+
+    request_id: RequestId
+    retry_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Refused for good; `detail` is public text that may go to the client."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """Nothing was decided; the same request may succeed after `retry_after` seconds."""
+
+    reason: Reason
+    retry_after: int
+
+
+Outcome = Issued | Pending | Rejected | Unavailable
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

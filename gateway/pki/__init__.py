@@ -1,0 +1,1 @@
+"""Pure functions of bytes and keys: DER, names, CSRs, CMS, certificates."""

@@ -1,0 +1,1 @@
+"""The corridor: authenticate, decide, reserve, issue, verify, record."""

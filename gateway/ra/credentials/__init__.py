@@ -1,0 +1,1 @@
+"""Credential providers: what proves who is asking."""

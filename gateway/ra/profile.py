@@ -1,0 +1,67 @@
+"""Profile and Snapshot: one configuration generation as the corridor sees it, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from gateway.ca.interfaces import UpstreamCA
+from gateway.config.policy import PolicyConfig
+from gateway.errors import Reason, Rejection
+from gateway.model import ProfileName, Protocol, UpstreamCAName
+from gateway.ra.credentials.interfaces import CredentialProvider
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """At most `count` certificates in any `window`, for one requester or for the whole profile."""
+
+    count: int
+    window: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalRule:
+    """Who may renew here without a challenge ("a certificate is no passport")."""
+
+    from_profiles: frozenset[ProfileName]
+    messages: frozenset[str]
+    window: timedelta | None
+    """How long before notAfter a renewal may begin; None: any time."""
+    grace: timedelta
+    """How long after notAfter it is still accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One profile, compiled: nothing here is parsed or loaded again on a request."""
+
+    name: ProfileName
+    endpoints: frozenset[Protocol]
+    upstream_ca: UpstreamCA
+    credentials: tuple[CredentialProvider, ...]
+    policy: PolicyConfig
+    renewal: RenewalRule | None
+    per_requester: Quota | None
+    per_profile: Quota | None
+    manual_approval: bool
+    retransmission_window: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One configuration generation: read once per request, at the endpoint."""
+
+    generation: int
+    profiles: Mapping[ProfileName, Profile]
+    upstream_cas: Mapping[UpstreamCAName, UpstreamCA]
+
+    def profile(self, name: ProfileName, protocol: Protocol) -> Profile:
+        """Return the profile if it opens this endpoint; raises Rejection UNKNOWN_PROFILE or ENDPOINT_CLOSED."""
+        profile = self.profiles.get(name)
+        if profile is None:
+            raise Rejection(Reason.UNKNOWN_PROFILE, "there is no such profile")
+        if protocol not in profile.endpoints:
+            raise Rejection(Reason.ENDPOINT_CLOSED, f"this profile does not open {protocol}")
+        return profile

@@ -1,0 +1,1 @@
+"""The ledger and all shared truth behind one interface."""

@@ -1,0 +1,1 @@
+"""Sans-I/O protocol codecs, server and client role."""

@@ -1,0 +1,1 @@
+"""SCEP messages on the wire (RFC 8894)."""
