@@ -1,0 +1,55 @@
+# Two commands matter: `make run` and `make test`. Both set up all that they need.
+PYTHON     ?= python3
+STATE      ?= var
+HTTP_PORT  ?= 8080
+HTTPS_PORT ?= 8443
+INIT_FLAGS ?=
+VENV       := .venv
+BIN        := $(VENV)/bin
+PIP        := $(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
+
+.PHONY: run test test-extra lint types bench dev format clean
+.DEFAULT_GOAL := run
+
+run: $(VENV)/.run
+	@test -e "$(STATE)/profiles.yaml" || $(BIN)/pki-gateway init "$(STATE)" --http-port $(HTTP_PORT) --https-port $(HTTPS_PORT) $(INIT_FLAGS)
+	@exec $(BIN)/pki-gateway serve --config "$(STATE)/profiles.yaml"
+
+test: $(VENV)/.dev
+	@sh .ci/apt openssl strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins
+	$(BIN)/python -m pytest -m "not extra" $(PYTEST_FLAGS)
+
+test-extra: $(VENV)/.dev
+	$(BIN)/python -m pytest -m extra $(PYTEST_FLAGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench
+
+dev: $(VENV)/.dev
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	@sh .ci/venv $(PYTHON) $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
+	@echo "Installing pki-gateway into $(VENV) ..."
+	@$(PIP) --editable '.[speed]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
+	@echo "Installing pki-gateway and its development tools into $(VENV) ..."
+	@$(PIP) --editable '.[speed,dev]'
+	@touch $@ $(VENV)/.run
