@@ -1,0 +1,174 @@
+"""strongSwan's pki enrolls over SCEP: fetch the RA, enroll, retry, renew, and be refused."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from tests.conftest import RunningServer, StartServer
+
+pytestmark = pytest.mark.interop
+
+
+@dataclass
+class Device:
+    """A folder with strongSwan's files and the commands that an operator would type."""
+
+    folder: Path
+    program: str
+    url: str
+
+    def run(self, *args: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run([self.program, *args], cwd=self.folder, capture_output=True, timeout=60, check=False)
+
+    def fetch_ca(self) -> None:
+        done = self.run("--scepca", "--url", self.url, "--caout", "ca.der", "--raout", "ra.der", "--force")
+        assert done.returncode == 0, done.stderr
+
+    def new_key(self, name: str = "device.key") -> None:
+        (self.folder / name).write_bytes(self.run("--gen", "--type", "rsa", "--size", "2048", "--outform", "der").stdout)
+
+    def enroll(self, challenge: str | None, *extra: str, dn: str = "CN=moon", key: str = "device.key") -> subprocess.CompletedProcess[bytes]:
+        password = ("--password", challenge) if challenge else ()
+        anchors: tuple[str, ...] = ()
+        for path in sorted(self.folder.glob("ca*.der")):
+            anchors += ("--cacert", path.name)
+        issuing = "ca-1.der" if (self.folder / "ca-1.der").exists() else "ca.der"
+        return self.run(
+            "--scep", "--url", self.url, "--in", key, "--dn", dn, *password,
+            "--cacert-enc", "ra.der", "--cacert-sig", issuing, *anchors, "--interval", "1", "--maxpolltime", "30", *extra,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def device(server: RunningServer, tmp_path: Path, require_program: Callable[[str, str], str]) -> Device:
+    device = Device(tmp_path, require_program("pki", "strongswan-pki"), f"{server.url}/scep/demo")
+    device.fetch_ca()
+    device.new_key()
+    return device
+
+
+def certificate(done: subprocess.CompletedProcess[bytes]) -> x509.Certificate:
+    assert done.returncode == 0, done.stderr.decode()
+    return x509.load_der_x509_certificate(done.stdout)
+
+
+def audit_rows(server: RunningServer) -> list[dict[str, object]]:
+    return [json.loads(line) for line in server.cli("audit", "export").stdout.splitlines()]
+
+
+def test_one_time_challenge_enrolls(server: RunningServer, device: Device) -> None:
+    leaf = certificate(device.enroll(server.new_challenge(), "--san", "moon.example.org"))
+    key = load_der_private_key((device.folder / "device.key").read_bytes(), None)
+    assert leaf.public_key() == key.public_key()
+    assert leaf.subject.rfc4514_string() == "CN=moon"
+    issuer = x509.load_pem_x509_certificate((server.state / "ca" / "issuing.pem").read_bytes())
+    leaf.verify_directly_issued_by(issuer)
+
+
+def test_static_challenge_enrolls(server: RunningServer, device: Device) -> None:
+    certificate(device.enroll(server.static_challenge, dn="C=CH, O=lab, CN=static-moon"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--digest", "sha256"), id="sha256"),
+        pytest.param(("--digest", "sha384"), id="sha384"),
+        pytest.param(("--digest", "sha512"), id="sha512"),
+        pytest.param(("--rsa-padding", "pss"), id="rsassa-pss"),
+    ],
+)
+def test_algorithms_of_the_client(server: RunningServer, device: Device, options: tuple[str, ...]) -> None:
+    certificate(device.enroll(server.new_challenge(), *options))
+
+
+def test_renewal_with_the_old_certificate(server: RunningServer, device: Device) -> None:
+    old = certificate(device.enroll(server.new_challenge(), dn="CN=renewing-moon"))
+    (device.folder / "old.der").write_bytes(device.enroll(server.new_challenge(), dn="CN=renewing-moon").stdout)
+    device.new_key("new.key")
+    new = certificate(device.enroll(None, "--cert", "old.der", "--key", "device.key", dn="CN=renewing-moon", key="new.key"))
+    assert new.serial_number != old.serial_number
+    assert new.subject == old.subject
+
+
+def refused(server: RunningServer, device: Device, challenge: str | None, reason: str, **kwargs: str) -> None:
+    before = len(audit_rows(server))
+    done = device.enroll(challenge, **kwargs)
+    assert done.returncode != 0
+    assert not done.stdout
+    assert b"failInfo" in done.stderr or b"fail" in done.stderr.lower(), done.stderr
+    rows = audit_rows(server)[before:]
+    assert [row["reason"] for row in rows if row["event"] == "enrollment.rejected"] == [reason]
+
+
+def test_no_challenge_is_refused(server: RunningServer, device: Device) -> None:
+    refused(server, device, None, "credential_missing")
+
+
+def test_wrong_challenge_is_refused(server: RunningServer, device: Device) -> None:
+    refused(server, device, "not-the-challenge", "credential_invalid")
+
+
+def test_used_challenge_is_refused_for_another_key(server: RunningServer, device: Device) -> None:
+    challenge = server.new_challenge()
+    certificate(device.enroll(challenge))
+    device.new_key("other.key")
+    refused(server, device, challenge, "credential_used", key="other.key")
+
+
+def test_revoked_challenge_is_refused(server: RunningServer, device: Device) -> None:
+    challenge = server.new_challenge()
+    [row] = [r for r in json.loads(server.cli("challenge", "list", "--format", "json").stdout) if not r.get("used_by")][:1]
+    server.cli("challenge", "revoke", row["id"])
+    refused(server, device, challenge, "credential_revoked")
+
+
+def test_bound_challenge_is_refused_for_another_name(server: RunningServer, device: Device) -> None:
+    refused(server, device, server.new_challenge("--subject", "CN=sun"), "name_not_bound")
+
+
+def test_foreign_profiles_challenge_is_refused(start_server: StartServer, tmp_path: Path, require_program: Callable[[str, str], str]) -> None:
+    def second_profile(text: str) -> str:
+        start = text.index("profiles:")
+        head, body = text[:start], text[start:]
+        block = body[body.index("  demo:") :]
+        return head + body + "\n" + block.replace("  demo:", "  other:", 1)
+
+    server = start_server(edit=second_profile)
+    device = Device(tmp_path, require_program("pki", "strongswan-pki"), f"{server.url}/scep/demo")
+    device.fetch_ca()
+    device.new_key()
+    foreign = server.cli("challenge", "new", "other").stdout.strip()
+    refused(server, device, foreign, "credential_invalid")
+    device.url = f"{server.url}/scep/other"
+    certificate(device.enroll(foreign))
+
+
+def test_manual_approval_answers_the_poll(start_server: StartServer, tmp_path: Path, require_program: Callable[[str, str], str]) -> None:
+    server = start_server(edit=lambda text: text.replace("  demo:\n", "  demo:\n    approval: manual\n", 1))
+    device = Device(tmp_path, require_program("pki", "strongswan-pki"), f"{server.url}/scep/demo")
+    device.fetch_ca()
+    device.new_key()
+    challenge = server.new_challenge()
+    command = subprocess.Popen(
+        [device.program, "--scep", "--url", device.url, "--in", "device.key", "--dn", "CN=patient", "--password", challenge,
+         "--cacert-enc", "ra.der", "--cacert-sig", "ca-1.der" if (tmp_path / "ca-1.der").exists() else "ca.der",
+         "--cacert", "ca.der", "--interval", "1", "--maxpolltime", "30"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    waiting: list[dict[str, str]] = []
+    for _ in range(100):
+        waiting = json.loads(server.cli("requests", "list", "--format", "json").stdout)
+        if waiting:
+            break
+    assert [row["state"] for row in waiting] == ["pending"]
+    server.cli("requests", "approve", waiting[0]["id"])
+    out, err = command.communicate(timeout=40)
+    assert command.returncode == 0, err
+    assert x509.load_der_x509_certificate(out).subject.rfc4514_string() == "CN=patient"
