@@ -54,7 +54,8 @@ class SubjectRule(Model):
     patterns: dict[str, Pattern] = Field(default_factory=dict)
     """A regular expression that every value of this attribute must match whole."""
     template: str | None = None
-    """An RFC 4514 name whose `{CN}`, `{serialNumber}`, `{dns}`, `{requester}`, `{owner}` are taken from the request; replaces the subject."""
+    """An RFC 4514 name that replaces the subject; `{CN}`, `{serialNumber}`, `{dns}`, `{requester}` and `{owner}` are taken from
+    the request."""
     override: dict[str, str] = Field(default_factory=dict)
     """Attributes set to this value whatever was asked for."""
     max_common_names: Annotated[int, Field(ge=0, le=8)] = 1
@@ -123,14 +124,15 @@ class KeyUsageRule(Model):
 
 
 class EkuRule(Model):
-    """Extended key usage, by short name (clientAuth, serverAuth, emailProtection, codeSigning, timeStamping, ipsecIKE …) or OID."""
+    """Extended key usage by short name (clientAuth, serverAuth, emailProtection, codeSigning, timeStamping, ipsecIKE …) or OID."""
 
     mode: RuleMode = RuleMode.ENFORCE
     allow: tuple[str, ...] = ("clientAuth",)
     default: tuple[str, ...] = ("clientAuth",)
     unlisted: Unlisted = Unlisted.REFUSE
     dangerous_ekus: tuple[str, ...] = ()
-    """anyExtendedKeyUsage, OCSPSigning, cmcCA, cmcRA, cmcArchive, cmKGA, certificateRequestAgent, smartcardLogon pass only if named here too."""
+    """anyExtendedKeyUsage, OCSPSigning, cmcCA, cmcRA, cmcArchive, cmKGA, certificateRequestAgent and smartcardLogon pass only if
+    they are named here too."""
 
 
 class ValidityRule(Model):

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.config.fields import ConfigName, Duration, FilePath, HttpUrl, ListenAddress, Model, SecretSource, SocketPath, StatePath
+from gateway.config.fields import (
+    ConfigName,
+    Duration,
+    FilePath,
+    HttpUrl,
+    ListenAddress,
+    Model,
+    SecretSource,
+    SocketPath,
+    StatePath,
+)
 from gateway.config.policy import PolicyConfig
 from gateway.config.upstream_cas import UpstreamCAConfig
 
