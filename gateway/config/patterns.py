@@ -3,6 +3,7 @@
 Python's `re` backtracks: `([a-z0-9]+-?)+` takes hours to refuse forty letters. Here the structure of an expression
 (groups, alternatives, repetitions) becomes an automaton that is walked once along the value; `re` only decides what a single
 character matches. What no finite automaton can do (look-around, back-references, `\\b`) is refused with a sentence.
+`\\d`, `\\w`, `\\s` and ignored case mean ASCII: a Kelvin sign is no k, an Arabic digit no digit.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-MAX_STATES = 4000
-"""Largest automaton; `[a-z]{1,63}` takes 63 states."""
+MAX_STATES = 2000
+"""Largest automaton; `[a-z]{1,63}` takes 125 states."""
 MAX_GROUPS = 32
 """Deepest nesting of groups."""
-MAX_KNOWN = 20000
-"""Steps that one automaton remembers before it forgets all of them."""
+MAX_KNOWN = 100_000
+"""States in all the steps that one automaton remembers, before it forgets them: some megabytes."""
 
-_REPEAT = re.compile(r"\{(?:([0-9]{1,4})|([0-9]{0,4}),([0-9]{0,4}))\}", re.ASCII)
+_REPEAT = re.compile(r"\{(?:([0-9]+)|([0-9]*),([0-9]*))\}", re.ASCII)
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[dDwWsSnrtfva]|[^0-9A-Za-z])", re.DOTALL)
 _CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 _FLAGS = re.compile(r"\(\?[aiLmsux]+\)")
@@ -27,7 +28,7 @@ _NAMED = re.compile(r"\(\?P<[^>]*>")
 _START, _END = ("^", "\\A"), ("$", "\\Z")
 
 
-class UnboundedPattern(ValueError):
+class PatternError(ValueError):
     """The expression cannot be matched in linear time; the text says why."""
 
 
@@ -70,7 +71,7 @@ class _Reader:
         self._skip(_START)
         node = self._choice()
         if self.position != len(self.text):
-            raise UnboundedPattern("its groups do not match")
+            raise PatternError("its groups do not match")
         return node
 
     def _skip(self, tokens: tuple[str, ...]) -> None:
@@ -111,7 +112,7 @@ class _Reader:
             case "\\":
                 return self._leaf(_ESCAPE, f"{text[at : at + 2]} (only single characters and \\d \\w \\s may be escaped)")
             case "^" | "$":
-                raise UnboundedPattern(
+                raise PatternError(
                     f"{text[at]} may stand only at its start or end, outside of alternatives; values match whole anyway"
                 )
             case _:
@@ -121,7 +122,7 @@ class _Reader:
     def _leaf(self, token: re.Pattern[str], what: str) -> _Leaf:
         found = token.match(self.text, self.position)
         if found is None:
-            raise UnboundedPattern(f"{what} cannot be matched in bounded time")
+            raise PatternError(f"{what} cannot be matched in bounded time")
         self.position = found.end()
         return _Leaf(found[0])
 
@@ -133,18 +134,16 @@ class _Reader:
         elif start == "(?:":
             self.position += 3
         elif start[1:2] == "?":
-            raise UnboundedPattern(
-                f"{start} is not offered: only (…), (?:…) and flags at the start can be matched in bounded time"
-            )
+            raise PatternError(f"{start} is not offered: only (…), (?:…) and flags at the start can be matched in bounded time")
         else:
             self.position += 1
         self.depth += 1
         if self.depth > MAX_GROUPS:
-            raise UnboundedPattern(f"its groups are nested deeper than {MAX_GROUPS}")
+            raise PatternError(f"its groups are nested deeper than {MAX_GROUPS}")
         node = self._choice()
         self.depth -= 1
         if not self.text.startswith(")", self.position):
-            raise UnboundedPattern("its groups do not match")
+            raise PatternError("its groups do not match")
         self.position += 1
         return node
 
@@ -153,7 +152,7 @@ class _Reader:
         if bounds is None:
             return node
         if self.text.startswith("+", self.position):
-            raise UnboundedPattern("possessive repetition cannot be matched in bounded time")
+            raise PatternError("possessive repetition cannot be matched in bounded time")
         self._skip(("?",))  # lazy or greedy: a whole match exists or it does not
         return _Repeat(node, *bounds)
 
@@ -164,7 +163,7 @@ class _Reader:
             self.position += 1
             return bounds
         counted = _REPEAT.match(self.text, self.position)
-        if counted is None or counted[0] == "{,}":
+        if counted is None:
             return None
         self.position = counted.end()
         exact, least, most = counted.groups()
@@ -182,7 +181,7 @@ class _Builder:
 
     def add(self, leaf: int | None, after: int, free: tuple[int, ...]) -> int:
         if len(self.leaf) >= MAX_STATES:
-            raise UnboundedPattern(f"it is too large: its repetitions multiply to more than {MAX_STATES} states")
+            raise PatternError(f"it is too large: its repetitions multiply to more than {MAX_STATES} states")
         self.leaf.append(leaf)
         self.after.append(after)
         self.free.append(free)
@@ -203,6 +202,8 @@ class _Builder:
                 return self.repeat(node, then)
 
     def repeat(self, node: _Repeat, then: int) -> int:
+        if max(node.least, node.most or 0) > MAX_STATES:
+            raise PatternError(f"it repeats something more than {MAX_STATES} times")
         if node.most is None:
             loop = self.add(None, -1, ())
             self.free[loop] = (self.lay(node.part, loop), then)
@@ -219,18 +220,20 @@ class _Builder:
 class LinearPattern:
     """One expression, ready to be matched whole; immutable but for what it remembers of earlier walks."""
 
-    __slots__ = ("_after", "_free", "_known", "_leaf", "_start", "_tests")
+    __slots__ = ("_after", "_free", "_known", "_leaf", "_sets", "_start", "_tests", "_weight")
 
     def __init__(self, pattern: re.Pattern[str]) -> None:
         if pattern.flags & (re.VERBOSE | re.MULTILINE):
-            raise UnboundedPattern("the flags x and m are not offered")
+            raise PatternError("the flags x and m are not offered")
         builder = _Builder()
         end = builder.add(None, -1, ())
         first = builder.lay(_Reader(pattern.pattern).read(), end)
-        flags = pattern.flags & (re.IGNORECASE | re.ASCII | re.DOTALL)
+        flags = re.ASCII | (pattern.flags & (re.IGNORECASE | re.DOTALL))
         self._leaf, self._after, self._free = tuple(builder.leaf), tuple(builder.after), tuple(builder.free)
         self._tests: tuple[Callable[[str], object], ...] = tuple(re.compile(token, flags).fullmatch for token in builder.leaves)
         self._known: dict[tuple[frozenset[int], str], frozenset[int]] = {}
+        self._sets: dict[frozenset[int], frozenset[int]] = {}
+        self._weight = 0
         self._start = self._closure((first,))
 
     def matches(self, value: str) -> bool:
@@ -250,8 +253,12 @@ class LinearPattern:
         following = self._closure(
             tuple(self._after[state] for state in states if (leaf := self._leaf[state]) is not None and fits[leaf])
         )
-        if len(self._known) >= MAX_KNOWN:
+        following = self._sets.setdefault(following, following)  # equal sets are one object: looked up by identity
+        self._weight += len(following) + 8
+        if self._weight > MAX_KNOWN:
             self._known.clear()
+            self._sets.clear()
+            self._weight = 0
         self._known[states, character] = following
         return following
 
@@ -268,5 +275,5 @@ class LinearPattern:
 
 @lru_cache(maxsize=1024)
 def linear_pattern(pattern: re.Pattern[str]) -> LinearPattern:
-    """Return `pattern` as an automaton. Raises UnboundedPattern."""
+    """Return `pattern` as an automaton. Raises PatternError."""
     return LinearPattern(pattern)
