@@ -1,0 +1,65 @@
+"""Operator logs: one structured line an event, JSON or for a console, from structlog and the standard library alike."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from enum import StrEnum
+from typing import Any
+
+import structlog
+
+SECRET_NAMES = frozenset({"challenge", "password", "secret", "token", "private_key", "mac"})
+"""Event fields that never reach a log, whoever writes them."""
+
+
+class LogFormat(StrEnum):
+    """How lines are written."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+def configure_logging(format: LogFormat | None = None, level: str = "info") -> None:
+    """Send every log line to standard error; `format` None takes console on a terminal, JSON elsewhere."""
+    chosen = format or (LogFormat.CONSOLE if sys.stderr.isatty() else LogFormat.JSON)
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        hide_secrets,
+        structlog.processors.format_exc_info,
+    ]
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(chosen)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(number)
+    logging.getLogger("asyncio").setLevel(max(number, logging.WARNING))
+    logging.getLogger("alembic").setLevel(max(number, logging.WARNING))
+
+
+def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace the value of every field that is named like a secret."""
+    for name in SECRET_NAMES & event.keys():
+        event[name] = "(hidden)"
+    return event
+
+
+def _renderer(format: LogFormat) -> structlog.typing.Processor:
+    if format is LogFormat.JSON:
+        return structlog.processors.JSONRenderer(sort_keys=False, default=str)
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=40)

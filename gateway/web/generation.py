@@ -1,0 +1,75 @@
+"""One configuration generation as the endpoints see it: built once, read once per request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from gateway.model import ProfileName, UpstreamCAName
+from gateway.ra.profile import Snapshot
+from gateway.wire.scep.pkimessage import RaIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class ScepService:
+    """The SCEP endpoint of one profile, with every answer prepared that does not depend on the request.
+
+    `offload` says that the RA key is slow (RSA of 3072 bits or more): its work runs in an executor.
+    """
+
+    profile: ProfileName
+    identity: RaIdentity
+    capabilities: bytes
+    ca_certificates: bytes
+    ca_media_type: str
+    reply_chain: bool
+    offload: bool
+
+
+class SignedCrl(Protocol):
+    """One signed CRL (RFC 5280 §5)."""
+
+    @property
+    def der(self) -> bytes:
+        """Its DER."""
+
+    @property
+    def this_update(self) -> datetime:
+        """When it was signed."""
+
+    @property
+    def next_update(self) -> datetime:
+        """When the next one is due at the latest."""
+
+
+class CrlSource(Protocol):
+    """Signs and keeps the CRL of one CA."""
+
+    async def current(self) -> SignedCrl | None:
+        """Return the newest CRL, or None when none was signed yet."""
+
+    async def publish(self, force: bool = False) -> object:
+        """Sign a new CRL when one is due, or in any case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What one upstream CA publishes: its own certificate, DER, and a CRL where the gateway signs it."""
+
+    name: UpstreamCAName
+    certificate: bytes = field(repr=False)
+    certificate_sha256: str
+    crl: CrlSource | None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What is in force; `config` is the configuration as JSON-like data, secrets left out."""
+
+    number: int
+    snapshot: Snapshot
+    scep: Mapping[ProfileName, ScepService]
+    publications: Mapping[UpstreamCAName, Publication]
+    config: Mapping[str, object]

@@ -1,0 +1,200 @@
+"""Accepts connections under caps, before TLS or HTTP sees a byte."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+ACCEPTS_A_TURN = 32
+"""Connections taken from the kernel in one turn of the loop, so that open ones are served meanwhile."""
+PAUSE_WITHOUT_DESCRIPTORS = 1.0
+"""Seconds until accepting is tried again when the process is out of file descriptors or memory."""
+TLS_HANDSHAKE_SECONDS = 10.0
+TLS_SHUTDOWN_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionCaps:
+    """Open connections of one worker, over all its listeners."""
+
+    total: int
+    per_address: int
+
+
+class Admission:
+    """Counts open connections, in all and by address."""
+
+    def __init__(self, caps: ConnectionCaps) -> None:
+        self._caps = caps
+        self._by_address: dict[str, int] = {}
+        self._waiting: list[Callable[[], None]] = []
+        self.total = 0
+        self.refused = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further connection is taken from the kernel; another worker may take it."""
+        return self.total >= self._caps.total
+
+    def enter(self, address: str) -> bool:
+        """Count one connection; False when its address has as many as it may have."""
+        count = self._by_address.get(address, 0)
+        if count >= self._caps.per_address:
+            self.refused += 1
+            return False
+        self._by_address[address] = count + 1
+        self.total += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """Count one connection less, and wake the listeners that waited for it."""
+        self.total -= 1
+        left = self._by_address[address] - 1
+        if left:
+            self._by_address[address] = left
+        else:
+            del self._by_address[address]
+        waiting, self._waiting = self._waiting, []
+        for wake in waiting:
+            wake()
+
+    def when_free(self, wake: Callable[[], None]) -> None:
+        """Call `wake` once, when the next connection ends."""
+        self._waiting.append(wake)
+
+
+class CountedConnection(asyncio.Protocol):
+    """Hands everything to the HTTP protocol and gives the connection's place back when it is lost."""
+
+    __slots__ = ("_inner", "_release")
+
+    def __init__(self, inner: asyncio.Protocol, release: Callable[[], None]) -> None:
+        self._inner = inner
+        self._release = release
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Pass on."""
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on."""
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """Pass on."""
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        """Pass on."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass on."""
+        self._inner.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Pass on and give the place back."""
+        self._release()
+        self._inner.connection_lost(error)
+
+
+class Listener:
+    """One listening socket, inherited or bound by the caller; it stays the caller's."""
+
+    def __init__(
+        self, sock: socket.socket, protocol: Callable[[], asyncio.Protocol], admission: Admission, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._sock = sock
+        self._protocol = protocol
+        self._admission = admission
+        self._tls = tls
+        self._stopped = False
+        self._handshakes: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to accept; needs a running loop."""
+        self._sock.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._sock, self._accept)
+
+    def stop(self) -> None:
+        """Accept no more; open connections are not touched."""
+        self._stopped = True
+        asyncio.get_running_loop().remove_reader(self._sock)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_A_TURN):
+            if self._admission.is_full:
+                self._pause()
+                self._admission.when_free(self._resume)
+                return
+            try:
+                connection, address = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                log.warning("connections cannot be accepted for a second", cause=error.strerror)
+                self._pause()
+                asyncio.get_running_loop().call_later(PAUSE_WITHOUT_DESCRIPTORS, self._resume)
+                return
+            self._admit(connection, address[0] if isinstance(address, tuple) else "")
+
+    def _admit(self, connection: socket.socket, address: str) -> None:
+        if not self._admission.enter(address):
+            connection.close()
+            return
+        connection.setblocking(False)
+        task = asyncio.get_running_loop().create_task(self._connect(connection, address))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _connect(self, connection: socket.socket, address: str) -> None:
+        """Give the connection to HTTP, after the TLS handshake if there is one."""
+        place = _Place(self._admission, address)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: CountedConnection(self._protocol(), place.release),
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS if self._tls else None,
+                ssl_shutdown_timeout=TLS_SHUTDOWN_SECONDS if self._tls else None,
+            )
+        except (OSError, ssl.SSLError) as error:
+            connection.close()
+            place.release()
+            log.debug("a connection was lost in its handshake", source=address, cause=str(error))
+        except BaseException:
+            connection.close()
+            place.release()
+            raise
+
+    def _pause(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._sock)
+
+    def _resume(self) -> None:
+        if not self._stopped:
+            self.start()
+
+
+class _Place:
+    """One counted connection, given back once."""
+
+    __slots__ = ("_address", "_admission", "_held")
+
+    def __init__(self, admission: Admission, address: str) -> None:
+        self._admission = admission
+        self._address = address
+        self._held = True
+
+    def release(self) -> None:
+        if self._held:
+            self._held = False
+            self._admission.leave(self._address)

@@ -1,0 +1,94 @@
+"""The HTTP server of one worker: routes, middleware, limits, and an orderly end."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from gateway.web.listener import Admission, Listener
+from gateway.web.middleware import BodyLimits, InFlight, bound_body, bound_in_flight, hide_internals, name_server
+
+KEEPALIVE_SECONDS = 75.0
+"""How long an idle connection, or one with half a header, stays open: longer than a reverse proxy keeps it (60 s)."""
+LINGER_SECONDS = 1.0
+"""How long the rest of a refused body is read away, so that its sender sees the answer."""
+MAX_HEADERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Sizes in bytes; all are checked before an endpoint runs."""
+
+    request_line: int
+    header: int
+    body: BodyLimits
+
+
+class _QuietRefusals(logging.Filter):
+    """Drops what aiohttp logs with a traceback for every request that is not HTTP: clients could fill the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+def build_app(routes: Sequence[web.RouteDef], body: BodyLimits, places: InFlight) -> web.Application:
+    """Return the application that network clients reach."""
+    app = web.Application(middlewares=[hide_internals(), bound_body(body), bound_in_flight(places)])
+    app.on_response_prepare.append(name_server)
+    app.add_routes(routes)
+    return app
+
+
+class HttpServer:
+    """Serves one application on sockets that the caller bound."""
+
+    def __init__(self, app: web.Application, limits: HttpLimits, drain_seconds: float) -> None:
+        logger = logging.getLogger("gateway.http")
+        logger.addFilter(_QuietRefusals())
+        self._runner = web.AppRunner(
+            app,
+            handle_signals=False,
+            access_log=None,
+            logger=logger,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            lingering_time=LINGER_SECONDS,
+            max_line_size=limits.request_line,
+            max_field_size=limits.header,
+            max_headers=MAX_HEADERS,
+            auto_decompress=False,
+            shutdown_timeout=drain_seconds,
+        )
+        self._listeners: list[Listener] = []
+
+    async def start(self) -> None:
+        """Prepare; nothing is accepted before `listen`."""
+        await self._runner.setup()
+
+    def listen(self, sock: socket.socket, admission: Admission, tls: ssl.SSLContext | None = None) -> None:
+        """Accept connections on `sock`, which stays the caller's."""
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("start() comes before listen()")
+        listener = Listener(sock, server, admission, tls)
+        listener.start()
+        self._listeners.append(listener)
+
+    async def listen_unix(self, sock: socket.socket) -> None:
+        """Accept connections of local users on a unix socket, without caps: its file mode says who may."""
+        await web.SockSite(self._runner, sock).start()
+
+    def stop_accepting(self) -> None:
+        """Take no further connection; other workers still may."""
+        for listener in self._listeners:
+            listener.stop()
+
+    async def stop(self) -> None:
+        """Take no further request, let those in flight finish for `drain_seconds`, then close."""
+        self.stop_accepting()
+        await self._runner.cleanup()
