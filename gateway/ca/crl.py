@@ -1,0 +1,205 @@
+"""Publishes a local CA's CRL: one signer at a time, numbered by the store, on schedule and on revocation (RFC 5280 §5)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from gateway.audit import AuditEvent
+from gateway.ca.interfaces import UpstreamError
+from gateway.errors import StoreUnavailable
+from gateway.model import RevocationReason, UpstreamCAName
+from gateway.store.interfaces import CRLRow, Inventory
+
+LEASE = timedelta(seconds=60)
+"""How long one process has the right to sign; longer than signing the largest CRL takes."""
+LEASE_POLL = 0.25
+"""Seconds between looks at what another lease holder is doing."""
+CACHE_SECONDS = 1.0
+"""How old an answer of `current` may be."""
+CHECK_SECONDS = 1.0
+"""How often `run` asks whether something was revoked, by whichever process."""
+RETRY_SECONDS = 15.0
+"""How long `run` waits after a failure."""
+
+log = structlog.get_logger("gateway.ca.crl")
+
+
+class CrlSigner(Protocol):
+    """What the publisher asks of the CA; `LocalCA` is one."""
+
+    name: UpstreamCAName
+
+    @property
+    def not_after(self) -> datetime:
+        """End of the CA certificate: no CRL can be verified after it."""
+
+    async def sign_crl(
+        self,
+        number: int,
+        this_update: datetime,
+        next_update: datetime,
+        entries: Iterable[tuple[int, datetime, RevocationReason]],
+    ) -> bytes:
+        """Return a signed CRL, DER."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrlSchedule:
+    """`lifetime` from thisUpdate to nextUpdate; a new CRL is due `refresh` after the last one."""
+
+    lifetime: timedelta
+    refresh: timedelta
+
+
+class CrlError(Exception):
+    """No CRL could be published now; the text says why."""
+
+
+class CrlPublisher:
+    """Makes and serves the CRL of one CA; every worker process has one, and the store lets one of them sign.
+
+    Two locks keep numbers unique: a lease in the store so that only one process does the work, and `put_crl`, which
+    takes a CRL only if its number follows the newest. What loses that race was never stored, so nobody has seen it.
+    """
+
+    def __init__(
+        self, store: Inventory, ca: CrlSigner, clock: Callable[[], datetime], holder: str, schedule: CrlSchedule
+    ) -> None:
+        self._store = store
+        self._ca = ca
+        self._clock = clock
+        self._holder = holder
+        self._schedule = schedule
+        self._cached: CRLRow | None = None
+        self._cached_at = float("-inf")
+        self._wake = asyncio.Event()
+
+    async def current(self) -> CRLRow | None:
+        """Return the newest CRL, at most a second old as an answer, or None. Raises StoreUnavailable if never read."""
+        if time.monotonic() - self._cached_at < CACHE_SECONDS:
+            return self._cached
+        try:
+            return self._remember(await self._store.newest_crl(self._ca.name))
+        except StoreUnavailable:
+            # A signed CRL that is still in force may go out although the store is away.
+            if self._cached is None or self._cached.next_update <= self._clock():
+                raise
+            return self._cached
+
+    def wake(self) -> None:
+        """Have `run` look at once: something was revoked in this process."""
+        self._wake.set()
+
+    async def publish(self, force: bool = False, actor: str | None = None) -> CRLRow:
+        """Sign and store a CRL if one is due, or in any case with `force`; return the newest.
+
+        When another process is signing, its CRL is awaited. Raises CrlError, StoreUnavailable.
+        """
+        give_up = time.monotonic() + LEASE.total_seconds()
+        first = await self._store.newest_crl(self._ca.name)
+        while True:
+            newest = await self._store.newest_crl(self._ca.name)
+            forced = force and _number(newest) == _number(first)
+            if newest is not None and not forced and not await self._is_due(newest):
+                self._remember(newest)
+                return newest
+            row = await self._try_publish(actor or self._holder)
+            if row is not None:
+                self._remember(row)
+                return row
+            if time.monotonic() > give_up:
+                raise CrlError(f"another process holds the right to sign the CRL of {self._ca.name} and does not finish")
+            await asyncio.sleep(LEASE_POLL)
+
+    async def run(self) -> None:
+        """Publish whenever a CRL is due, until cancelled; failures are logged and tried again."""
+        while True:
+            pause = CHECK_SECONDS
+            try:
+                current = await self.current()
+                if current is None or await self._is_due(current):
+                    await self.publish()
+            except (CrlError, StoreUnavailable, UpstreamError) as error:
+                log.warning("crl_not_published", upstream_ca=self._ca.name, cause=str(error), retry_after=RETRY_SECONDS)
+                pause = RETRY_SECONDS
+            except Exception:
+                log.exception("crl_not_published", upstream_ca=self._ca.name, retry_after=RETRY_SECONDS)
+                pause = RETRY_SECONDS
+            await self._pause(pause)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _is_due(self, newest: CRLRow) -> bool:
+        if self._clock() >= min(newest.this_update + self._schedule.refresh, newest.next_update):
+            return True
+        return await self._store.crl_is_stale(self._ca.name)
+
+    async def _try_publish(self, actor: str) -> CRLRow | None:
+        """Sign the next CRL under the lease; None when another process has the lease or was first."""
+        now = self._clock()
+        name = f"crl:{self._ca.name}"
+        if not await self._store.take_lease(name, self._holder, now, now + LEASE):
+            return None
+        try:
+            return await self._sign_next(actor)
+        finally:
+            # The lease ends with the work: the next revocation may come to another process.
+            await self._release(name)
+
+    async def _release(self, name: str) -> None:
+        now = self._clock()
+        try:
+            await self._store.take_lease(name, self._holder, now, now)
+        except StoreUnavailable:
+            log.warning("crl_lease_not_released", upstream_ca=self._ca.name)
+
+    async def _sign_next(self, actor: str) -> CRLRow | None:
+        newest = await self._store.newest_crl(self._ca.name)
+        this_update = self._clock().replace(microsecond=0)
+        if self._ca.not_after <= this_update:
+            raise CrlError(f"the certificate of upstream CA {self._ca.name} expired: it can sign no CRL any more")
+        next_update = min(this_update + self._schedule.lifetime, self._ca.not_after)
+        # An entry stays until a CRL after the certificate's end has listed it (RFC 5280 §3.3).
+        since = min(newest.this_update, this_update) if newest is not None else this_update
+        entries = await self._store.list_revoked(self._ca.name, since)
+        number = _number(newest) + 1
+        der = await self._ca.sign_crl(number, this_update, next_update, ((e.serial, e.revoked_at, e.reason) for e in entries))
+        row = CRLRow(self._ca.name, number, der, this_update, next_update)
+        if not await self._store.put_crl(row, self._event(row, len(entries), actor)):
+            return None
+        log.info(
+            "crl_published", upstream_ca=self._ca.name, number=number, entries=len(entries), next_update=next_update.isoformat()
+        )
+        return row
+
+    def _event(self, row: CRLRow, entries: int, actor: str) -> AuditEvent:
+        return AuditEvent(
+            event="crl.published",
+            at=row.this_update,
+            actor=actor,
+            decision="done",
+            upstream_ca=row.upstream_ca,
+            detail=f"CRL {row.number} with {entries} entries, next update {row.next_update.isoformat()}",
+        )
+
+    def _remember(self, row: CRLRow | None) -> CRLRow | None:
+        self._cached = row
+        self._cached_at = time.monotonic()
+        return row
+
+
+def _number(row: CRLRow | None) -> int:
+    return 0 if row is None else row.number

@@ -1,0 +1,209 @@
+"""The embedded CA: a key in memory that signs certificates and CRLs (RFC 5280 §4, §5)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from gateway.ca.interfaces import (
+    Capability,
+    IssueRequest,
+    NotSent,
+    UnknownResult,
+    UpstreamIssued,
+    UpstreamPending,
+    UpstreamRejected,
+)
+from gateway.errors import Rejection
+from gateway.model import UNLIMITED_NOT_AFTER, RequestForm, RevocationReason, UpstreamCAName
+from gateway.pki.certificate import Certificate, Issuer, build_certificate, new_serial, parse_certificate
+from gateway.pki.crl import build_crl
+from gateway.pki.keys import PrivateKey
+from gateway.pki.trust import check_pair, verify_issued_by
+
+T = TypeVar("T")
+
+SIGNING_THREADS = 2
+EXPIRED_RETRY = 3600
+"""Seconds to wait when only an operator can help."""
+SLOW_ALGORITHMS = frozenset({"ml-dsa-44", "ml-dsa-65", "ml-dsa-87"})
+SLOW_RSA_BITS = 3072
+"""From here a signature takes longer than the loop may stand still (0.7 ms and more)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaUrls:
+    """Where the certificates of a CA say that its CRL and its certificate are; None leaves the extension out."""
+
+    crl: str | None = None
+    ca_issuers: str | None = None
+
+
+def find_ca_faults(chain: tuple[Certificate, ...], key: PrivateKey, now: datetime, *, signs_crl: bool) -> tuple[str, ...]:
+    """Say in whole sentences why this key and chain (issuing CA first, root last) may not sign at `now`; empty if they may."""
+    issuing = chain[0]
+    faults = []
+    try:
+        check_pair(issuing.der, key)
+    except Rejection:
+        faults.append("the private key does not belong to the CA certificate")
+    if not issuing.is_ca:
+        faults.append("the certificate may not sign others: it is not a CA certificate (basicConstraints, RFC 5280 §4.2.1.9)")
+    if issuing.key_usage is not None and "keyCertSign" not in issuing.key_usage:
+        faults.append("the CA certificate may not sign certificates: its key usage lacks keyCertSign (RFC 5280 §4.2.1.3)")
+    if signs_crl and issuing.key_usage is not None and "cRLSign" not in issuing.key_usage:
+        faults.append("the CA certificate may not sign CRLs: its key usage lacks cRLSign; set `crl: null` or replace it")
+    faults.extend(f"{_label(c)} {fault}" for c in chain if (fault := _describe_dates(c, now)) is not None)
+    for lower, upper in itertools.pairwise(chain):
+        try:
+            verify_issued_by(lower, upper)
+        except Rejection as error:
+            faults.append(f"{_label(lower)} was not issued by the next in the chain: {error.cause}")
+    return tuple(faults)
+
+
+def _label(certificate: Certificate) -> str:
+    return f"the CA certificate with serial {certificate.serial:x}"
+
+
+def _describe_dates(certificate: Certificate, now: datetime) -> str | None:
+    if now > certificate.not_after:
+        return f"expired on {certificate.not_after:%Y-%m-%d %H:%M:%SZ}"
+    if now < certificate.not_before:
+        return f"is not valid before {certificate.not_before:%Y-%m-%d %H:%M:%SZ}: check this machine's clock"
+    return None
+
+
+class LocalCA:
+    """An `UpstreamCA` in this process; issuing is deterministic in all but the signature's own randomness.
+
+    A certificate is delivered only after the ledger recorded it, and its serial is stored before it is signed. So
+    `find` can say that what was not recorded does not exist for anybody, and the stored serial is signed again.
+    """
+
+    accepts = frozenset({RequestForm.PKCS10, RequestForm.CRMF})
+
+    def __init__(
+        self,
+        name: UpstreamCAName,
+        key: PrivateKey,
+        chain: tuple[bytes, ...],
+        urls: CaUrls,
+        *,
+        publishes_crl: bool = True,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        newest_crl: Callable[[], Awaitable[bytes | None]] | None = None,
+    ) -> None:
+        self.name = name
+        self.capabilities = Capability.FIND | Capability.REVOKE | Capability.CHOOSES_SERIAL
+        if publishes_crl:
+            self.capabilities |= Capability.CRL
+        self._chain = chain
+        self._certificates = tuple(parse_certificate(der) for der in chain)
+        self._key = key
+        self._issuer = Issuer.from_certificate(chain[0], key)
+        self._urls = CaUrls(urls.crl if publishes_crl else None, urls.ca_issuers)
+        self._clock = clock
+        self._newest_crl = newest_crl
+        self._not_after = min(certificate.not_after for certificate in self._certificates)
+        public_key = self._certificates[0].public_key
+        self._slow = public_key.algorithm in SLOW_ALGORITHMS or (
+            public_key.algorithm == "rsa" and public_key.bits >= SLOW_RSA_BITS
+        )
+        self._executor = ThreadPoolExecutor(SIGNING_THREADS, thread_name_prefix=f"ca-{name}")
+
+    async def start(self) -> None:
+        """Nothing to do: `registry.create` refuses what cannot sign."""
+
+    async def close(self) -> None:
+        """End the signing threads."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def find_faults(self, now: datetime) -> tuple[str, ...]:
+        """Say in whole sentences why this CA may not sign at `now`; empty if it may."""
+        return find_ca_faults(self._certificates, self._key, now, signs_crl=Capability.CRL in self.capabilities)
+
+    def new_serial(self) -> int:
+        """Draw a positive serial of 159 random bits (RFC 5280 §4.1.2.2)."""
+        return new_serial()
+
+    async def issue(self, request: IssueRequest) -> UpstreamIssued:
+        """Sign the stored grant with the stored serial; raises NotSent when the CA's time is over, UpstreamRejected."""
+        serial = request.serial
+        if serial is None:
+            raise UpstreamRejected("no serial was stored for this request")
+        self._check_dates(request)
+        certificate = await self._run(lambda: self._build(request, serial))
+        return UpstreamIssued(certificate, self._chain, f"{serial:x}")
+
+    async def poll(self, request: IssueRequest, reference: str) -> UpstreamIssued | UpstreamPending:
+        """Raise UnknownResult: this CA never answers that it is pending."""
+        raise UnknownResult(f"upstream CA {self.name} has no pending requests")
+
+    async def find(self, request: IssueRequest) -> None:
+        """Return None: what the ledger does not hold was never delivered."""
+        return
+
+    async def revoke(self, certificate: bytes, serial: int, reason: RevocationReason, when: datetime) -> None:
+        """Do nothing: the inventory is this CA's own record, and the next CRL is made from it."""
+
+    def chain(self) -> tuple[bytes, ...]:
+        """Return the CA certificates, issuing CA first, root last, DER."""
+        return self._chain
+
+    def not_after_limit(self, now: datetime) -> datetime | None:
+        """Return the first notAfter in the chain."""
+        return self._not_after
+
+    async def crl(self) -> bytes | None:
+        """Return the newest published CRL, DER, or None."""
+        return None if self._newest_crl is None else await self._newest_crl()
+
+    async def sign_crl(
+        self,
+        number: int,
+        this_update: datetime,
+        next_update: datetime,
+        entries: Iterable[tuple[int, datetime, RevocationReason]],
+    ) -> bytes:
+        """Sign a CRL (RFC 5280 §5), DER, in a thread: it may have a hundred thousand entries. Raises NotSent when expired."""
+        self._check_dates(None)
+        listed = tuple(entries)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, lambda: build_crl(self._issuer, number, this_update, next_update, listed)
+        )
+
+    @property
+    def not_after(self) -> datetime:
+        """The issuing CA certificate's own notAfter."""
+        return self._certificates[0].not_after
+
+    def _build(self, request: IssueRequest, serial: int) -> bytes:
+        return build_certificate(
+            self._issuer,
+            serial,
+            request.grant,
+            request.public_key,
+            crl_url=self._urls.crl,
+            ca_issuers_url=self._urls.ca_issuers,
+        )
+
+    def _check_dates(self, request: IssueRequest | None) -> None:
+        now = self._clock()
+        for certificate in self._certificates:
+            fault = _describe_dates(certificate, now)
+            if fault is not None:
+                raise NotSent(f"upstream CA {self.name} cannot sign: {_label(certificate)} {fault}", EXPIRED_RETRY)
+        if request is not None and self._not_after < request.grant.not_after != UNLIMITED_NOT_AFTER:
+            raise UpstreamRejected("the certificate would be valid longer than the CA that signs it")
+
+    async def _run(self, sign: Callable[[], T]) -> T:
+        """Sign here when that is quick, else in a thread, so that the loop goes on."""
+        if not self._slow:
+            return sign()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, sign)
