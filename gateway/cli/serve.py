@@ -1,0 +1,82 @@
+"""`pki-gateway serve`: the supervisor, its workers, and what to try first."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.options import CommandError, ConfigOption, ExitCode, with_exit_codes
+from gateway.config.schema import GatewayConfig
+from gateway.logging import LogFormat, configure_logging
+
+
+@with_exit_codes
+def serve(
+    config: ConfigOption,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Worker processes; default: server.workers.")] = None,
+    log_format: Annotated[LogFormat | None, typer.Option(help="Default: console on a terminal, else json.")] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not print URLs and example commands.")] = False,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is in flight."""
+    from gateway.assemble import check_listeners, prepare_store
+    from gateway.config.load import read
+    from gateway.supervise.sockets import BindError, bind_all
+    from gateway.supervise.supervisor import Plan, Supervisor, WorkerRefused, worker_count
+
+    configure_logging(log_format, log_level)
+    parsed, sources = read(config)
+    check_listeners(parsed)
+    server = parsed.server
+    try:
+        sockets = bind_all(server.http, server.https.listen, sources.resolve(server.admin_socket))
+    except BindError as error:
+        raise CommandError(str(error)) from error
+    prepare_store(parsed, sources)
+    count = worker_count(workers or server.workers)
+    plan = Plan(sources.to_bytes(), sockets, count, log_format and log_format.value, log_level)
+    welcome = (lambda: None) if quiet else (lambda: print(describe_service(parsed, config, count), flush=True))
+    try:
+        asyncio.run(Supervisor(plan, welcome).run())
+    except WorkerRefused as error:
+        raise CommandError(str(error), ExitCode(error.code) if error.code in {1, 3} else ExitCode.FAILED) from error
+    finally:
+        sockets.close()
+        sources.resolve(server.admin_socket).unlink(missing_ok=True)
+
+
+def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
+    """Return the URLs of every open endpoint, and commands that enroll a first certificate."""
+    url = config.server.external_url
+    lines = [f"pki-gateway serves with {workers} worker{'s' if workers > 1 else ''}; Ctrl-C ends it.", ""]
+    for name, profile in config.profiles.items():
+        if profile.endpoints.scep:
+            lines += [f"  SCEP  {url.http}/scep/{name}", f"        {url.https}/scep/{name}"]
+    for name, upstream in config.upstream_cas.items():
+        if upstream.type == "local" and upstream.crl:
+            lines.append(f"  CRL   {url.http}/crl/{name}.crl")
+    lines += [f"  Admin {path.absolute().parent / config.server.admin_socket}", ""]
+    scep = next((name for name, profile in config.profiles.items() if profile.endpoints.scep), None)
+    if scep:
+        lines += _first_enrollment(f"{url.http}/scep/{scep}", scep, path)
+    return "\n".join(lines)
+
+
+def _first_enrollment(url: str, profile: str, path: Path) -> list[str]:
+    """Commands for another terminal; each can be copied as it is."""
+    config = f"--config {path}"
+    return [
+        "Try it from another terminal:",
+        f"  pki-gateway test-enroll {config} --protocol scep --profile {profile}",
+        "",
+        "With strongSwan (apt install strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins):",
+        f"  pki --scepca --url {url} --caout ca.pem --raout ra.pem --outform pem --force",
+        "  pki --gen --type rsa --size 2048 --outform pem > device.key",
+        f"  pki --scep --url {url} --in device.key --dn 'CN=device-1' \\",
+        f'    --password "$(pki-gateway challenge new {profile} {config})" \\',
+        "    --cacert-enc ra.pem --cacert-sig ra.pem --cacert ca.pem --cacert ca-1.pem --outform pem > device.pem",
+        "",
+    ]
