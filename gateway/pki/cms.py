@@ -1,0 +1,282 @@
+"""CMS SignedData: decode, check one signer, and write signed or certs-only messages from prepared parts (RFC 5652 §5)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from asn1crypto.core import Void
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from gateway.asn1 import cms as asn1
+from gateway.errors import MalformedMessage, Reason, Rejection
+from gateway.pki import der
+from gateway.pki.algorithms import digest_name, digest_oid, verify_signature
+from gateway.pki.keys import PrivateKey, sign, signature_algorithm
+
+MAX_CERTIFICATES = 16
+MAX_ATTRIBUTES = 32
+
+_DATA = der.oid(asn1.OID_DATA)
+_SIGNED_DATA = der.oid(asn1.OID_SIGNED_DATA)
+_RSA_ENCRYPTION = der.sequence(der.oid("1.2.840.113549.1.1.1"), der.null())
+_CONTENT_TYPE_IS_DATA = der.sequence(der.oid(asn1.OID_CONTENT_TYPE), der.set_of(_DATA))
+_SUBJECT_KEY_IDENTIFIER = 0x80
+_IMPLICIT_SET = 0xA0
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateId:
+    """SignerIdentifier or RecipientIdentifier: issuer and serial number, or a subjectKeyIdentifier (RFC 5652 §5.3, §6.2.1)."""
+
+    issuer_der: bytes = b""
+    serial: int = 0
+    key_id: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignerInfo:
+    """One signer; `signed_attributes` is the content of `[0]` as received, `attributes` its values by type, as elements."""
+
+    sid: CertificateId
+    digest_algorithm: str
+    signed_attributes: bytes = field(repr=False)
+    attributes: Mapping[str, tuple[bytes, ...]] = field(repr=False)
+    signature_algorithm: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedData:
+    """A decoded SignedData; `content` is None where eContent is absent."""
+
+    content_type: str
+    content: bytes | None = field(repr=False)
+    certificates: tuple[bytes, ...] = field(repr=False)
+    crls: tuple[bytes, ...] = field(repr=False)
+    signers: tuple[SignerInfo, ...]
+
+
+class ParseBorder:
+    """Turns whatever asn1crypto raises on hostile input into MalformedMessage; a Rejection of our own passes."""
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, Rejection):
+            raise MalformedMessage(f"message is not {self._what}", f"{type(error).__name__}: {error}") from None
+
+
+def parse_content_info(data: bytes, content_type: str) -> Any:
+    """Return the asn1crypto object inside a ContentInfo of `content_type`; call it inside a ParseBorder.
+
+    `data` must have passed `der.normalize`. Raises MalformedMessage for another content type.
+    """
+    info = asn1.ContentInfo.load(data, strict=True)
+    found = der.decode_oid(info["content_type"].contents)
+    if found != content_type:
+        raise MalformedMessage("message has another CMS content type", f"{found} where {content_type} belongs")
+    return info["content"]
+
+
+def parse_signed_data(data: bytes, max_signers: int = 1) -> SignedData:
+    """Decode a ContentInfo with SignedData, BER or DER, of at most `max_signers` signers (RFC 5652 §5.1).
+
+    Raises MalformedMessage; no signature is checked here.
+    """
+    normal = der.normalize(data)
+    with ParseBorder("CMS SignedData"):
+        signed = parse_content_info(normal, asn1.OID_SIGNED_DATA)
+        encapsulated = signed["encap_content_info"]
+        content = encapsulated["content"]
+        infos = signed["signer_infos"]
+        if len(infos) > max_signers:
+            raise MalformedMessage("message has more than one signer", f"{len(infos)} signers")
+        return SignedData(
+            content_type=der.decode_oid(encapsulated["content_type"].contents),
+            content=None if isinstance(content, Void) else content.contents,
+            certificates=_sequences(signed["certificates"].contents),
+            crls=_sequences(signed["crls"].contents),
+            signers=tuple(_parse_signer(infos[i]) for i in range(len(infos))),
+        )
+
+
+def _sequences(contents: bytes | None) -> tuple[bytes, ...]:
+    """Return the certificates or CRLs of an implicit SET; other choices carry a context tag and are left out."""
+    if not contents:
+        return ()
+    found = der.elements(contents)
+    if len(found) > MAX_CERTIFICATES:
+        raise MalformedMessage("message carries too many certificates", f"{len(found)} certificates or CRLs")
+    return tuple(contents[start:end] for tag, start, _, end in found if tag == der.SEQUENCE)
+
+
+def _parse_signer(info: asn1.SignerInfo) -> SignerInfo:
+    signed_attributes = info["signed_attrs"].contents or b""
+    return SignerInfo(
+        sid=parse_certificate_id(info["sid"].dump()),
+        digest_algorithm=algorithm_oid(info["digest_algorithm"].contents),
+        signed_attributes=signed_attributes,
+        attributes=parse_attributes(signed_attributes),
+        signature_algorithm=info["signature_algorithm"].dump(),
+        signature=info["signature"].contents,
+    )
+
+
+def parse_certificate_id(data: bytes) -> CertificateId:
+    """Decode a SignerIdentifier or RecipientIdentifier element; MalformedMessage otherwise."""
+    tag, start, end = der.read(data)
+    if tag == _SUBJECT_KEY_IDENTIFIER:
+        return CertificateId(key_id=data[start:end])
+    if tag != der.SEQUENCE:
+        raise MalformedMessage("certificate identifier is broken", f"tag {tag:#04x}")
+    members = der.elements(data, start, end)
+    if [m[0] for m in members] != [der.SEQUENCE, der.INTEGER]:
+        raise MalformedMessage("certificate identifier is broken")
+    (_, issuer, _, issuer_end), (_, _, serial, serial_end) = members
+    return CertificateId(data[issuer:issuer_end], der.decode_integer(data[serial:serial_end]))
+
+
+def algorithm_oid(contents: bytes) -> str:
+    """Return the OID of an AlgorithmIdentifier, given its content."""
+    start, end = der.read_as(der.OBJECT_IDENTIFIER, contents)
+    return der.decode_oid(contents[start:end])
+
+
+def parse_attributes(contents: bytes) -> dict[str, tuple[bytes, ...]]:
+    """Return the values of each attribute, as elements, by type (RFC 5652 §5.3).
+
+    Raises MalformedMessage for a type that occurs twice: two readers could choose differently.
+    """
+    found: dict[str, tuple[bytes, ...]] = {}
+    for tag, _, start, end in der.elements(contents):
+        members = der.elements(contents, start, end)
+        if tag != der.SEQUENCE or [m[0] for m in members] != [der.OBJECT_IDENTIFIER, der.SET]:
+            raise MalformedMessage("attribute is broken")
+        (_, _, type_start, type_end), (_, _, set_start, set_end) = members
+        name = der.decode_oid(contents[type_start:type_end])
+        if name in found or len(found) >= MAX_ATTRIBUTES:
+            raise MalformedMessage("an attribute occurs twice, or there are too many", name)
+        found[name] = tuple(contents[s:e] for _, s, _, e in der.elements(contents, set_start, set_end))
+    return found
+
+
+def single_value(attributes: Mapping[str, tuple[bytes, ...]], oid: str) -> bytes | None:
+    """Return the one value of an attribute, None when it is absent; MalformedMessage when it has not exactly one."""
+    values = attributes.get(oid)
+    if values is None:
+        return None
+    if len(values) != 1:
+        raise MalformedMessage("attribute must have exactly one value", f"{oid} has {len(values)}")
+    return values[0]
+
+
+def verify_signer(signed: SignedData, signer: SignerInfo, public_key: bytes) -> str:
+    """Check messageDigest and signature of `signer` under a SubjectPublicKeyInfo; return the digest that the signature uses.
+
+    Signed attributes are demanded: without them the signature could be lifted from other content (RFC 5652 §5.4).
+    Raises Rejection BAD_SIGNATURE or UNSUPPORTED_ALGORITHM.
+    """
+    digest = digest_name(signer.digest_algorithm)
+    content_type = single_value(signer.attributes, asn1.OID_CONTENT_TYPE)
+    message_digest = single_value(signer.attributes, asn1.OID_MESSAGE_DIGEST)
+    if content_type is None or message_digest is None or content_type != der.oid(signed.content_type):
+        raise Rejection(Reason.BAD_SIGNATURE, "message lacks signed attributes that fit its content")
+    computed = der.octet_string(hashlib.new(digest, signed.content or b"").digest())
+    if not hmac.compare_digest(message_digest, computed):
+        raise Rejection(Reason.BAD_SIGNATURE, "message digest does not match the content")
+    return _verify_attributes(signer, public_key, digest)
+
+
+def _verify_attributes(signer: SignerInfo, public_key: bytes, digest: str) -> str:
+    received = signer.signed_attributes
+    try:
+        return verify_signature(public_key, signer.signature_algorithm, signer.signature, der.tlv(der.SET, received), digest)
+    except Rejection as rejection:
+        ordered = der.set_of(*(received[start:end] for _, start, _, end in der.elements(received)))
+        if rejection.reason is not Reason.BAD_SIGNATURE or ordered.endswith(received):
+            raise
+    # old stacks send attributes in any order but sign the DER form
+    return verify_signature(public_key, signer.signature_algorithm, signer.signature, ordered, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """A certificate with its key, and the parts of its SignerInfo that no message changes."""
+
+    certificate: bytes = field(repr=False)
+    issuer_and_serial: bytes = field(repr=False)
+    key: PrivateKey = field(repr=False)
+
+    @classmethod
+    def create(cls, certificate: bytes, key: PrivateKey) -> Signer:
+        """Prepare a signer from its certificate's DER; that the key fits is for the caller to check."""
+        return cls(certificate, issuer_and_serial(certificate), key)
+
+
+def issuer_and_serial(certificate: bytes) -> bytes:
+    """Return the IssuerAndSerialNumber element that names a certificate (RFC 5652 §10.2.4); raises MalformedMessage."""
+    start, _ = der.read_as(der.SEQUENCE, certificate)
+    start, end = der.read_as(der.SEQUENCE, certificate, start)
+    members = der.elements(certificate, start, end)
+    first = 1 if members and members[0][0] == 0xA0 else 0
+    if len(members) < first + 3:
+        raise MalformedMessage("certificate is broken")
+    (_, serial, _, serial_end), _, (_, issuer, _, issuer_end) = members[first : first + 3]
+    return der.sequence(certificate[issuer:issuer_end], certificate[serial:serial_end])
+
+
+def attribute(oid: str, value: bytes) -> bytes:
+    """Return an Attribute of one encoded value."""
+    return der.sequence(der.oid(oid), der.tlv(der.SET, value))
+
+
+def sign_data(content: bytes, signer: Signer, digest: str, attributes: Iterable[bytes]) -> bytes:
+    """Return ContentInfo with SignedData over `content` as id-data, one signer and its certificate.
+
+    `attributes` are encoded Attributes beside contentType and messageDigest. RSA signatures are named rsaEncryption, as
+    strongSwan 5.9.8 demands and every other client accepts (RFC 3370 §3.2).
+    """
+    digest_algorithm = der.sequence(der.oid(digest_oid(digest)), der.null())
+    message_digest = attribute(asn1.OID_MESSAGE_DIGEST, der.octet_string(hashlib.new(digest, content).digest()))
+    signed_attributes = der.set_of(_CONTENT_TYPE_IS_DATA, message_digest, *attributes)
+    algorithm = _RSA_ENCRYPTION if isinstance(signer.key, RSAPrivateKey) else signature_algorithm(signer.key, digest)
+    signer_info = der.sequence(
+        b"\x02\x01\x01",
+        signer.issuer_and_serial,
+        digest_algorithm,
+        bytes((_IMPLICIT_SET,)) + signed_attributes[1:],
+        algorithm,
+        der.octet_string(sign(signer.key, signed_attributes, digest)),
+    )
+    return _signed_data(
+        der.set_of(digest_algorithm),
+        der.sequence(_DATA, der.context(0, der.octet_string(content))),
+        der.context(0, signer.certificate),
+        der.set_of(signer_info),
+    )
+
+
+def certs_only(certificates: Iterable[bytes], crls: Iterable[bytes] = ()) -> bytes:
+    """Return a degenerate SignedData with certificates and CRLs in the order given, eContent absent (RFC 8894 §3.4)."""
+    revocations = b"".join(crls)
+    return _signed_data(
+        der.set_of(),
+        der.sequence(_DATA),
+        der.context(0, *certificates),
+        der.context(1, revocations) if revocations else b"",
+        der.set_of(),
+    )
+
+
+def _signed_data(*members: bytes) -> bytes:
+    return der.sequence(_SIGNED_DATA, der.context(0, der.sequence(b"\x02\x01\x01", *members)))

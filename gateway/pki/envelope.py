@@ -1,0 +1,243 @@
+"""CMS EnvelopedData: decode, decrypt with uniform failure, encrypt to one RSA recipient (RFC 5652 §6, RFC 8894 §3.1)."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding as asymmetric
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.ciphers import BlockCipherAlgorithm, Cipher, algorithms, modes
+from cryptography.hazmat.primitives.padding import PKCS7
+
+from gateway.asn1 import cms as asn1
+from gateway.errors import MalformedMessage, Reason, Rejection
+from gateway.pki import der
+from gateway.pki.cms import CertificateId, ParseBorder, algorithm_oid, parse_certificate_id, parse_content_info
+
+MAX_RECIPIENTS = 16
+
+OID_RSA_ENCRYPTION = "1.2.840.113549.1.1.1"
+OID_RSAES_OAEP = "1.2.840.113549.1.1.7"
+_OID_MGF1 = "1.2.840.113549.1.1.8"
+
+UNREADABLE = "the message could not be decrypted and verified"
+"""The one public text for all that goes wrong behind the decryption: telling faults apart would make an oracle."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentCipher:
+    """A CBC block cipher by its OID; sizes in bytes."""
+
+    name: str
+    oid: str
+    key_size: int
+    block_size: int
+
+    def algorithm(self, key: bytes) -> BlockCipherAlgorithm:
+        """Return the block cipher under `key`, of `key_size` bytes; a DES key of 8 bytes is three equal keys of 3DES."""
+        return algorithms.AES(key) if self.block_size == 16 else TripleDES(key * (24 // self.key_size))
+
+
+_CIPHERS = (
+    ContentCipher("aes-128-cbc", "2.16.840.1.101.3.4.1.2", 16, 16),
+    ContentCipher("aes-192-cbc", "2.16.840.1.101.3.4.1.22", 24, 16),
+    ContentCipher("aes-256-cbc", "2.16.840.1.101.3.4.1.42", 32, 16),
+    ContentCipher("des-ede3-cbc", "1.2.840.113549.3.7", 24, 8),
+    ContentCipher("des-cbc", "1.3.14.3.2.7", 8, 8),
+)
+_BY_OID = {c.oid: c for c in _CIPHERS}
+_BY_NAME = {c.name: c for c in _CIPHERS}
+
+_OAEP_HASHES: dict[str, type[hashes.HashAlgorithm]] = {
+    "1.3.14.3.2.26": hashes.SHA1,
+    "2.16.840.1.101.3.4.2.1": hashes.SHA256,
+    "2.16.840.1.101.3.4.2.2": hashes.SHA384,
+    "2.16.840.1.101.3.4.2.3": hashes.SHA512,
+}
+_SHA1 = "1.3.14.3.2.26"
+
+_DATA = der.oid(asn1.OID_DATA)
+_ENVELOPED_DATA = der.oid(asn1.OID_ENVELOPED_DATA)
+_PKCS1_TRANSPORT = der.sequence(der.oid(OID_RSA_ENCRYPTION), der.null())
+_SHA256_ALGORITHM = der.sequence(der.oid("2.16.840.1.101.3.4.2.1"), der.null())
+_OAEP_SHA256_TRANSPORT = der.sequence(
+    der.oid(OID_RSAES_OAEP),
+    der.sequence(der.context(0, _SHA256_ALGORITHM), der.context(1, der.sequence(der.oid(_OID_MGF1), _SHA256_ALGORITHM))),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One KeyTransRecipientInfo; `parameters` is the element after its algorithm's OID, empty when absent."""
+
+    rid: CertificateId
+    algorithm: str
+    parameters: bytes = field(repr=False)
+    encrypted_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopedData:
+    """A decoded EnvelopedData; `cipher` is a name such as `aes-128-cbc`, or the dotted OID of one that we do not have."""
+
+    recipients: tuple[Recipient, ...]
+    cipher: str
+    iv: bytes = field(repr=False)
+    ciphertext: bytes = field(repr=False)
+
+
+def parse_enveloped_data(data: bytes) -> EnvelopedData:
+    """Decode a ContentInfo with EnvelopedData, BER or DER; only its KeyTransRecipientInfos are kept. Raises MalformedMessage."""
+    normal = der.normalize(data)
+    with ParseBorder("CMS EnvelopedData"):
+        enveloped = parse_content_info(normal, asn1.OID_ENVELOPED_DATA)
+        infos = enveloped["recipient_infos"].contents
+        found = der.elements(infos)
+        if len(found) > MAX_RECIPIENTS:
+            raise MalformedMessage("message has too many recipients", f"{len(found)} recipients")
+        recipients = tuple(_parse_recipient(infos[start:end]) for tag, start, _, end in found if tag == der.SEQUENCE)
+        return EnvelopedData(recipients, *_parse_encrypted_content(enveloped["encrypted_content_info"].contents))
+
+
+def _parse_recipient(element: bytes) -> Recipient:
+    info = asn1.KeyTransRecipientInfo.load(element, strict=True)
+    algorithm = info["key_encryption_algorithm"].contents
+    _, _, end = der.read(algorithm)
+    return Recipient(
+        rid=parse_certificate_id(info["rid"].dump()),
+        algorithm=algorithm_oid(algorithm),
+        parameters=algorithm[end:],
+        encrypted_key=info["encrypted_key"].contents,
+    )
+
+
+def _parse_encrypted_content(contents: bytes) -> tuple[str, bytes, bytes]:
+    """Return cipher, IV and ciphertext of an EncryptedContentInfo whose [0] was made primitive (RFC 5652 §6.1)."""
+    members = der.elements(contents)
+    if [m[0] for m in members] != [der.OBJECT_IDENTIFIER, der.SEQUENCE, 0x80]:
+        raise MalformedMessage("encrypted content is broken")
+    (_, _, type_start, type_end), (_, _, start, end), (_, _, text_start, text_end) = members
+    if contents[type_start - 2 : type_end] != _DATA:
+        raise MalformedMessage("encrypted content is not id-data")
+    algorithm = contents[start:end]
+    oid = algorithm_oid(algorithm)
+    cipher = _BY_OID.get(oid)
+    if cipher is None:
+        return oid, b"", contents[text_start:text_end]
+    _, _, parameters = der.read(algorithm)
+    iv = der.content(der.OCTET_STRING, algorithm[parameters:])
+    if len(iv) != cipher.block_size:
+        raise MalformedMessage("initialisation vector has a wrong length")
+    return cipher.name, iv, contents[text_start:text_end]
+
+
+def decrypt(enveloped: EnvelopedData, recipient: Recipient, key: RSAPrivateKey) -> bytes:
+    """Return the content of an EnvelopedData, which must be one SEQUENCE element.
+
+    Raises Rejection UNSUPPORTED_ALGORITHM for a cipher or key transport that the message names in clear. Everything that goes
+    wrong with the key raises one and the same Rejection DECRYPTION_FAILED after the same RSA operation and the same CBC pass,
+    under a random key if need be (RFC 3218 §2.3.2).
+    """
+    cipher = _BY_NAME.get(enveloped.cipher)
+    if cipher is None:
+        raise Rejection(Reason.UNSUPPORTED_ALGORITHM, "the content cipher is not supported", f"content cipher {enveloped.cipher}")
+    transport = _transport_padding(recipient)
+    content_key = _decrypt_key(recipient.encrypted_key, key, transport, cipher.key_size)
+    whole = len(enveloped.ciphertext) - len(enveloped.ciphertext) % cipher.block_size
+    decryptor = Cipher(cipher.algorithm(content_key), modes.CBC(enveloped.iv)).decryptor()
+    padded = decryptor.update(enveloped.ciphertext[:whole]) + decryptor.finalize()
+    unpadder = PKCS7(cipher.block_size * 8).unpadder()
+    try:
+        content = unpadder.update(padded) + unpadder.finalize()
+    except ValueError:
+        content = b""
+    if whole != len(enveloped.ciphertext) or not _is_one_sequence(content):
+        raise Rejection(Reason.DECRYPTION_FAILED, UNREADABLE, "the content or its key did not decrypt")
+    return content
+
+
+def _decrypt_key(encrypted: bytes, key: RSAPrivateKey, transport: asymmetric.AsymmetricPadding, size: int) -> bytes:
+    """Return the content key, or a random one of `size` bytes whatever is wrong with it; one RSA operation in any case.
+
+    OpenSSL's implicit rejection gives bytes of random length for bad PKCS #1 v1.5 padding, and OAEP raises.
+    """
+    substitute = secrets.token_bytes(size)
+    modulus_size = (key.key_size + 7) // 8
+    fits = len(encrypted) == modulus_size
+    try:
+        content_key = key.decrypt(encrypted if fits else b"\x02".rjust(modulus_size, b"\0"), transport)
+    except ValueError:
+        content_key = b""
+    return content_key if fits and len(content_key) == size else substitute
+
+
+def _is_one_sequence(content: bytes) -> bool:
+    """Whether `content` is one SEQUENCE, definite with nothing behind it or indefinite: every SCEP messageData is."""
+    if content[:2] == b"\x30\x80":
+        return content.endswith(b"\0\0")
+    try:
+        tag, _, end = der.read(content)
+    except MalformedMessage:
+        return False
+    return tag == der.SEQUENCE and end == len(content)
+
+
+def _transport_padding(recipient: Recipient) -> asymmetric.AsymmetricPadding:
+    if recipient.algorithm == OID_RSA_ENCRYPTION:
+        return asymmetric.PKCS1v15()
+    if recipient.algorithm == OID_RSAES_OAEP:
+        return _parse_oaep(recipient.parameters)
+    raise Rejection(Reason.UNSUPPORTED_ALGORITHM, "the key transport is not supported", f"key transport {recipient.algorithm}")
+
+
+def _parse_oaep(parameters: bytes) -> asymmetric.OAEP:
+    """Decode RSAES-OAEP-params, whose defaults are SHA-1, MGF1 with SHA-1 and no label (RFC 4055 §4.1)."""
+    content = der.content(der.SEQUENCE, parameters) if parameters else b""
+    found = der.elements(content)
+    fields = {tag: content[start:end] for tag, _, start, end in found}
+    hash_oid = mgf_hash_oid = _SHA1
+    if 0xA0 in fields:
+        hash_oid = algorithm_oid(der.content(der.SEQUENCE, fields[0xA0]))
+    if 0xA1 in fields:
+        mgf = der.content(der.SEQUENCE, fields[0xA1])
+        _, _, end = der.read(mgf)
+        if algorithm_oid(mgf) == _OID_MGF1:
+            mgf_hash_oid = algorithm_oid(der.content(der.SEQUENCE, mgf[end:]))
+        else:
+            mgf_hash_oid = algorithm_oid(mgf)
+    if not {hash_oid, mgf_hash_oid} <= _OAEP_HASHES.keys() or fields.keys() - {0xA0, 0xA1} or len(found) != len(fields):
+        raise Rejection(Reason.UNSUPPORTED_ALGORITHM, "the OAEP parameters are not supported", f"{hash_oid}, {mgf_hash_oid}")
+    return asymmetric.OAEP(asymmetric.MGF1(_OAEP_HASHES[mgf_hash_oid]()), _OAEP_HASHES[hash_oid](), None)
+
+
+def encrypt(content: bytes, cipher_name: str, public_key: RSAPublicKey, rid: bytes, *, oaep: bool = False) -> bytes:
+    """Return ContentInfo with EnvelopedData for the one recipient that the IssuerAndSerialNumber element `rid` names.
+
+    Key transport is PKCS #1 v1.5, which every SCEP client has, or OAEP with SHA-256. KeyError for an unknown cipher name.
+    """
+    cipher = _BY_NAME[cipher_name]
+    content_key, iv = secrets.token_bytes(cipher.key_size), secrets.token_bytes(cipher.block_size)
+    encryptor = Cipher(cipher.algorithm(content_key), modes.CBC(iv)).encryptor()
+    pad = cipher.block_size - len(content) % cipher.block_size
+    ciphertext = encryptor.update(content + bytes((pad,)) * pad) + encryptor.finalize()
+    transport: asymmetric.AsymmetricPadding = asymmetric.PKCS1v15()
+    if oaep:
+        transport = asymmetric.OAEP(asymmetric.MGF1(hashes.SHA256()), hashes.SHA256(), None)
+    recipient = der.sequence(
+        b"\x02\x01\x00",
+        rid,
+        _OAEP_SHA256_TRANSPORT if oaep else _PKCS1_TRANSPORT,
+        der.octet_string(public_key.encrypt(content_key, transport)),
+    )
+    encrypted_content = der.sequence(
+        _DATA,
+        der.sequence(der.oid(cipher.oid), der.octet_string(iv)),
+        der.context(0, ciphertext, constructed=False),
+    )
+    return der.sequence(
+        _ENVELOPED_DATA,
+        der.context(0, der.sequence(b"\x02\x01\x00", der.set_of(recipient), encrypted_content)),
+    )
