@@ -207,7 +207,7 @@ class _Builder:
     def _skip(self, event: yaml.Event, events: Iterator[yaml.Event], path: DataPath) -> None:
         """Read a value under a key that counts for nothing; its marks must not replace those of a good value."""
         aside = _Builder(anchors=self.anchors, nodes=self.nodes)
-        aside._node(event, events, path)  # noqa: SLF001
+        aside._node(event, events, path)
         self.nodes = aside.nodes
 
     def _scalar(self, event: yaml.Event, path: DataPath, mark: Mark) -> Any:
@@ -234,7 +234,7 @@ class _Builder:
 
 
 def read_plain(text: str) -> str | int | float | bool | None:
-    """Return what an unquoted scalar means: null, true, false, a decimal number, or itself (YAML 1.2 §10.3, without its variants)."""
+    """Return what an unquoted scalar means: null, true, false, a decimal number, or itself (YAML 1.2 §10.3)."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INTEGER.fullmatch(text):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,6 +23,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from gateway.config.patterns import PatternError, linear_pattern
+
 MAX_TEXT = 4096
 """Longest path, URL or environment value, in characters."""
 MAX_PATTERN = 512
@@ -31,6 +34,7 @@ _DURATION = re.compile(r"(0|[1-9][0-9]{0,8})([smhdw])", re.ASCII)
 _MAX_DURATION = timedelta(days=36500)
 _OID = re.compile(r"(?:[01]\.(?:[0-9]|[123][0-9])|2\.(?:0|[1-9][0-9]*))(?:\.(?:0|[1-9][0-9]*))*", re.ASCII)
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*", re.ASCII)
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -70,16 +74,20 @@ def format_duration(duration: timedelta) -> str:
 
 
 def parse_pattern(value: object) -> re.Pattern[str]:
-    """Compile a regular expression of at most 512 characters, to be used with `fullmatch`. Raises ValueError."""
+    """Compile a regular expression of at most 512 characters that `linear_pattern` can match. Raises ValueError."""
     if isinstance(value, re.Pattern):
         return value
     text = _text(value, "a pattern")
     if len(text) > MAX_PATTERN:
         raise ValueError(f"a pattern must not be longer than {MAX_PATTERN} characters")
     try:
-        return re.compile(text)
+        pattern = re.compile(text)
+        linear_pattern(pattern)
+    except PatternError as error:
+        raise ValueError(f"is a regular expression that is not offered: {error}") from error
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"is not a regular expression: {error}") from error
+    return pattern
 
 
 def parse_network(value: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
@@ -96,6 +104,13 @@ def parse_network(value: object) -> ipaddress.IPv4Network | ipaddress.IPv6Networ
     except ValueError:
         raise ValueError('must be a network such as "10.0.0.0/8" or "2001:db8::/32"') from None
     raise ValueError(f'has host bits set; did you mean "{meant}"?')
+
+
+def parse_config_name(value: str) -> str:
+    """Read the name of a profile or an upstream CA, which is also a part of URLs. Raises ValueError."""
+    if _NAME.fullmatch(value) is None:
+        raise ValueError("must be 1 to 63 lower-case letters, digits and hyphens, and not begin with a hyphen")
+    return value
 
 
 def parse_object_identifier(value: object) -> str:
@@ -226,7 +241,9 @@ ObjectIdentifier = Annotated[
     PlainValidator(parse_object_identifier),
     WithJsonSchema({"type": "string", "pattern": r"^[0-2](\.(0|[1-9][0-9]*))+$", "maxLength": 128}),
 ]
-ConfigName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+ConfigName = Annotated[
+    str, AfterValidator(parse_config_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"})
+]
 HttpUrl = Annotated[str, PlainValidator(parse_http_url), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#@ ]+"})]
 ListenAddress = Annotated[
     Address,
@@ -246,7 +263,7 @@ class SecretSource(Model):
     credential: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")] | None = None
     """A systemd credential (LoadCredential=, LoadCredentialEncrypted=)."""
     allow_group_world: bool = Field(default=False)
-    """Accept a `file` that its group or others can read."""
+    """Accept a `file` that others can read, or that its group or others can change."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -192,6 +192,8 @@ class _Builder:
         match node:
             case _Leaf(token):
                 return self.add(self.leaves.setdefault(token, len(self.leaves)), then, ())
+            case _Sequence(()):
+                return self.add(None, -1, (then,))
             case _Sequence(parts):
                 for part in reversed(parts):
                     then = self.lay(part, then)

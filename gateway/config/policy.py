@@ -124,7 +124,7 @@ class KeyUsageRule(Model):
 
 
 class EkuRule(Model):
-    """Extended key usage by short name (clientAuth, serverAuth, emailProtection, codeSigning, timeStamping, ipsecIKE …) or OID."""
+    """Extended key usage by name (clientAuth, serverAuth, emailProtection, codeSigning, timeStamping, ipsecIKE …) or OID."""
 
     mode: RuleMode = RuleMode.ENFORCE
     allow: tuple[str, ...] = ("clientAuth",)

@@ -1,0 +1,176 @@
+"""What no single model can see: names that must exist, addresses and URLs that must agree, rules that a credential calls for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from gateway.config.document import DataPath, Problem
+from gateway.config.fields import SecretSource
+from gateway.config.policy_checks import check_policy, check_static_names
+from gateway.config.schema import (
+    Audit,
+    OneTimeCredential,
+    ProfileConfig,
+    Server,
+    SqliteStore,
+    StaticCredential,
+)
+from gateway.config.sentences import suggest
+from gateway.config.sources import Sources
+from gateway.config.upstream_cas import ExecCA, LocalCA, UpstreamCAConfig
+
+MIN_CHALLENGE = 8
+"""Shortest static challenge, in characters; guesses are limited, but not to a handful."""
+MAX_CHALLENGE = 255
+"""RFC 2985 §5.4.1 (pkcs-9-ub-challengePassword)."""
+_ZERO = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a file that are right by themselves; None is a part that is wrong or missing, its name still known."""
+
+    server: Server | None
+    store: SqliteStore | None
+    audit: Audit | None
+    upstream_cas: Mapping[str, UpstreamCAConfig | None]
+    profiles: Mapping[str, ProfileConfig | None]
+
+
+def check(parts: Parts, sources: Sources) -> tuple[Problem, ...]:
+    """Return every disagreement between parts, and within parts that their models let through."""
+    found = list(_check_server(parts))
+    found += _check_store_and_audit(parts)
+    for name, upstream_ca in parts.upstream_cas.items():
+        found += _under(("upstream_cas", name), _check_upstream_ca(upstream_ca))
+    for name, profile in parts.profiles.items():
+        if profile is not None:
+            found += _under(("profiles", name), _check_profile(profile, parts, sources))
+    return tuple(found)
+
+
+def _under(base: DataPath, problems: Iterable[Problem]) -> Iterator[Problem]:
+    return (Problem((*base, *problem.path), problem.sentence, problem.mark) for problem in problems)
+
+
+def _positive(path: DataPath, duration: timedelta | None) -> Iterator[Problem]:
+    if duration is not None and duration <= _ZERO:
+        yield Problem(path, "must be longer than zero")
+
+
+def _check_server(parts: Parts) -> Iterator[Problem]:
+    server = parts.server
+    if server is None:
+        return
+    if server.http == server.https.listen and server.http.port:
+        yield Problem(("server", "https", "listen"), f"is the same address as server.http: {server.http}")
+    if not server.external_url.http.startswith("http://"):
+        # A client that fetches a CRL over https to check an https certificate never ends (RFC 5280 §8).
+        yield Problem(("server", "external_url", "http"), 'must begin with "http://": CRLs are fetched without TLS')
+    if not server.external_url.https.startswith("https://"):
+        yield Problem(("server", "external_url", "https"), 'must begin with "https://"')
+    yield from _positive(("server", "limits", "body_timeout"), server.limits.body_timeout)
+    if "demo" in parts.profiles:
+        for path, address in ((("server", "http"), server.http), (("server", "https", "listen"), server.https.listen)):
+            if not address.is_loopback:
+                sentence = f'{address} can be reached from elsewhere, and the profile "demo" is only for this machine; '
+                yield Problem(path, sentence + "listen on 127.0.0.1 or remove the profile")
+
+
+def _check_store_and_audit(parts: Parts) -> Iterator[Problem]:
+    if parts.audit is None:
+        return
+    yield from _positive(("audit", "head_interval"), parts.audit.head_interval)
+    if parts.store is None:
+        return
+    if parts.store.path == parts.audit.heads:
+        yield Problem(("audit", "heads"), "is the same file as store.path")
+    if _same_secret(parts.store.key, parts.audit.key):
+        yield Problem(("audit", "key"), "is the same secret as store.key; they must be two")
+
+
+def _same_secret(one: SecretSource, other: SecretSource) -> bool:
+    return str(one) == str(other)
+
+
+def _check_upstream_ca(upstream_ca: UpstreamCAConfig | None) -> Iterator[Problem]:
+    match upstream_ca:
+        case LocalCA(crl=crl) if crl is not None:
+            yield from _positive(("crl", "refresh"), crl.refresh)
+            if crl.refresh >= crl.lifetime:
+                yield Problem(("crl", "refresh"), "must be shorter than lifetime, or clients meet an expired CRL")
+        case ExecCA():
+            yield from _positive(("deadline",), upstream_ca.deadline)
+            for name in upstream_ca.environment:
+                if not name or "=" in name or "\0" in name:
+                    yield Problem(("environment", name), "is not the name of an environment variable")
+        case _:
+            return
+
+
+def _check_profile(profile: ProfileConfig, parts: Parts, sources: Sources) -> Iterator[Problem]:
+    if profile.upstream_ca not in parts.upstream_cas:
+        yield Problem(("upstream_ca",), _unknown(profile.upstream_ca, "upstream CA", parts.upstream_cas))
+    if profile.endpoints.scep is None:
+        yield Problem(("endpoints",), "opens no endpoint; name at least one: scep")
+    if not profile.credentials and profile.renewal is None:
+        yield Problem((), 'lets nobody enroll; name "credentials" or "renewal"')
+    yield from _positive(("retransmission_window",), profile.retransmission_window)
+    yield from _check_renewal(profile, parts)
+    yield from _check_quotas(profile)
+    for number, credential in enumerate(profile.credentials):
+        yield from _under(("credentials", number), _check_credential(credential, profile, sources))
+    if sum(isinstance(credential, OneTimeCredential) for credential in profile.credentials) > 1:
+        yield Problem(("credentials",), "names one_time twice; once is enough")
+    yield from _under(("policy",), check_policy(profile.policy))
+
+
+def _unknown(name: str, what: str, known: Iterable[str]) -> str:
+    meant = suggest(name, known)
+    return f"there is no {what} {name}{meant or '; there are: ' + (', '.join(known) or 'none')}"
+
+
+def _check_renewal(profile: ProfileConfig, parts: Parts) -> Iterator[Problem]:
+    renewal = profile.renewal
+    if renewal is None:
+        return
+    for number, name in enumerate(renewal.from_):
+        if name not in parts.profiles:
+            yield Problem(("renewal", "from", number), _unknown(name, "profile", parts.profiles))
+    yield from _positive(("renewal", "window"), renewal.window)
+
+
+def _check_quotas(profile: ProfileConfig) -> Iterator[Problem]:
+    for name, quota in (("per_requester", profile.limits.per_requester), ("total", profile.limits.total)):
+        if quota is not None:
+            yield from _positive(("limits", name, "window"), quota.window)
+
+
+def _check_credential(
+    credential: StaticCredential | OneTimeCredential, profile: ProfileConfig, sources: Sources
+) -> Iterator[Problem]:
+    match credential:
+        case OneTimeCredential():
+            yield from _positive(("ttl",), credential.ttl)
+            if credential.ttl > credential.max_ttl:
+                yield Problem(("ttl",), "must not be longer than max_ttl")
+        case StaticCredential():
+            yield from _check_challenge(sources.secrets.get(str(credential.challenge)))
+            if not credential.any_name:
+                yield from check_static_names(profile.policy)
+
+
+def _check_challenge(secret: bytes | None) -> Iterator[Problem]:
+    """Judge a challenge by what SCEP clients can carry: one line of printable characters. None was not readable."""
+    if secret is None:
+        return
+    checks: tuple[tuple[Callable[[bytes], bool], str], ...] = (
+        (lambda s: len(s) < MIN_CHALLENGE, f"is shorter than {MIN_CHALLENGE} characters"),
+        (lambda s: len(s) > MAX_CHALLENGE, f"is longer than {MAX_CHALLENGE} characters"),
+        (lambda s: any(not 0x20 <= byte < 0x7F for byte in s), "must be one line of printable ASCII"),
+    )
+    for fails, sentence in checks:
+        if fails(secret):
+            yield Problem(("challenge",), sentence)
