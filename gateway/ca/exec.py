@@ -180,6 +180,7 @@ class ExecCA:
             case UpstreamIssued():
                 return UpstreamIssued(answer.certificate, self._complete(answer.chain), answer.reference)
             case UpstreamPending():
+                self._require(Capability.POLL, "poll, and answered pending")
                 return answer
             case Found():
                 raise UnknownResult(f"the program of upstream CA {self.name} answered {answer.value}")

@@ -11,7 +11,8 @@ from typing import Any
 from gateway.ca.interfaces import IssueRequest, NotSent, UnknownResult, UpstreamIssued, UpstreamPending, UpstreamRejected
 from gateway.model import Grant, RevocationReason
 from gateway.pki.certificate import der_to_pem, pem_to_ders
-from gateway.pki.names import format_name, parse_name
+from gateway.pki.extensions import encode_sans
+from gateway.pki.names import attribute_name, format_name, parse_name
 
 VERSION = 1
 """Of this contract; a program refuses a version that it does not know."""
@@ -85,10 +86,13 @@ def describe_revocation(
 
 def describe_grant(grant: Grant) -> dict[str, Any]:
     """Return the grant: what the certificate has to hold, and nothing else."""
+    subject = parse_name(grant.subject_der)
     return {
-        "subject": format_name(parse_name(grant.subject_der)),
+        "rdns": [[{"oid": a.oid, "type": attribute_name(a.oid), "value": a.value} for a in rdn] for rdn in subject.rdns],
+        "subject": format_name(subject),
         "subject_der": _b64(grant.subject_der),
         "sans": [{"type": san.kind.value, "value": san.value, "der": _b64(san.der)} for san in grant.sans],
+        "sans_der": _b64(encode_sans(grant.sans)) if grant.sans else None,
         "key_usage": list(grant.key_usage),
         "ekus": list(grant.ekus),
         "not_before": _time(grant.not_before),

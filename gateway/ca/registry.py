@@ -127,7 +127,5 @@ def _read_chain(where: str, field: str, files: tuple[FilePath, ...], sources: So
 def _read_key(where: str, source: SecretSource, password: SecretSource | None, sources: Sources) -> PrivateKey:
     try:
         return load_private_key(sources.secret(source), None if password is None else sources.secret(password))
-    except (ValueError, TypeError, Rejection) as error:
-        # The library's own text may quote the key; ours does not.
-        hint = "is it encrypted, and key_password missing or wrong?" if password is None else "is key_password right?"
-        raise ConfigurationError((f"{where}.key: {source} holds no private key that can be read; {hint}",)) from error
+    except ValueError as error:
+        raise ConfigurationError((f"{where}.key: {source}: {error}",)) from None

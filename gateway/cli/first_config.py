@@ -1,0 +1,113 @@
+"""The profiles.yaml that `init` writes: commented, ready to serve, and meant to be edited."""
+
+from __future__ import annotations
+
+CA_NAME = "local"
+PROFILE_NAME = "demo"
+
+
+def format_first_config(http_port: int, https_port: int) -> str:
+    """Return profiles.yaml for a server on loopback with these ports."""
+    return _TEMPLATE.replace("@HTTP@", str(http_port)).replace("@HTTPS@", str(https_port))
+
+
+_TEMPLATE = """\
+# pki-gateway: what is served, who may enroll, and which CA signs.
+#
+# Relative paths count from the folder of this file. Every field is explained in docs/configuration.md.
+# After a change:  pki-gateway config check --config THIS-FILE
+
+server:
+  http: 127.0.0.1:@HTTP@            # SCEP, CRL and CA certificates; clients of these protocols expect plain HTTP
+  https:
+    listen: 127.0.0.1:@HTTPS@
+    certificate: tls/server.pem     # trust ca/root.pem to connect
+    key: {file: secrets/tls.key}
+  external_url:                     # how clients reach this server; goes into certificates
+    http: http://127.0.0.1:@HTTP@
+    https: https://localhost:@HTTPS@
+  admin_socket: run/admin.sock      # commands that change something talk to the server here
+  workers: cores                    # processes: a number, or one a core
+
+store:
+  type: sqlite
+  path: store/gateway.db
+  key: {file: secrets/store.key}    # without it the store cannot be read: keep a copy apart from the backups
+
+audit:
+  key: {file: secrets/audit.key}    # proves that no row of the audit trail was changed
+  heads: store/audit-heads.jsonl    # signed heads; copy them elsewhere, so that a cut tail shows
+  head_interval: 60s
+
+upstream_cas:
+  local:                            # the CA in this process; secrets/root.key is not needed to run: take it offline
+    type: local
+    certificate: ca/issuing.pem
+    key: {file: secrets/issuing.key}
+    chain: [ca/root.pem]
+    crl:
+      lifetime: 7d
+      refresh: 24h                  # and at once when a certificate is revoked
+
+profiles:
+  # A playground: `serve` refuses a profile of this name on any address but loopback. Copy it under another name,
+  # and narrow credentials, names and renewal to what your devices need.
+  demo:
+    endpoints:
+      scep:                         # http://127.0.0.1:@HTTP@/scep/demo
+        ra_certificate: ca/ra.pem
+        ra_key: {file: secrets/ra.key}
+
+    upstream_ca: local
+
+    # Who may enroll: whoever brings one of these. Without any, nobody.
+    credentials:
+      - type: one_time              # pki-gateway challenge new demo
+        ttl: 1h
+        max_ttl: 7d
+      - type: static                # one secret for all devices: convenient, and as good as the place where it is kept
+        challenge: {file: secrets/demo-scep-challenge}
+        any_name: true              # its holder may ask for any name that the policy below lets through
+
+    # A certificate of this profile may be renewed before it ends, without a challenge.
+    renewal:
+      from: [demo]
+      messages: [RenewalReq, PKCSReq]   # many clients renew with PKCSReq
+      grace: 0s                     # not after it has expired
+
+    # What may be certified; the same for every endpoint. Each rule takes `mode: enforce | warn | off`.
+    policy:
+      key:
+        rsa: {min_bits: 2048, max_bits: 4096}
+        ec: [P-256, P-384, P-521]
+        eddsa: [ed25519]
+        ml_dsa: [ml-dsa-44, ml-dsa-65, ml-dsa-87]
+      subject:
+        allow: [CN, O, OU, C, ST, L, DC, UID, serialNumber, emailAddress]
+        max_common_names: 1
+      san:
+        dns: {patterns: ['[a-z0-9_-]{1,63}(\\.[a-z0-9_-]{1,63})*'], max: 10}
+        ip: {networks: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 127.0.0.0/8, 'fc00::/7', '::1/128'], max: 4}
+        email: {patterns: ['[^@]+@[a-z0-9.-]+'], max: 4}
+        uri: {patterns: ['[a-z][a-z0-9+.-]*:.+'], max: 4}
+        upn: {patterns: ['[^@]+@[A-Za-z0-9.-]+'], max: 1}
+        unlisted: refuse            # any other kind of name
+      key_usage:
+        allow: [digitalSignature, keyEncipherment, keyAgreement]
+        default: [digitalSignature, keyEncipherment]
+        unlisted: drop
+      eku:
+        allow: [clientAuth, serverAuth]
+        default: [clientAuth]
+        unlisted: refuse
+      validity:
+        default: 365d
+        max: 365d
+        backdate: 1h                # device clocks run behind
+      extensions:
+        allow: []
+        unlisted: drop
+
+    # Same requester, same CSR, same answer for this long: a lost reply costs nothing.
+    retransmission_window: 1h
+"""
