@@ -30,9 +30,11 @@ __all__ = [
     "decode_integer",
     "decode_oid",
     "decode_time",
+    "directory_string",
     "elements",
     "generalized_time",
     "integer",
+    "is_printable",
     "normalize",
     "null",
     "octet_string",
@@ -237,6 +239,19 @@ def printable_string(value: str) -> bytes:
 def utf8_string(value: str) -> bytes:
     """Return a UTF8String."""
     return tlv(0x0C, value.encode())
+
+
+_PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,\-./:=?]*")
+
+
+def is_printable(value: str) -> bool:
+    """Whether PrintableString can hold `value` (X.680 §41.4)."""
+    return _PRINTABLE.fullmatch(value) is not None
+
+
+def directory_string(value: str) -> bytes:
+    """Return a PrintableString where it can hold `value`, else a UTF8String."""
+    return printable_string(value) if is_printable(value) else utf8_string(value)
 
 
 def ia5_string(value: str) -> bytes:

@@ -72,7 +72,7 @@ _BY_LOWER_CASE = MappingProxyType(
 )
 
 UTF8_STRING, PRINTABLE_STRING, IA5_STRING = 12, 19, 22
-_CODECS = MappingProxyType(
+STRING_CODECS: Mapping[int, str] = MappingProxyType(
     {
         UTF8_STRING: "utf-8",
         18: "ascii",  # NumericString
@@ -85,7 +85,7 @@ _CODECS = MappingProxyType(
         30: "utf-16-be",  # BMPString; some writers put surrogate pairs in it
     }
 )
-_PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,\-./:=?]*")
+"""Universal tag of a string type to the codec of its content."""
 _TAGS = MappingProxyType(
     {ATTRIBUTE_OIDS[n]: PRINTABLE_STRING for n in ("C", "serialNumber", "dnQualifier", "jurisdictionC")}
     | {ATTRIBUTE_OIDS[n]: IA5_STRING for n in ("DC", "emailAddress", "unstructuredName")}
@@ -133,7 +133,7 @@ def _parse_attribute(body: bytes, tag: int, _: int, start: int, end: int) -> Nam
     if tag != der.SEQUENCE or value_end != end:
         raise MalformedMessage("name is broken", "an attribute is no type and value")
     oid = der.decode_oid(body[oid_start:oid_end])
-    codec = _CODECS.get(value_tag)
+    codec = STRING_CODECS.get(value_tag)
     if codec is None:
         return NameAttribute(oid, "#" + body[oid_end:value_end].hex(), value_tag)
     try:
@@ -148,7 +148,7 @@ def encode_name(rdns: Iterable[Iterable[NameAttribute]]) -> bytes:
 
 
 def _encode_attribute(attribute: NameAttribute) -> bytes:
-    codec = _CODECS.get(attribute.tag)
+    codec = STRING_CODECS.get(attribute.tag)
     if codec is not None:
         return der.sequence(der.oid(attribute.oid), der.tlv(attribute.tag, attribute.value.encode(codec)))
     if attribute.value[:1] != "#":
@@ -167,7 +167,7 @@ def make_attribute(type_name: str, value: str) -> NameAttribute:
     if oid == ATTRIBUTE_OIDS["C"] and not re.fullmatch(r"[A-Za-z]{2}", value):
         raise ValueError(f"C must be a country code of two letters, not {value[:40]!r}")
     tag = _TAGS.get(oid, UTF8_STRING)
-    fits = _PRINTABLE.fullmatch(value) if tag == PRINTABLE_STRING else value.isascii()
+    fits = der.is_printable(value) if tag == PRINTABLE_STRING else value.isascii()
     return NameAttribute(oid, value, tag if fits else UTF8_STRING)
 
 
@@ -180,7 +180,7 @@ def format_name(name: Name) -> str:
 
 
 def _format_attribute(attribute: NameAttribute) -> str:
-    value = attribute.value if attribute.tag not in _CODECS else _escape(attribute.value)
+    value = attribute.value if attribute.tag not in STRING_CODECS else _escape(attribute.value)
     return f"{attribute_name(attribute.oid)}={value}"
 
 
@@ -247,7 +247,7 @@ def _parse_hex(oid: str, value: str) -> NameAttribute:
         encoded = bytes.fromhex(value[1:])
         tag = encoded[0] if encoded else 0
         content = der.content(tag, encoded)
-        codec = _CODECS.get(tag)
+        codec = STRING_CODECS.get(tag)
         text = "#" + encoded.hex() if codec is None else content.decode(codec)
     except (ValueError, MalformedMessage):
         raise ValueError(f"{value[:80]!r} is not # and the hex of a DER value") from None

@@ -1,0 +1,202 @@
+"""PKCS#10 certification requests: decode, verify proof of possession, and build (RFC 2986, RFC 2985)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from asn1crypto.csr import CertificationRequest
+
+from gateway.errors import MalformedMessage, Reason, Rejection
+from gateway.model import CertificateRequest, Extension, RequestForm, SubjectAltName
+from gateway.pki import der, extensions
+from gateway.pki.algorithms import verify_signature
+from gateway.pki.keys import PrivateKey, default_digest, public_key_der, sign, signature_algorithm
+from gateway.pki.names import STRING_CODECS, parse_name
+from gateway.pki.public_keys import describe_public_key
+
+MAX_ATTRIBUTES = 32
+
+CHALLENGE_PASSWORD = "1.2.840.113549.1.9.7"  # noqa: S105 - the attribute's OID (RFC 2985 §5.4.1)
+EXTENSION_REQUEST = "1.2.840.113549.1.9.14"
+MICROSOFT_EXTENSION_REQUEST = "1.3.6.1.4.1.311.2.1.14"
+"""What Windows called extensionRequest before PKCS#9 had it; same syntax."""
+EST_IDENTITY_LINKING = "1.2.840.113549.1.9.16.2.58"
+"""RFC 7894 §3.3: holds tls-unique, so it differs with every connection."""
+
+LINKING_ATTRIBUTES = frozenset({EST_IDENTITY_LINKING})
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """The parts of a CertificationRequest as they were received."""
+
+    info: bytes
+    subject: bytes
+    public_key: bytes
+    attributes: bytes
+    algorithm: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Attributes:
+    """What the attributes ask for; `by_type` is type to the content of its value SET."""
+
+    by_type: Mapping[str, bytes]
+    challenge: str | None = field(repr=False)
+    extensions: tuple[Extension, ...]
+
+
+def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES) -> CertificateRequest:
+    """Decode a PKCS#10, DER or BER, and verify its signature over the certificationRequestInfo as received.
+
+    `linking` are the attribute types that tie proof of possession to a connection; they do not count in `digest` (EST
+    adds challengePassword, RFC 7030 §3.5). Attributes need not be in DER order (strongSwan).
+    Raises MalformedMessage; Rejection BAD_PROOF_OF_POSSESSION, or UNSUPPORTED_ALGORITHM (MD5 and what we do not know).
+    """
+    encoded = der.normalize(data)
+    fields = _decode(encoded)
+    attributes = _decode_attributes(fields.attributes)
+    digest = _verify_proof_of_possession(fields)
+    by_oid = {e.oid: e.value for e in attributes.extensions}
+    sans, usage = by_oid.get(extensions.SUBJECT_ALT_NAME), by_oid.get(extensions.KEY_USAGE)
+    ekus, constraints = by_oid.get(extensions.EXTENDED_KEY_USAGE), by_oid.get(extensions.BASIC_CONSTRAINTS)
+    return CertificateRequest(
+        form=RequestForm.PKCS10,
+        der=encoded,
+        digest=_request_digest(fields, attributes.by_type, linking),
+        subject=parse_name(fields.subject),
+        public_key=describe_public_key(fields.public_key),
+        sans=extensions.parse_sans(sans) if sans is not None else (),
+        key_usage=extensions.parse_key_usage(usage) if usage is not None else None,
+        ekus=extensions.parse_ekus(ekus) if ekus is not None else None,
+        is_ca=constraints is not None and extensions.parse_basic_constraints(constraints)[0],
+        extensions=tuple(e for e in attributes.extensions if e.oid not in _OWN_FIELDS),
+        challenge_password=attributes.challenge,
+        signature_digest=digest,
+    )
+
+
+_OWN_FIELDS = frozenset(
+    {
+        extensions.SUBJECT_ALT_NAME,
+        extensions.KEY_USAGE,
+        extensions.EXTENDED_KEY_USAGE,
+        extensions.BASIC_CONSTRAINTS,
+    }
+)
+
+
+def _decode(encoded: bytes) -> _Fields:
+    """Take the parts by `.contents` and `.dump()`; asn1crypto raises whatever it likes, so the border is here."""
+    try:
+        request = CertificationRequest.load(encoded, strict=True)
+        info = request["certification_request_info"]
+        attributes = info["attributes"].contents
+        if info["version"].contents == b"\x00" and request["signature"].contents:
+            return _Fields(
+                info=info.dump(),
+                subject=info["subject"].dump(),
+                public_key=info["subject_pk_info"].dump(),
+                attributes=attributes or b"",
+                algorithm=request["signature_algorithm"].dump(),
+                signature=der.decode_bits(request["signature"].contents),
+            )
+    except Exception as error:  # noqa: BLE001 - the parse border
+        raise MalformedMessage("certification request is broken", f"{type(error).__name__}: {error}") from None
+    raise MalformedMessage("certification request is broken", "version is not v1, or the signature is empty")
+
+
+def _decode_attributes(body: bytes) -> _Attributes:
+    found = der.elements(body)
+    if len(found) > MAX_ATTRIBUTES:
+        raise MalformedMessage("certification request has too many attributes")
+    by_type: dict[str, bytes] = {}
+    for tag, _, start, end in found:
+        type_start, type_end = der.read_as(der.OBJECT_IDENTIFIER, body, start)
+        values_start, values_end = der.read_as(der.SET, body, type_end)
+        oid = der.decode_oid(body[type_start:type_end])
+        if tag != der.SEQUENCE or values_end != end:
+            raise MalformedMessage("certification request attribute is broken")
+        if oid in by_type:
+            raise MalformedMessage("certification request repeats an attribute", oid)
+        by_type[oid] = body[values_start:values_end]
+    return _Attributes(MappingProxyType(by_type), _challenge(by_type), _requested_extensions(by_type))
+
+
+def _challenge(by_type: Mapping[str, bytes]) -> str | None:
+    """Return challengePassword, whatever string type it has; None when absent or empty (RFC 2985 §5.4.1)."""
+    values = by_type.get(CHALLENGE_PASSWORD)
+    if not values:
+        return None
+    tag, start, end = der.read(values)
+    codec = STRING_CODECS.get(tag)
+    if codec is None or end != len(values):
+        raise MalformedMessage("challenge password is not one string")
+    try:
+        return values[start:end].decode(codec) or None
+    except UnicodeDecodeError:
+        raise MalformedMessage("challenge password holds text that its string type cannot hold") from None
+
+
+def _requested_extensions(by_type: Mapping[str, bytes]) -> tuple[Extension, ...]:
+    """Return the extensions of extensionRequest under either OID (RFC 2985 §5.4.2); two that differ are refused."""
+    values = {v for v in (by_type.get(EXTENSION_REQUEST), by_type.get(MICROSOFT_EXTENSION_REQUEST)) if v}
+    if len(values) > 1:
+        raise MalformedMessage("certification request repeats an attribute", "two extension requests")
+    return extensions.parse_extensions(values.pop()) if values else ()
+
+
+def _verify_proof_of_possession(fields: _Fields) -> str:
+    try:
+        return verify_signature(fields.public_key, fields.algorithm, fields.signature, fields.info)
+    except Rejection as error:
+        if error.reason is not Reason.BAD_SIGNATURE:
+            raise
+        detail = "the certification request is not signed by its own key"
+        raise Rejection(Reason.BAD_PROOF_OF_POSSESSION, detail, error.cause) from None
+
+
+def _request_digest(fields: _Fields, by_type: Mapping[str, bytes], linking: frozenset[str]) -> bytes:
+    """Return SHA-256 of the certificationRequestInfo, without `linking` attributes where it has any."""
+    if not linking.intersection(by_type):
+        return hashlib.sha256(fields.info).digest()
+    kept = [der.sequence(der.oid(oid), der.tlv(der.SET, values)) for oid, values in by_type.items() if oid not in linking]
+    info = der.sequence(der.integer(0), fields.subject, fields.public_key, der.context(0, *kept))
+    return hashlib.sha256(info).digest()
+
+
+def build_csr(
+    key: PrivateKey,
+    subject_der: bytes,
+    sans: Iterable[SubjectAltName] = (),
+    challenge_password: str | None = None,
+    *,
+    key_usage: Iterable[str] = (),
+    ekus: Iterable[str] = (),
+    other_extensions: Iterable[Extension] = (),
+    digest: str | None = None,
+) -> bytes:
+    """Build and sign a PKCS#10, DER; `ekus` are dotted OIDs, `digest` defaults to the one that fits the key.
+
+    challengePassword is a PrintableString where it can be and UTF8String otherwise (RFC 2985 §5.4.1).
+    """
+    names, bits, oids = tuple(sans), tuple(key_usage), tuple(ekus)
+    wanted = [extensions.encode_extension(e.oid, e.critical, e.value) for e in other_extensions]
+    if names:
+        wanted.append(extensions.encode_extension(extensions.SUBJECT_ALT_NAME, False, extensions.encode_sans(names)))
+    if bits:
+        wanted.append(extensions.encode_extension(extensions.KEY_USAGE, True, extensions.encode_key_usage(bits)))
+    if oids:
+        wanted.append(extensions.encode_extension(extensions.EXTENDED_KEY_USAGE, False, extensions.encode_ekus(oids)))
+    attributes = []
+    if wanted:
+        attributes.append(der.sequence(der.oid(EXTENSION_REQUEST), der.set_of(der.sequence(*wanted))))
+    if challenge_password is not None:
+        attributes.append(der.sequence(der.oid(CHALLENGE_PASSWORD), der.set_of(der.directory_string(challenge_password))))
+    info = der.sequence(der.integer(0), subject_der, public_key_der(key), der.context(0, *sorted(attributes)))
+    used = digest or default_digest(key)
+    return der.sequence(info, signature_algorithm(key, used), der.bit_string(sign(key, info, used)))
