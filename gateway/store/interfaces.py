@@ -129,7 +129,7 @@ class AlreadyOpen:
 
 @dataclass(frozen=True, slots=True)
 class OpeningRefused:
-    """Nothing was taken: CREDENTIAL_USED, RATE_LIMITED or RENEWAL_REFUSED."""
+    """Nothing was taken: CREDENTIAL_USED, CREDENTIAL_REVOKED, RATE_LIMITED or RENEWAL_REFUSED."""
 
     reason: Reason
 
@@ -263,18 +263,29 @@ class Ledger(Protocol):
         """Take all that `opening` names and write the row, or change nothing."""
 
     async def transition(self, change: Transition) -> LedgerRow | None:
-        """Apply `change`; None when the row was no longer as expected (then nothing was written, no audit row either)."""
+        """Apply `change`; None when the row was no longer as expected (then nothing was written, no audit row either).
+
+        Raises Rejection UPSTREAM_MISMATCH where the certificate or its serial belongs to another request, or this
+        request has another certificate already; then nothing was written either.
+        """
 
     async def renew_leases(self, worker: str, ids: Sequence[RequestId], until: datetime) -> None:
         """Extend the leases of rows that `worker` still holds."""
 
-    async def take_over(self, id: RequestId, seen_worker: str, seen_lease: datetime, worker: str, until: datetime, audit: AuditEvent) -> LedgerRow | None:
-        """Make an OPEN or UNKNOWN row whose lease ran out ours, by compare-and-swap; it becomes UNKNOWN if `sent`, else stays OPEN."""
+    async def take_over(
+        self, id: RequestId, seen_worker: str, seen_lease: datetime, worker: str, until: datetime, audit: AuditEvent
+    ) -> LedgerRow | None:
+        """Make an OPEN or UNKNOWN row whose lease ran out ours, by compare-and-swap.
+
+        It becomes UNKNOWN if `sent`, else stays OPEN.
+        """
 
     async def find_lapsed(self, now: datetime, limit: int) -> tuple[LedgerRow, ...]:
         """Rows to be looked after: OPEN or UNKNOWN with a lapsed lease, PENDING for upstream with `poll_at` passed."""
 
-    async def list_rows(self, states: frozenset[LedgerState], profile: str | None, limit: int, offset: int = 0) -> tuple[LedgerRow, ...]:
+    async def list_rows(
+        self, states: frozenset[LedgerState], profile: str | None, limit: int, offset: int = 0
+    ) -> tuple[LedgerRow, ...]:
         """Rows in these states, newest first."""
 
     async def find_challenge(self, mac: bytes) -> ChallengeRow | None:
@@ -297,7 +308,10 @@ class Inventory(Protocol):
         """Return one inventory row by issuer and serial."""
 
     async def mark_revoked(self, sha256: bytes, at: datetime, reason: RevocationReason, audit: AuditEvent) -> InventoryRow | None:
-        """Mark one certificate (and its ledger row) revoked; already revoked changes nothing and returns the row as it is. None if unknown."""
+        """Mark one certificate (and its ledger row) revoked; None if unknown.
+
+        Already revoked changes nothing and returns the row as it is.
+        """
 
     async def add_challenge(self, row: ChallengeRow, audit: AuditEvent) -> None:
         """Store one one-time challenge."""
@@ -337,7 +351,10 @@ class Upkeep(Protocol):
         """Prove that a durable write works; raises StoreUnavailable."""
 
     async def expire(self, now: datetime) -> int:
-        """Delete what only had to be kept until now (reservations, quotas, request keys, old challenges); ledger, inventory and audit stay."""
+        """Delete what only had to be kept until now (reservations, quotas, request keys, old challenges).
+
+        Ledger, inventory and audit stay.
+        """
 
     def audit_rows(self, after: int = 0) -> AsyncIterator[AuditRow]:
         """Every audit row of this chain in order."""

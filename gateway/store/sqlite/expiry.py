@@ -1,0 +1,37 @@
+"""Deletes what only had to be kept for a time, in portions, so that nobody waits long behind it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from gateway.store.rows import to_micros
+from gateway.store.sqlite.ledger import UNFINISHED
+from gateway.store.sqlite.transaction import Transaction
+
+PORTION = 1000
+"""Rows of each kind that one transaction deletes."""
+
+GRACE = timedelta(days=1)
+"""How long a used or expired challenge stays: a clock that was set back must not make it new, and operators ask why it failed."""
+
+_EXPIRED_KEYS = (
+    "DELETE FROM request_keys WHERE request_key IN "  # noqa: S608 - a constant
+    "(SELECT k.request_key FROM request_keys k JOIN ledger l ON l.id = k.request_id "
+    f"WHERE k.expires_at <= :now AND l.state NOT IN {UNFINISHED} LIMIT :portion)"
+)
+_EXPIRED_QUOTAS = (
+    "DELETE FROM quota_uses WHERE expires_at <= :now AND (name, slot) IN "
+    "(SELECT name, slot FROM quota_uses WHERE expires_at <= :now LIMIT :portion)"
+)
+_EXPIRED_CHALLENGES = "DELETE FROM challenges WHERE id IN (SELECT id FROM challenges WHERE expires_at <= :grace LIMIT :portion)"
+_EXPIRED_RESERVATIONS = (
+    "DELETE FROM reservations WHERE (kind, name) IN (SELECT r.kind, r.name FROM reservations r WHERE r.expires_at <= :grace "
+    "AND NOT EXISTS (SELECT 1 FROM challenges h WHERE r.kind = 'one_time' AND h.id = r.name) LIMIT :portion)"
+)
+
+
+def expire_portion(tx: Transaction, now: datetime) -> int:
+    """Delete up to a portion of each kind; returns how many rows went. Ledger, inventory and audit always stay."""
+    parameters = {"now": to_micros(now), "grace": to_micros(now - GRACE), "portion": PORTION}
+    statements = (_EXPIRED_KEYS, _EXPIRED_QUOTAS, _EXPIRED_CHALLENGES, _EXPIRED_RESERVATIONS)
+    return sum(tx.execute(statement, parameters) for statement in statements)

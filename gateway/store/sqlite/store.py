@@ -1,0 +1,242 @@
+"""SqliteStore: the whole Store interface over one reader on the loop and one group-committing writer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.audit import AuditEvent, AuditHead
+from gateway.errors import StoreUnavailable
+from gateway.model import ProfileName, RequestId, RevocationReason, UpstreamCAName
+from gateway.store.interfaces import (
+    AlreadyOpen,
+    AuditRow,
+    CertificateFilter,
+    ChallengeRow,
+    CRLRow,
+    InventoryRow,
+    LedgerRow,
+    LedgerState,
+    Opened,
+    Opening,
+    OpeningRefused,
+    RevokedEntry,
+    Transition,
+)
+from gateway.store.keys import KeyRing
+from gateway.store.rows import to_micros
+from gateway.store.sqlite import expiry, inventory, ledger
+from gateway.store.sqlite.files import check_usable
+from gateway.store.sqlite.heads import HeadSigner, read_audit
+from gateway.store.sqlite.reader import Readers
+from gateway.store.sqlite.transaction import Queries, Transaction
+from gateway.store.sqlite.writer import GroupWriter
+
+T = TypeVar("T")
+
+AUDIT_PAGE = 1000
+
+
+class SqliteStore:
+    """One SQLite file, shared by the workers of one machine.
+
+    `worker` names this process. `on_head` gets signed audit heads on a thread of the store: every `head_interval`
+    seconds in which rows were written, and at the end. `timeout` bounds, in seconds, how long a write may take.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        keys: KeyRing,
+        audit_key: bytes,
+        worker: str,
+        on_head: Callable[[AuditHead], None],
+        *,
+        head_interval: float = 60.0,
+        timeout: float = 10.0,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._path = path
+        self._keys = keys
+        self._audit_key = audit_key
+        self._worker = worker
+        self._clock = clock
+        self._timeout = timeout
+        self._heads = HeadSigner(audit_key, on_head, head_interval, clock)
+        self._readers: Readers | None = None
+        self._writer: GroupWriter | None = None
+        self._covered: dict[UpstreamCAName, int] = {}
+
+    # Upkeep
+
+    async def start(self) -> None:
+        """Open; raises StoreRefused when there is no store, or schema or key are not ours, and StoreUnavailable."""
+        await asyncio.to_thread(check_usable, self._path, self._keys, self._timeout)
+        self._readers = Readers(self._path)
+        self._writer = GroupWriter(self._path, self._audit_key, self._timeout, self._heads.note)
+        self._writer.start()
+        try:
+            await self._write(lambda _: None)
+        except StoreUnavailable:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Finish what is queued, empty the WAL, hand out the last audit head and close; a second call does nothing."""
+        readers, writer = self._readers, self._writer
+        self._readers = self._writer = None
+        if readers is not None and writer is not None:
+            await writer.close(readers.stop)
+            await asyncio.to_thread(self._heads.hand_out)
+
+    async def ping(self) -> None:
+        """Prove that a durable write works; raises StoreUnavailable."""
+        pulse = {"worker": self._worker, "at": to_micros(self._clock())}
+        sql = "INSERT INTO pulse (worker, at) VALUES (:worker, :at) ON CONFLICT (worker) DO UPDATE SET at = excluded.at"
+        await self._write(lambda tx: tx.execute(sql, pulse))
+
+    async def expire(self, now: datetime) -> int:
+        """Delete what only had to be kept until now; returns how many rows went."""
+        total = 0
+        while gone := await self._write(lambda tx: expiry.expire_portion(tx, now)):
+            total += gone
+        return total
+
+    async def audit_rows(self, after: int = 0) -> AsyncIterator[AuditRow]:
+        """Every audit row after sequence number `after`, in order."""
+        while page := await self._read_aside(partial(read_audit, after=after, limit=AUDIT_PAGE)):
+            for row in page:
+                yield row
+            after = page[-1].seq
+
+    # Ledger
+
+    async def find_request(self, request_key: bytes, now: datetime) -> LedgerRow | None:
+        """Return the row of the same request inside its retransmission window, or not yet answered."""
+        return self._read(lambda sql: ledger.find_request(sql, request_key, now))
+
+    async def get_row(self, id: RequestId) -> LedgerRow | None:
+        """Return one row."""
+        return self._read(lambda sql: ledger.get_row(sql, id))
+
+    async def find_transaction(
+        self, profile: ProfileName, protocol: str, transaction_id: str, requester_key: bytes
+    ) -> LedgerRow | None:
+        """Return the newest row of a transaction that this very key opened."""
+        return self._read(lambda sql: ledger.find_transaction(sql, profile, protocol, transaction_id, requester_key))
+
+    async def open(self, opening: Opening) -> Opened | AlreadyOpen | OpeningRefused:
+        """Take all that `opening` names and write the row, or change nothing."""
+        return await self._write(lambda tx: ledger.open_row(tx, opening))
+
+    async def transition(self, change: Transition) -> LedgerRow | None:
+        """Apply `change`; None when the row is not as expected.
+
+        Raises Rejection UPSTREAM_MISMATCH where the certificate belongs to another request.
+        """
+        return await self._write(lambda tx: ledger.change_row(tx, change))
+
+    async def renew_leases(self, worker: str, ids: Sequence[RequestId], until: datetime) -> None:
+        """Extend the leases of rows that `worker` still holds."""
+        if ids:
+            await self._write(lambda tx: ledger.renew_leases(tx, worker, ids, until))
+
+    async def take_over(
+        self, id: RequestId, seen_worker: str, seen_lease: datetime, worker: str, until: datetime, audit: AuditEvent
+    ) -> LedgerRow | None:
+        """Make a lapsed OPEN or UNKNOWN row ours by compare-and-swap; `audit.at` is the time of the take-over."""
+        return await self._write(lambda tx: ledger.take_over(tx, id, seen_worker, seen_lease, worker, until, audit))
+
+    async def find_lapsed(self, now: datetime, limit: int) -> tuple[LedgerRow, ...]:
+        """Rows to be looked after, the longest lapsed first."""
+        return self._read(lambda sql: ledger.find_lapsed(sql, now, limit))
+
+    async def list_rows(
+        self, states: frozenset[LedgerState], profile: str | None, limit: int, offset: int = 0
+    ) -> tuple[LedgerRow, ...]:
+        """Rows in these states, newest first."""
+        return await self._read_aside(lambda sql: ledger.list_rows(sql, states, profile, limit, offset))
+
+    async def find_challenge(self, mac: bytes) -> ChallengeRow | None:
+        """Return the one-time challenge of any profile with this HMAC."""
+        return self._read(lambda sql: inventory.find_challenge(sql, mac))
+
+    async def find_certificate(self, sha256: bytes) -> InventoryRow | None:
+        """Return one inventory row by the SHA-256 of its DER."""
+        return self._read(lambda sql: inventory.find_certificate(sql, sha256))
+
+    async def append_audit(self, events: Sequence[AuditEvent]) -> None:
+        """Write audit rows that belong to no other change."""
+        if events:
+            await self._write(lambda tx: tx.audit(*events))
+
+    # Inventory
+
+    async def list_certificates(self, filter: CertificateFilter) -> tuple[InventoryRow, ...]:
+        """List inventory rows, newest first."""
+        return await self._read_aside(lambda sql: inventory.list_certificates(sql, filter))
+
+    async def find_serial(self, upstream_ca: UpstreamCAName, serial: int) -> InventoryRow | None:
+        """Return one inventory row by issuer and serial."""
+        return self._read(lambda sql: inventory.find_serial(sql, upstream_ca, serial))
+
+    async def mark_revoked(self, sha256: bytes, at: datetime, reason: RevocationReason, audit: AuditEvent) -> InventoryRow | None:
+        """Mark a certificate and its ledger row revoked; already revoked changes nothing. None if unknown."""
+        return await self._write(lambda tx: inventory.mark_revoked(tx, sha256, at, reason, audit))
+
+    async def add_challenge(self, row: ChallengeRow, audit: AuditEvent) -> None:
+        """Store one challenge, its `mac` made with the newest store key; raises StoreUnavailable where it exists already."""
+        await self._write(lambda tx: inventory.add_challenge(tx, row, self._keys.newest_id, audit))
+
+    async def list_challenges(self, profile: str | None, now: datetime, limit: int) -> tuple[ChallengeRow, ...]:
+        """Challenges that have not expired, newest first."""
+        return await self._read_aside(lambda sql: inventory.list_challenges(sql, profile, now, limit))
+
+    async def revoke_challenge(self, id: str, at: datetime, audit: AuditEvent) -> bool:
+        """Revoke an unused challenge; False if there is none."""
+        return await self._write(lambda tx: inventory.revoke_challenge(tx, id, at, audit))
+
+    async def take_lease(self, name: str, holder: str, now: datetime, until: datetime) -> bool:
+        """Take or renew a named lease; True when `holder` has it."""
+        return await self._write(lambda tx: inventory.take_lease(tx, name, holder, now, until))
+
+    async def list_revoked(self, upstream_ca: UpstreamCAName, not_expired_at: datetime) -> tuple[RevokedEntry, ...]:
+        """Every revoked certificate of a CA that had not expired at the given time, oldest revocation first.
+
+        The store remembers how many revocations this list can hold, for the CRL that is made from it.
+        """
+        covered, entries = await self._read_aside(lambda sql: inventory.list_revoked(sql, upstream_ca, not_expired_at))
+        self._covered[upstream_ca] = min(covered, self._covered.get(upstream_ca, covered))
+        return entries
+
+    async def newest_crl(self, upstream_ca: UpstreamCAName) -> CRLRow | None:
+        """Return the newest CRL, if any."""
+        return self._read(lambda sql: inventory.newest_crl(sql, upstream_ca))
+
+    async def crl_is_stale(self, upstream_ca: UpstreamCAName) -> bool:
+        """Whether a revocation was recorded that the newest CRL cannot hold, or there is no CRL."""
+        return self._read(lambda sql: inventory.crl_is_stale(sql, upstream_ca))
+
+    async def put_crl(self, row: CRLRow, audit: AuditEvent) -> bool:
+        """Store the CRL made from the last `list_revoked`; False when another holder was first."""
+        covers = self._covered.pop(row.upstream_ca, 0)
+        return await self._write(lambda tx: inventory.put_crl(tx, row, covers, audit))
+
+    def _read(self, query: Callable[[Queries], T]) -> T:
+        if self._readers is None:
+            raise StoreUnavailable("the store is closed")
+        return self._readers.run(query)
+
+    async def _read_aside(self, query: Callable[[Queries], T]) -> T:
+        if self._readers is None:
+            raise StoreUnavailable("the store is closed")
+        return await self._readers.run_aside(query)
+
+    async def _write(self, work: Callable[[Transaction], T]) -> T:
+        if self._writer is None:
+            raise StoreUnavailable("the store is closed")
+        return await self._writer.submit(work)

@@ -1,0 +1,242 @@
+"""Group commit: one thread drains a queue of operations into one durable transaction at a time.
+
+Callers wait for the sync of the disk, and share it: what arrives while one group is being written forms the next.
+Each operation runs inside a savepoint, so one that fails leaves the others alone. A fault of the disk fails the whole
+group with StoreUnavailable, and the connection is opened anew for the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from gateway.errors import StoreUnavailable
+from gateway.store.sqlite import connection as sqlite
+from gateway.store.sqlite.lock import StoreLock
+from gateway.store.sqlite.transaction import Link, Transaction, Undo
+
+T = TypeVar("T")
+
+MAX_GROUP = 256
+CHECKPOINT_OPERATIONS = 500
+"""About 4,000 pages of WAL: small enough that a read never looks through a long one."""
+IDLE_SECONDS = 2.0
+_OWN_FAULTS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
+"""Faults of one operation; every other fault of SQLite is one of the file or the disk."""
+log = structlog.get_logger(__name__)
+
+
+class _Operation:
+    """One queued write. Whoever takes the latch first, writer or departing caller, decides whether it runs."""
+
+    __slots__ = ("error", "future", "latch", "result", "work")
+
+    def __init__(self, work: Callable[[Transaction], Any], future: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.future = future
+        self.latch = threading.Lock()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def claim(self) -> bool:
+        return self.latch.acquire(blocking=False)
+
+    def give_up(self, seconds: float) -> None:
+        """Stop waiting: an operation that has not begun never will."""
+        self.claim()
+        if not self.future.done():
+            self.future.set_exception(StoreUnavailable(f"the store did not make a write durable within {seconds:g} s"))
+
+    def settle(self) -> None:
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class GroupWriter:
+    """The writing side of one process."""
+
+    def __init__(self, path: Path, audit_key: bytes, timeout: float, on_commit: Callable[[Link | None], None]) -> None:
+        """`on_commit` is called on the writer's thread after each group, with the last audit row that it wrote, and when idle."""
+        self._path = path
+        self._audit_key = audit_key
+        self._timeout = timeout
+        self._on_commit = on_commit
+        self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._lock = StoreLock(path)
+        self._connection: sqlite3.Connection | None = None
+        self._since_checkpoint = 0
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._closing = False
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    async def submit(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in a transaction and return its answer once that is durable.
+
+        Raises what `work` raises (then nothing of it was written), or StoreUnavailable.
+        """
+        if self._closing:
+            raise StoreUnavailable("the store is closed")
+        operation = _Operation(work, self._loop.create_future())
+        self._queue.put(operation)
+        timer = self._loop.call_later(self._timeout, operation.give_up, self._timeout)
+        try:
+            return await operation.future  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            operation.claim()
+            raise
+        finally:
+            timer.cancel()
+
+    async def close(self, before_closing: Callable[[], None]) -> None:
+        """Finish what is queued, checkpoint and close; `before_closing` runs under the flock."""
+        if self._closing:
+            return
+        self._closing = True
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join, self._timeout + IDLE_SECONDS)
+        await asyncio.to_thread(self._close_files, before_closing)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                first = self._queue.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                self._rest()
+                continue
+            if first is None or self._write(first):
+                return
+
+    def _write(self, first: _Operation) -> bool:
+        """Write one group; True when the queue has ended."""
+        group, ended, head = [first], False, None
+        try:
+            with self._lock.hold():
+                ended = self._gather(group)
+                head = self._commit([operation for operation in group if operation.claim()])
+                self._checkpoint_when_due(len(group))
+        except StoreUnavailable as error:
+            self._fail(group, error)
+        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everyone who waited
+            self._loop.call_soon_threadsafe(_settle, group)
+        self._report(head)
+        return ended
+
+    def _gather(self, group: list[_Operation]) -> bool:
+        """Add what is queued by now; True when the queue has ended."""
+        while len(group) < MAX_GROUP:
+            try:
+                operation = self._queue.get_nowait()
+            except queue.Empty:
+                return False
+            if operation is None:
+                return True
+            group.append(operation)
+        return False
+
+    def _report(self, head: Link | None) -> None:
+        try:
+            self._on_commit(head)
+        except Exception:  # a full disk under the heads must not stop the writer
+            log.exception("the audit head could not be handed out")
+
+    def _commit(self, group: list[_Operation]) -> Link | None:
+        """Run and commit a group; every operation has its result or error afterwards."""
+        try:
+            if self._connection is None:
+                self._connection = sqlite.open_writer(self._path)
+            sqlite.begin(self._connection)
+            transaction = Transaction(sqlite.Statements(self._connection), self._audit_key)
+            for operation in group:
+                _perform(self._connection, transaction, operation)
+            sqlite.commit(self._connection)
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            self._fail(group, error)
+            return None
+        return transaction.head
+
+    def _fail(self, group: list[_Operation], error: Exception) -> None:
+        """Nothing of the group was written: tell everyone, and let the next group begin with a new connection."""
+        reason = sqlite.explain(error, self._path) if isinstance(error, sqlite3.Error) else error
+        log.error("the store did not take a write", error=str(reason), path=str(self._path))
+        self._drop_connection()
+        for operation in group:
+            operation.result, operation.error = None, StoreUnavailable(str(reason))
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                sqlite.roll_back(self._connection)
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _checkpoint_when_due(self, operations: int) -> None:
+        self._since_checkpoint += operations
+        if self._since_checkpoint >= CHECKPOINT_OPERATIONS:
+            self._checkpoint(truncate=False)
+
+    def _rest(self) -> None:
+        """Nothing to do: empty the WAL, and let the audit head out."""
+        self._report(None)
+        if self._since_checkpoint:
+            with contextlib.suppress(StoreUnavailable), self._lock.hold(timeout=0.0):
+                self._checkpoint(truncate=True)
+
+    def _checkpoint(self, *, truncate: bool) -> None:
+        self._since_checkpoint = 0
+        if self._connection is not None:
+            try:
+                sqlite.checkpoint(self._connection, truncate=truncate)
+            except sqlite3.Error as error:  # the WAL keeps what was committed, and grows
+                log.warning("the WAL could not be moved into the database", error=str(error), path=str(self._path))
+
+    def _close_files(self, before_closing: Callable[[], None]) -> None:
+        with contextlib.suppress(StoreUnavailable), self._lock.hold(timeout=self._timeout):
+            self._checkpoint(truncate=True)
+            before_closing()
+            self._drop_connection()
+        self._lock.close()
+
+
+def _perform(connection: sqlite3.Connection, transaction: Transaction, operation: _Operation) -> None:
+    """Run one operation inside a savepoint; a fault of the disk leaves by the exception, the operation's own stays in it."""
+    head = transaction.head
+    connection.execute("SAVEPOINT operation")
+    try:
+        operation.result = operation.work(transaction)
+    except Undo as undo:
+        operation.result = undo.answer
+    except _OWN_FAULTS as error:
+        log.exception("a write broke a rule of the schema")
+        operation.error = StoreUnavailable(f"{type(error).__name__}: {error}")
+    except sqlite3.Error:
+        raise
+    except Exception as error:  # noqa: BLE001 - it belongs to this caller alone
+        operation.error = error
+    else:
+        connection.execute("RELEASE operation")
+        return
+    transaction.head = head
+    connection.execute("ROLLBACK TO operation")
+    connection.execute("RELEASE operation")
+
+
+def _settle(group: list[_Operation]) -> None:
+    for operation in group:
+        operation.settle()
