@@ -25,29 +25,39 @@ class HttpsListener(Model):
     """TLS without client certificates."""
 
     listen: ListenAddress
+    """Where to listen for HTTPS."""
     certificate: FilePath
     """Server certificate with its chain, PEM."""
     key: SecretSource
+    """The server certificate's private key, PEM."""
     min_version: Literal["1.2", "1.3"] = "1.2"
+    """The oldest TLS version that is spoken."""
 
 
 class ExternalUrl(Model):
     """How clients reach this server: goes into certificates (CDP, AIA) and printed commands."""
 
     http: HttpUrl
+    """Where CRLs and CA certificates are fetched, and SCEP over HTTP; `http://`."""
     https: HttpUrl
+    """The same server over TLS; `https://`."""
 
 
 class Limits(Model):
     """Bounds on what a client may cost; all are checked before anything is parsed."""
 
     body_bytes: Annotated[int, Field(ge=4096, le=1048576)] = 65536
+    """Largest request body."""
     request_line_bytes: Annotated[int, Field(ge=8192, le=131072)] = 98304
+    """Longest request line; SCEP over GET carries the message in it."""
     header_bytes: Annotated[int, Field(ge=2048, le=131072)] = 16384
+    """Longest header field."""
     body_timeout: Duration = Field(default="10s", validate_default=True)
+    """How long a client may take to send a body."""
     connections: Annotated[int, Field(ge=1)] = 2000
     """Open connections of one worker."""
     connections_per_address: Annotated[int, Field(ge=1)] = 200
+    """Open connections from one address, of one worker."""
     requests_in_flight: Annotated[int, Field(ge=1)] = 256
     """Requests that one worker works on at once; more get 503 with Retry-After."""
 
@@ -56,18 +66,26 @@ class Server(Model):
     """Listeners, limits and the URLs that clients see. Relative paths count from the configuration file's folder."""
 
     http: ListenAddress = Field(default="127.0.0.1:8080", validate_default=True)
+    """Where to listen for HTTP: SCEP, CRLs, CA certificates."""
     https: HttpsListener
+    """Where to listen for HTTPS, and its certificate."""
     external_url: ExternalUrl
+    """How clients reach this server."""
     admin_socket: SocketPath = Field(default="run/admin.sock", validate_default=True)
+    """The unix socket for this program's own commands; mode 0660."""
     workers: Annotated[int, Field(ge=1, le=256)] | Literal["cores"] = "cores"
+    """Worker processes; `cores` is one for each processor core."""
     limits: Limits = Limits()
+    """What one client may cost."""
 
 
 class SqliteStore(Model):
     """One file for one machine; `key` protects what is stored in it."""
 
     type: Literal["sqlite"]
+    """SQLite."""
     path: StatePath = Field(default="store/gateway.db", validate_default=True)
+    """The database file."""
     key: SecretSource
     """store.key: one 256-bit key a line in hex, newest first."""
 
@@ -76,32 +94,38 @@ class Audit(Model):
     """The audit chain and where its signed heads go."""
 
     key: SecretSource
+    """audit.key: keys the chain; another secret than store.key."""
     heads: StatePath | None = None
     """A file that signed heads are appended to; they are logged in any case."""
     head_interval: Duration = Field(default="60s", validate_default=True)
+    """How often a signed head leaves."""
 
 
 class ScepEndpoint(Model):
-    """SCEP at /scep/<profile> (RFC 8894)."""
+    """SCEP at `/scep/PROFILE` (RFC 8894)."""
 
     ra_certificate: FilePath
     """The RA certificate that clients encrypt to and that signs replies; RSA."""
     ra_key: SecretSource
+    """The RA certificate's private key, PEM."""
     reply_chain: bool = False
     """Put the CA chain into CertRep beside the leaf."""
 
 
 class Endpoints(Model):
-    """The doors that this profile opens; absent is closed."""
+    """The protocols by which this profile is reached; absent is closed."""
 
     scep: ScepEndpoint | None = None
+    """SCEP."""
 
 
 class StaticCredential(Model):
     """One shared secret for all requests: needs subject and SAN rules, or `any_name: true`."""
 
     type: Literal["static"]
+    """A static challenge."""
     challenge: SecretSource
+    """The secret: 8 to 255 printable ASCII characters."""
     any_name: bool = False
     """Say that whoever knows the secret may ask for any name that policy lets through."""
 
@@ -110,9 +134,11 @@ class OneTimeCredential(Model):
     """Challenges made by `pki-gateway challenge new`, each good for one certificate."""
 
     type: Literal["one_time"]
+    """One-time challenges."""
     ttl: Duration = Field(default="1h", validate_default=True)
     """Lifetime where `--ttl` does not say otherwise."""
     max_ttl: Duration = Field(default="7d", validate_default=True)
+    """The longest lifetime that `--ttl` may ask for."""
 
 
 CredentialConfig = Annotated[StaticCredential | OneTimeCredential, Field(discriminator="type")]
@@ -122,7 +148,9 @@ class QuotaConfig(Model):
     """At most `count` certificates in any `window`."""
 
     count: Annotated[int, Field(ge=1)]
+    """How many certificates."""
     window: Duration
+    """In which time."""
 
 
 class ProfileLimits(Model):
@@ -131,6 +159,7 @@ class ProfileLimits(Model):
     per_requester: QuotaConfig | None = None
     """For one requester: the holder of one renewal certificate, one challenge, or one subject under a static challenge."""
     total: QuotaConfig | None = None
+    """For the whole profile."""
 
 
 class Renewal(Model):
@@ -139,6 +168,7 @@ class Renewal(Model):
     from_: Annotated[tuple[ConfigName, ...], Field(alias="from", min_length=1)]
     """Profiles whose certificates may be renewed here."""
     messages: Annotated[tuple[Literal["RenewalReq", "PKCSReq"], ...], Field(min_length=1)] = ("RenewalReq",)
+    """SCEP message types that may renew; `PKCSReq` for clients that know no other."""
     window: Duration | None = None
     """How long before notAfter a renewal may begin; absent: at any time."""
     grace: Duration = Field(default="0s", validate_default=True)
@@ -146,23 +176,36 @@ class Renewal(Model):
 
 
 class ProfileConfig(Model):
-    """One profile: doors, who may enroll and how, policy, and the CA that signs."""
+    """One profile: how it is reached, who may enroll and how, policy, and the CA that signs."""
 
     endpoints: Endpoints
+    """The protocols by which this profile is reached."""
     upstream_ca: ConfigName
+    """The CA that signs, by its name in `upstream_cas`."""
     credentials: tuple[CredentialConfig, ...] = ()
+    """What proves who is asking; asked in this order. A kind that is not named is refused."""
     approval: Literal["automatic", "manual"] = "automatic"
+    """`manual`: every request waits for `pki-gateway requests approve`."""
     policy: PolicyConfig = PolicyConfig()
+    """What may be certified."""
     limits: ProfileLimits = ProfileLimits()
+    """How many certificates."""
     renewal: Renewal | None = None
+    """Renewal by certificate; absent: refused."""
     retransmission_window: Duration = Field(default="1h", validate_default=True)
+    """How long the same request by the same requester gets the same answer again."""
 
 
 class GatewayConfig(Model):
     """profiles.yaml."""
 
     server: Server
+    """Listeners, limits, URLs."""
     store: SqliteStore
+    """Ledger, inventory and audit trail."""
     audit: Audit
+    """How the audit trail is protected."""
     upstream_cas: Annotated[dict[ConfigName, UpstreamCAConfig], Field(min_length=1)]
+    """CAs by name."""
     profiles: Annotated[dict[ConfigName, ProfileConfig], Field(min_length=1)]
+    """Profiles by name; the name is a part of the URL."""

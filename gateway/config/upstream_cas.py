@@ -22,11 +22,13 @@ class LocalCA(Model):
     """An embedded CA: key and certificate in files."""
 
     type: Literal["local"]
+    """An embedded CA."""
     certificate: FilePath
     """The issuing CA's certificate, PEM."""
     key: SecretSource
     """Its private key, PEM (PKCS#8): RSA, EC, Ed25519 or ML-DSA."""
     key_password: SecretSource | None = None
+    """Its password, when the key is encrypted."""
     chain: tuple[FilePath, ...] = ()
     """Certificates above it, PEM, root last."""
     crl: CrlConfig | None = CrlConfig()
@@ -37,14 +39,19 @@ class ExecCA(Model):
     """A program that signs one request: JSON on standard input, JSON on standard output."""
 
     type: Literal["exec"]
+    """A program."""
     command: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The program and its arguments; no shell. A relative path with a slash counts from the configuration file's folder."""
     chain: Annotated[tuple[FilePath, ...], Field(min_length=1)]
     """CA certificates, PEM, issuing CA first, root last."""
     deadline: Duration = Field(default="30s", validate_default=True)
+    """Then the program is killed, and what it did is asked with `find`."""
     operations: tuple[Literal["find", "poll", "revoke"], ...] = ()
     """What the program can do beyond `issue`."""
     environment: dict[str, str | SecretSource] = Field(default_factory=dict)
+    """Variables that the program gets; it gets no others but a few that every program needs."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 4
+    """Most programs at once, in one worker."""
 
 
 UpstreamCAConfig = Annotated[LocalCA | ExecCA, Field(discriminator="type")]

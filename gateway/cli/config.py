@@ -1,0 +1,104 @@
+"""`pki-gateway config`: check, show and compare the configuration, and its JSON Schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from gateway.cli.options import (
+    ConfigOption,
+    ExitCode,
+    FormatOption,
+    OutputFormat,
+    fail,
+    print_json,
+    print_records,
+    with_exit_codes,
+)
+from gateway.config.load import examine, read
+from gateway.config.reference import json_schema
+from gateway.config.schema import GatewayConfig
+from gateway.config.view import differences, redact
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+@with_exit_codes
+def check(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
+    """Say everything that is wrong with the configuration; exit status 3 when anything is."""
+    found = examine(config)
+    if format is OutputFormat.JSON:
+        problems = [
+            {"file": p.file, "line": p.line, "column": p.column, "field": p.field, "sentence": p.sentence} for p in found.problems
+        ]
+        print_json({"ok": not problems, "problems": problems})
+    else:
+        for problem in found.problems:
+            typer.echo(str(problem), err=True)
+    if found.config is None:
+        raise typer.Exit(ExitCode.CONFIGURATION)
+    if format is OutputFormat.TABLE:
+        print(describe(config, found.config))
+
+
+def describe(path: Path, config: GatewayConfig) -> str:
+    """Return one line about a configuration without problems."""
+    return f"{path}: no problems; profiles: {', '.join(config.profiles)}; upstream CAs: {', '.join(config.upstream_cas)}"
+
+
+@app.command()
+@with_exit_codes
+def schema() -> None:
+    """Print the JSON Schema of the configuration file, for editors."""
+    print(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+@with_exit_codes
+def show(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
+    """Print the configuration with its defaults; of secrets only where they come from."""
+    parsed, _ = read(config)
+    shown = redact(parsed)
+    if format is OutputFormat.JSON:
+        print_json(shown)
+    else:
+        print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120), end="")
+
+
+@app.command()
+@with_exit_codes
+def diff(
+    config: ConfigOption,
+    other: Annotated[
+        Path | None, typer.Argument(help="Another configuration file; without it, what the running server has in force.")
+    ] = None,
+    format: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Print what would change: from the running server, or from OTHER, to this configuration."""
+    before = _running(config) if other is None else redact(read(other)[0])
+    found = differences(before, redact(read(config)[0]))
+    rows = [{"field": d.field, "before": d.before, "after": d.after} for d in found]
+    shown = rows if format is OutputFormat.JSON else [{name: _cell(value) for name, value in row.items()} for row in rows]
+    print_records(shown, format, empty="No difference.")
+
+
+def _running(config: Path) -> dict[str, Any]:
+    """Ask the server that this configuration's admin socket belongs to. Raises CommandError when none runs."""
+    from gateway.cli.client import AdminClient, connect, read_admin_socket
+
+    connection = connect(read_admin_socket(config))
+    if connection is None:
+        fail("No server runs with this configuration; name another file to compare two files.")
+    connection.close()
+    answer: dict[str, Any] = AdminClient(config).get("/v1/config")
+    return answer
+
+
+def _cell(value: Any) -> str:
+    """Write one value on one line; nothing for a value that is not there."""
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
