@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gateway.config.policy import PolicyConfig
-from gateway.model import CertificateRequest, Decision, Grant, Name, Requester, SanKind, SubjectAltName
+from gateway.model import CertificateRequest, CredentialKind, Decision, Grant, Name, Requester, SanKind, SubjectAltName
 from gateway.pki.names import encode_name
 from gateway.ra.policy.binding import judge_binding
 from gateway.ra.policy.extensions import judge_extensions
@@ -55,7 +55,9 @@ def decide(
     key_usage, key_usage_verdicts = judge_key_usage(policy.key_usage, request.key_usage, request.public_key)
     ekus, eku_verdicts = judge_ekus(policy.eku, request.ekus)
     (not_before, not_after), validity_verdicts = judge_validity(policy.validity, now, ca_not_before, ca_not_after)
-    extensions, extension_verdicts = judge_extensions(policy.extensions, request.extensions, requester.vouches_for_sid)
+    # A renewed certificate vouches for the SID among its names, not for one in an extension.
+    vouches = requester.vouches_for_sid and requester.kind is not CredentialKind.CERTIFICATE
+    extensions, extension_verdicts = judge_extensions(policy.extensions, request.extensions, vouches)
     verdicts = (
         *judge_ca_request(request.is_ca, request.key_usage),
         *judge_binding(requester.binding, request),

@@ -1,0 +1,140 @@
+"""Renewal by a certificate that the gateway issued: a certificate is no passport (RFC 8894 §2.3 and §3.3.1.2)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from gateway.config.policy import PolicyConfig
+from gateway.errors import Reason, Rejection
+from gateway.model import (
+    CertificateRequest,
+    CredentialKind,
+    EnrollmentRequest,
+    Requester,
+    SanKind,
+    SignerCertificate,
+    SubjectAltName,
+)
+from gateway.pki.names import normalize_name, parse_name
+from gateway.ra.policy import judge_names
+from gateway.ra.policy.sans import comparable_name
+from gateway.ra.profile import RenewalRule
+from gateway.store.interfaces import InventoryRow, Ledger
+
+
+class RenewalCredential:
+    """Recognises the signer of a message as the holder of a certificate that may be renewed here.
+
+    `own_keys` are the SHA-256 of the SubjectPublicKeyInfo of the gateway's RA, TLS and CA keys: they authenticate nobody. With
+    `policy`, a request is also for the same names when they become the certificate's through the policy's template, overrides
+    and dropped names.
+    """
+
+    kind = CredentialKind.CERTIFICATE
+
+    def __init__(
+        self, rule: RenewalRule, ledger: Ledger, policy: PolicyConfig | None = None, own_keys: frozenset[bytes] = frozenset()
+    ) -> None:
+        self._rule = rule
+        self._ledger = ledger
+        self._policy = policy
+        self._own_keys = own_keys
+
+    async def authenticate(self, request: EnrollmentRequest, now: datetime) -> Requester | None:
+        """Return the holder of the renewed certificate.
+
+        None when the message does not claim to be a renewal and either is signed by a certificate that is not ours, or carries a
+        challenge that may prove it instead. Raises Rejection RENEWAL_REFUSED, CREDENTIAL_EXPIRED or CREDENTIAL_REVOKED, and
+        StoreUnavailable.
+        """
+        if request.operation not in self._rule.messages:
+            return None
+        signer = request.signer
+        row = await self._ledger.find_certificate(signer.sha256) if signer is not None and not signer.self_signed else None
+        if signer is None or row is None:
+            if request.is_renewal:
+                raise _refused("the message is not signed by a certificate that was issued here")
+            return None
+        refusal = self._refusal(request, signer, row, now)
+        if refusal is None:
+            return _requester(request, signer, row)
+        if request.challenge and not request.is_renewal:
+            return None
+        raise refusal
+
+    def _refusal(
+        self, request: EnrollmentRequest, signer: SignerCertificate, row: InventoryRow, now: datetime
+    ) -> Rejection | None:
+        """Say why this certificate may not be renewed by this request, or None."""
+        return (
+            self._origin_refusal(signer, row)
+            or self._time_refusal(signer, now)
+            or _key_refusal(request.csr, row)
+            or (
+                None
+                if self._are_same_names(request.csr, signer)
+                else _refused("a renewal keeps subject and subject alternative names")
+            )
+        )
+
+    def _origin_refusal(self, signer: SignerCertificate, row: InventoryRow) -> Rejection | None:
+        if row.profile not in self._rule.from_profiles:
+            return _refused("this certificate is not renewed here", f"it was issued under profile {row.profile}")
+        if signer.public_key.sha256 in self._own_keys or signer.public_key.sha256 != row.public_key_sha256:
+            return _refused("this certificate is not renewed here", "its key is the gateway's own or not the inventory's")
+        if row.revoked_at is not None:
+            return Rejection(
+                Reason.CREDENTIAL_REVOKED, "the certificate has been revoked", f"revoked at {row.revoked_at.isoformat()}"
+            )
+        return None
+
+    def _time_refusal(self, signer: SignerCertificate, now: datetime) -> Rejection | None:
+        """Judge window and grace; they move `now`, because notAfter may be the last second that there is."""
+        if now < signer.not_before:
+            return _refused("the certificate is not valid yet")
+        if now - self._rule.grace > signer.not_after:
+            return Rejection(Reason.CREDENTIAL_EXPIRED, "the certificate has expired", f"it ended {signer.not_after.isoformat()}")
+        if self._rule.window is not None and now + self._rule.window < signer.not_after:
+            return _refused("it is too early to renew this certificate", f"it is valid until {signer.not_after.isoformat()}")
+        return None
+
+    def _are_same_names(self, csr: CertificateRequest, signer: SignerCertificate) -> bool:
+        held = (normalize_name(signer.subject), _comparable(signer.sans))
+        if (normalize_name(csr.subject), _comparable(csr.sans)) == held:
+            return True
+        if self._policy is None:
+            return False
+        names = judge_names(self._policy, csr, Requester(_identity(signer), CredentialKind.CERTIFICATE))
+        return not names.refused and (normalize_name(parse_name(names.subject_der)), _comparable(names.sans)) == held
+
+
+def _key_refusal(csr: CertificateRequest, row: InventoryRow) -> Rejection | None:
+    """Refuse a second heir: a stolen old key must not renew what its owner has renewed to a new key."""
+    if row.renewed_by is not None and row.renewed_by != csr.public_key.sha256:
+        return _refused("the certificate has been renewed already", "it was renewed by another key")
+    return None
+
+
+def _requester(request: EnrollmentRequest, signer: SignerCertificate, row: InventoryRow) -> Requester:
+    """Return the holder. A SID that the old certificate has was vouched for when it was issued."""
+    held = {name.value for name in signer.sans if name.kind is SanKind.SID}
+    asked = {name.value for name in request.csr.sans if name.kind is SanKind.SID}
+    return Requester(
+        identity=_identity(signer),
+        kind=CredentialKind.CERTIFICATE,
+        owner=row.owner,
+        vouches_for_sid=bool(asked) and asked == held,
+        renews=signer.sha256,
+    )
+
+
+def _identity(signer: SignerCertificate) -> str:
+    return f"certificate:{signer.sha256.hex()}"
+
+
+def _comparable(sans: tuple[SubjectAltName, ...]) -> set[tuple[SanKind, str]]:
+    return {comparable_name(name.kind, name.value) for name in sans}
+
+
+def _refused(detail: str, cause: str = "") -> Rejection:
+    return Rejection(Reason.RENEWAL_REFUSED, detail, cause)
