@@ -96,6 +96,9 @@ def signature_oid(kind: str, digest: str) -> str:
     raise unsupported(f"{kind} with {digest}")
 
 
+_MAX_IDENTIFIER_BYTES = 256
+
+
 @dataclass(frozen=True, slots=True)
 class _Scheme:
     """A decoded AlgorithmIdentifier; `pss` is the salt length and the mask's digest."""
@@ -113,6 +116,8 @@ def verify_signature(
     `algorithm_der` is the AlgorithmIdentifier as received; `digest` names the digest where that names only a key
     (rsaEncryption in CMS). Raises MalformedMessage, Rejection UNSUPPORTED_ALGORITHM or BAD_SIGNATURE.
     """
+    if len(algorithm_der) > _MAX_IDENTIFIER_BYTES:
+        raise unsupported("signature algorithm of more than 256 bytes")
     scheme = _decode_scheme(algorithm_der)
     used = scheme.digest or digest
     kind = describe_public_key(public_key_spki).algorithm
@@ -180,12 +185,12 @@ def _decode_pss(row: SignatureAlgorithm, parameters: bytes) -> _Scheme:
             raise MalformedMessage("RSASSA-PSS parameters are out of order")
         previous = number
         if number == 0:
-            digest = digest_name(_identifier(value)[0])
+            digest = _digest(value)
         elif number == 1:
             oid, inner = _identifier(value)
             if oid != MGF1:
                 raise unsupported(f"mask generation function {oid}")
-            mask = digest_name(_identifier(inner)[0])
+            mask = _digest(inner)
         elif number == 2:
             salt = der.decode_integer(der.content(der.INTEGER, value))
         elif number != 3 or der.decode_integer(der.content(der.INTEGER, value)) != 1:
@@ -193,6 +198,14 @@ def _decode_pss(row: SignatureAlgorithm, parameters: bytes) -> _Scheme:
     if not 0 <= salt <= 1024:
         raise MalformedMessage("RSASSA-PSS salt length is out of range")
     return _Scheme(row, digest, (salt, mask))
+
+
+def _digest(algorithm: bytes) -> str:
+    """Return the name of a digest's AlgorithmIdentifier, whose parameters are NULL or absent (RFC 4055 §2.1)."""
+    oid, parameters = _identifier(algorithm)
+    if parameters not in {b"", der.null()}:
+        raise MalformedMessage("digest algorithm has parameters that it may not have", oid)
+    return digest_name(oid)
 
 
 def _identifier(algorithm: bytes) -> tuple[str, bytes]:

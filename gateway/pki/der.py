@@ -71,15 +71,17 @@ def read(data: bytes, offset: int = 0) -> tuple[int, int, int]:
     """
     try:
         tag = data[offset]
-        start = offset + 2
         length = data[offset + 1]
+        start = offset + 2
         if length >= 0x80:
+            if length == 0x80:
+                raise MalformedMessage("message is not DER", f"indefinite length at {offset}")
             start, length = long_length(data, start, length)
     except IndexError:
         raise MalformedMessage("message is truncated") from None
     end = start + length
-    if tag & 0x1F == 0x1F or end > len(data) or data[offset + 1] == 0x80:
-        raise MalformedMessage("message is truncated or not DER")
+    if end > len(data) or tag & 0x1F == 0x1F:
+        raise MalformedMessage("message is truncated or not DER", f"element at {offset}")
     return tag, start, end
 
 
@@ -104,7 +106,12 @@ def elements(data: bytes, start: int = 0, end: int | None = None) -> list[tuple[
     found = []
     stop = len(data) if end is None else end
     while start < stop:
-        tag, content_start, content_end = read(data, start)
+        # The short form is read here: a call for each element would double the cost of a certificate.
+        if start + 1 < stop and data[start + 1] < 0x80 and data[start] & 0x1F != 0x1F:
+            tag, content_start = data[start], start + 2
+            content_end = content_start + data[start + 1]
+        else:
+            tag, content_start, content_end = read(data, start)
         if content_end > stop:
             raise MalformedMessage("message is truncated", f"element at {start} runs over its container")
         found.append((tag, start, content_start, content_end))

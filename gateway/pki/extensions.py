@@ -99,10 +99,14 @@ def _parse_extension(body: bytes, tag: int, _: int, start: int, end: int) -> Ext
     if tag != der.SEQUENCE:
         raise MalformedMessage("extension is broken")
     fields = der.elements(body, start, end)
-    tags = [f[0] for f in fields]
-    if tags not in ([der.OBJECT_IDENTIFIER, der.OCTET_STRING], [der.OBJECT_IDENTIFIER, der.BOOLEAN, der.OCTET_STRING]):
+    if not 2 <= len(fields) <= 3 or fields[0][0] != der.OBJECT_IDENTIFIER or fields[-1][0] != der.OCTET_STRING:
         raise MalformedMessage("extension is broken")
-    critical = len(fields) == 3 and body[fields[1][2] : fields[1][3]] not in {b"", b"\x00"}
+    critical = False
+    if len(fields) == 3:
+        flag_tag, _, flag, flag_end = fields[1]
+        if flag_tag != der.BOOLEAN or flag_end != flag + 1:
+            raise MalformedMessage("extension is broken")
+        critical = body[flag] != 0
     return Extension(der.decode_oid(body[fields[0][2] : fields[0][3]]), critical, body[fields[-1][2] : fields[-1][3]])
 
 

@@ -18,6 +18,8 @@ EC_PUBLIC_KEY = "1.2.840.10045.2.1"
 
 MIN_RSA_BITS, MAX_RSA_BITS = 1024, 8192
 _MAX_EXPONENT_BITS = 32
+_MAX_CACHED_BYTES = 3072
+"""One request shows the same key several times; the largest key of use, ML-DSA-87, has 2.6 KB."""
 
 _CURVES = {
     "1.2.840.10045.3.1.7": ("P-256", 256),
@@ -40,12 +42,15 @@ _FIXED = {
 _FIXED_BITS = {"ed25519": 256, "ed448": 456}
 
 
-@lru_cache(maxsize=256)
 def describe_public_key(spki: bytes) -> PublicKey:
     """Return kind, size and hash of a DER SubjectPublicKeyInfo; kinds that we do not know are `unknown` with 0 bits.
 
     Raises MalformedMessage when the structure is broken. The key itself is not checked here.
     """
+    return _describe_cached(spki) if len(spki) <= _MAX_CACHED_BYTES else _describe(spki)
+
+
+def _describe(spki: bytes) -> PublicKey:
     whole = der.content(der.SEQUENCE, spki)
     start, end = der.read_as(der.SEQUENCE, whole)
     key_start, key_end = der.read_as(der.BIT_STRING, whole, end)
@@ -56,6 +61,9 @@ def describe_public_key(spki: bytes) -> PublicKey:
         der.decode_oid(whole[oid_start:oid_end]), whole[oid_end:end], der.decode_bits(whole[key_start:key_end])
     )
     return PublicKey(spki, hashlib.sha256(spki).digest(), algorithm, bits, curve)
+
+
+_describe_cached = lru_cache(maxsize=128)(_describe)
 
 
 def _kind(oid: str, parameters: bytes, key: bytes) -> tuple[str, int, str | None]:
@@ -86,13 +94,16 @@ def _rsa_numbers(key: bytes) -> tuple[int, int]:
     return modulus, exponent
 
 
-@lru_cache(maxsize=256)
 def load_public_key(spki: bytes) -> PublicKeyTypes:
     """Return the key of a DER SubjectPublicKeyInfo, ready to verify or encrypt.
 
     An RSA modulus outside 1024-8192 bits or an exponent that is even, 1 or above 32 bits is refused before any computing
     with it. Raises MalformedMessage, or Rejection UNSUPPORTED_ALGORITHM.
     """
+    return _load_cached(spki) if len(spki) <= _MAX_CACHED_BYTES else _load(spki)
+
+
+def _load(spki: bytes) -> PublicKeyTypes:
     description = describe_public_key(spki)
     if description.algorithm == "rsa":
         _check_rsa(spki, description.bits)
@@ -102,6 +113,9 @@ def load_public_key(spki: bytes) -> PublicKeyTypes:
         raise _unsupported(f"public key: {error}") from None
     except (ValueError, TypeError, OverflowError, InternalError) as error:
         raise MalformedMessage("public key is broken", f"{type(error).__name__}: {error}") from None
+
+
+_load_cached = lru_cache(maxsize=128)(_load)
 
 
 def _check_rsa(spki: bytes, bits: int) -> None:
