@@ -94,7 +94,9 @@ class RunningServer:
 StartServer = Callable[..., RunningServer]
 
 
-def launch(state: Path, *, workers: int = 1, init_flags: tuple[str, ...] = (), edit: Callable[[str], str] | None = None) -> RunningServer:
+def launch(
+    state: Path, *, workers: int = 1, init_flags: tuple[str, ...] = (), edit: Callable[[str], str] | None = None
+) -> RunningServer:
     """Write a configuration into `state` if there is none, serve it and wait until it answers."""
     http_port, https_port = free_port(), free_port()
     ports = ("--http-port", str(http_port), "--https-port", str(https_port))

@@ -33,7 +33,9 @@ class Device:
     def new_key(self, name: str = "device.key") -> None:
         (self.folder / name).write_bytes(self.run("--gen", "--type", "rsa", "--size", "2048", "--outform", "der").stdout)
 
-    def enroll(self, challenge: str | None, *extra: str, dn: str = "CN=moon", key: str = "device.key") -> subprocess.CompletedProcess[bytes]:
+    def enroll(
+        self, challenge: str | None, *extra: str, dn: str = "CN=moon", key: str = "device.key"
+    ) -> subprocess.CompletedProcess[bytes]:
         password = ("--password", challenge) if challenge else ()
         anchors: tuple[str, ...] = ()
         for path in sorted(self.folder.glob("ca*.der")):
@@ -133,7 +135,9 @@ def test_bound_challenge_is_refused_for_another_name(server: RunningServer, devi
     refused(server, device, server.new_challenge("--subject", "CN=sun"), "name_not_bound")
 
 
-def test_foreign_profiles_challenge_is_refused(start_server: StartServer, tmp_path: Path, require_program: Callable[[str, str], str]) -> None:
+def test_foreign_profiles_challenge_is_refused(
+    start_server: StartServer, tmp_path: Path, require_program: Callable[[str, str], str]
+) -> None:
     def second_profile(text: str) -> str:
         start = text.index("profiles:")
         head, body = text[:start], text[start:]
@@ -150,7 +154,9 @@ def test_foreign_profiles_challenge_is_refused(start_server: StartServer, tmp_pa
     certificate(device.enroll(foreign))
 
 
-def test_manual_approval_answers_the_poll(start_server: StartServer, tmp_path: Path, require_program: Callable[[str, str], str]) -> None:
+def test_manual_approval_answers_the_poll(
+    start_server: StartServer, tmp_path: Path, require_program: Callable[[str, str], str]
+) -> None:
     server = start_server(edit=lambda text: text.replace("  demo:\n", "  demo:\n    approval: manual\n", 1))
     device = Device(tmp_path, require_program("pki", "strongswan-pki"), f"{server.url}/scep/demo")
     device.fetch_ca()

@@ -1,0 +1,195 @@
+"""`pki-gateway doctor`: look at everything that a start would need, and say what to do where something is wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from gateway.cli.client import connect, read_admin_socket
+from gateway.cli.options import ConfigOption, ExitCode, FormatOption, OutputFormat, fail, print_records, with_exit_codes
+from gateway.config.fields import SecretSource
+from gateway.config.load import Sources, read
+from gateway.config.schema import GatewayConfig
+from gateway.config.upstream_cas import LocalCA
+from gateway.errors import Rejection, StoreRefused, StoreUnavailable
+from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
+from gateway.pki.keys import load_private_key
+from gateway.pki.names import format_name
+from gateway.pki.trust import check_pair
+from gateway.store.keys import KeyRing
+from gateway.store.sqlite.files import check_usable
+
+AMBER, RED = timedelta(days=30), timedelta(days=7)
+LEAST_FREE_BYTES = 1 << 30
+SAFE_SQLITE = (3, 51, 3)
+
+
+class Verdict(StrEnum):
+    """How a check ended; any `fail` makes the command exit with 1."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; `advice` says what to do."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+@with_exit_codes
+def doctor(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
+    """Check clock, keys, certificates, ports, disk, file modes and store; exit 1 when something must be mended."""
+    parsed, sources = read(config)
+    findings = tuple(examine(config.absolute().parent, parsed, sources, datetime.now(UTC)))
+    rows = [{"check": f.check, "verdict": f.verdict.value, "found": f.found, "advice": f.advice} for f in findings]
+    print_records(rows, format)
+    failed = sum(f.verdict is Verdict.FAIL for f in findings)
+    if failed:
+        fail(f"{failed} of {len(findings)} checks failed.", ExitCode.FAILED)
+
+
+def examine(folder: Path, config: GatewayConfig, sources: Sources, now: datetime) -> Iterator[Finding]:
+    """Yield every finding; `folder` is the configuration file's."""
+    pairs = tuple(_pairs(config))
+    for name, certificate, key, password in pairs:
+        yield from check_certificate(name, sources, certificate, key, password, now)
+    yield check_clock(config, sources, now)
+    yield from check_ports(config, connect(read_admin_socket(sources.path)))
+    yield check_disk(sources.resolve(config.store.path).parent)
+    yield check_modes(folder, sources.resolve(config.store.path))
+    yield check_store(config, sources)
+    yield check_sqlite(sqlite3.sqlite_version_info)
+
+
+def _pairs(config: GatewayConfig) -> Iterator[tuple[str, str, SecretSource, SecretSource | None]]:
+    yield "TLS", config.server.https.certificate, config.server.https.key, None
+    for name, upstream in config.upstream_cas.items():
+        if isinstance(upstream, LocalCA):
+            yield f"CA {name}", upstream.certificate, upstream.key, upstream.key_password
+    for name, profile in config.profiles.items():
+        if profile.endpoints.scep:
+            yield f"RA of {name}", profile.endpoints.scep.ra_certificate, profile.endpoints.scep.ra_key, None
+
+
+def check_certificate(
+    name: str, sources: Sources, certificate: str, key: SecretSource, password: SecretSource | None, now: datetime
+) -> Iterator[Finding]:
+    """Yield whether key and certificate belong together, and how many days are left."""
+    try:
+        private = load_private_key(sources.secret(key), sources.secret(password) if password else None)
+        parsed = check_pair(pem_to_ders(sources.file(certificate))[0], private)
+    except (ValueError, Rejection, IndexError) as error:
+        yield Finding(name, Verdict.FAIL, str(error), f"put key and certificate that belong together into {certificate}")
+        return
+    yield days_left(name, parsed, now)
+
+
+def days_left(name: str, certificate: Certificate, now: datetime) -> Finding:
+    """Say how long a certificate is still good: 30 days amber, 7 red."""
+    left = certificate.not_after - now
+    found = f"{format_name(certificate.subject)}: key matches, {left.days} days left"
+    if left <= timedelta(0):
+        return Finding(name, Verdict.FAIL, f"expired on {certificate.not_after:%Y-%m-%d}", "renew it")
+    if left < RED:
+        return Finding(name, Verdict.FAIL, found, "renew it now")
+    if left < AMBER:
+        return Finding(name, Verdict.WARN, found, "renew it soon")
+    return Finding(name, Verdict.OK, found)
+
+
+def check_clock(config: GatewayConfig, sources: Sources, now: datetime) -> Finding:
+    """A clock behind the newest of our own certificates, or behind the store's last write, is wrong."""
+    newest = max(
+        (parse_certificate(pem_to_ders(sources.file(certificate))[0]).not_before for _, certificate, _, _ in _pairs(config)),
+        default=now,
+    )
+    store = sources.resolve(config.store.path)
+    written = max((_changed(p) for p in (store, store.with_name(f"{store.name}-wal"))), default=now)
+    if now < newest:
+        return Finding("clock", Verdict.FAIL, f"{now:%Y-%m-%d %H:%M}Z is before a certificate's notBefore", "set the clock (NTP)")
+    if now < written - timedelta(minutes=1):
+        return Finding(
+            "clock", Verdict.FAIL, f"the store was written at {written:%Y-%m-%d %H:%M}Z, in the future", "set the clock (NTP)"
+        )
+    return Finding("clock", Verdict.OK, f"{now:%Y-%m-%d %H:%M:%S}Z, behind nothing that was written here")
+
+
+def _changed(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime if path.exists() else 0, UTC)
+
+
+def check_ports(config: GatewayConfig, running: socket.socket | None) -> Iterator[Finding]:
+    """Yield whether each address can be listened on, or is already ours."""
+    for name, address in (("http", config.server.http), ("https", config.server.https.listen)):
+        shown = f"{address.host}:{address.port}"
+        if running is not None:
+            yield Finding(f"port {name}", Verdict.OK, f"{shown} is served by the running server")
+            continue
+        try:
+            with socket.create_server((address.host, address.port), family=_family(address.host)):
+                yield Finding(f"port {name}", Verdict.OK, f"{shown} is free")
+        except OSError as error:
+            advice = "stop what listens there, or change server.http and server.https.listen"
+            yield Finding(f"port {name}", Verdict.FAIL, f"{shown}: {(error.strerror or str(error)).lower()}", advice)
+    if running is not None:
+        running.close()
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def check_disk(folder: Path) -> Finding:
+    """The store needs room: a full disk refuses every enrollment."""
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    verdict = Verdict.OK if free >= LEAST_FREE_BYTES else Verdict.FAIL
+    return Finding("disk", verdict, f"{free / (1 << 30):.1f} GiB free at {place}", "" if verdict is Verdict.OK else "make room")
+
+
+def check_modes(folder: Path, store: Path) -> Finding:
+    """Nobody but us may read the store or write where configuration and keys lie; secrets were checked when they were read."""
+    checks: tuple[tuple[Path, int, Callable[[Path], str]], ...] = (
+        (store, stat.S_IROTH | stat.S_IWOTH, lambda p: f"chmod o-rwx {p}"),
+        (folder, stat.S_IWOTH, lambda p: f"chmod o-w {p}"),
+        (store.parent, stat.S_IWOTH, lambda p: f"chmod o-w {p}"),
+    )
+    for path, forbidden, advice in checks:
+        if path.exists() and path.stat().st_mode & forbidden:
+            return Finding("file modes", Verdict.FAIL, f"{path} has mode {stat.S_IMODE(path.stat().st_mode):04o}", advice(path))
+    owner = "root" if os.geteuid() == 0 else f"uid {os.geteuid()}"
+    return Finding("file modes", Verdict.OK, f"secrets and store are closed to others (seen as {owner})")
+
+
+def check_store(config: GatewayConfig, sources: Sources) -> Finding:
+    """Schema and key of the store are this program's and this configuration's."""
+    path = sources.resolve(config.store.path)
+    try:
+        check_usable(path, KeyRing.parse(sources.secret(config.store.key)))
+    except (StoreRefused, StoreUnavailable, ValueError) as error:
+        return Finding("store", Verdict.FAIL, str(error), "see `pki-gateway store check`")
+    return Finding("store", Verdict.OK, f"{path}: schema and key fit")
+
+
+def check_sqlite(version: tuple[int, ...]) -> Finding:
+    """Versions before 3.51.3 can corrupt a WAL file written and checkpointed at once; our lock keeps these two apart."""
+    shown = ".".join(map(str, version))
+    if version < SAFE_SQLITE:
+        return Finding(
+            "SQLite", Verdict.OK, f"{shown}; older than 3.51.3, so open the store with pki-gateway's own commands only"
+        )
+    return Finding("SQLite", Verdict.OK, shown)
