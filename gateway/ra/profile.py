@@ -47,6 +47,9 @@ class Profile:
     per_profile: Quota | None
     manual_approval: bool
     retransmission_window: timedelta
+    challenge_ttl: timedelta = timedelta(hours=1)
+    """Lifetime of a one-time challenge where the operator does not say otherwise."""
+    challenge_max_ttl: timedelta = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,332 @@
+"""The registration authority (RFC 4210 §3.1.1.3): six verbs, behind every endpoint, for every protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from datetime import datetime
+from time import monotonic
+from typing import TypeVar
+
+import structlog
+
+from gateway.errors import Reason, Rejection, StoreUnavailable
+from gateway.model import EnrollmentRequest, Outcome, Pending, Rejected, Requester, Unavailable
+from gateway.ra import journal
+from gateway.ra.authenticate import authenticate
+from gateway.ra.journal import FLOODS, Trail
+from gateway.ra.leases import Leases
+from gateway.ra.policy import decide, precheck_names
+from gateway.ra.profile import Profile, Snapshot
+from gateway.ra.recovery import Recovery
+from gateway.ra.requests import (
+    AcknowledgeOutcome,
+    AnyOutcome,
+    ConfirmRequest,
+    Found,
+    LookUpOutcome,
+    LookUpRequest,
+    PollRequest,
+    Prechecked,
+    PrecheckOutcome,
+    PrecheckRequest,
+    RevokeRequest,
+    Sought,
+)
+from gateway.ra.revocation import Revocation
+from gateway.ra.timing import Timing
+from gateway.ra.transactions import is_due, new_opening, new_row, outcome_of, request_key
+from gateway.ra.walk import Clock, Verify, Walk
+from gateway.store.interfaces import (
+    AlreadyOpen,
+    Inventory,
+    Ledger,
+    LedgerRow,
+    LedgerState,
+    Opening,
+    OpeningRefused,
+    Transition,
+)
+
+log = structlog.get_logger(__name__)
+
+A = TypeVar("A", bound=AnyOutcome)
+Work = Outcome | LedgerRow
+"""What a tracked task ends with: an outcome that its own change recorded, or the row of another to be followed."""
+
+REFUSED_OPENINGS = {
+    Reason.CREDENTIAL_USED: "this one-time challenge was used for another request",
+    Reason.RATE_LIMITED: "too many certificates were requested; try again later",
+    Reason.QUOTA_EXCEEDED: "no more certificates may be requested",
+    Reason.RENEWAL_REFUSED: "this certificate was renewed with another key already",
+}
+
+
+class RegistrationAuthority:
+    """Walks every request through authentication, policy, ledger and upstream CA; nothing is answered without its audit row.
+
+    One instance serves one worker for its whole life; a snapshot comes with each request. `worker` names this process
+    in the ledger and must never be used again by another one.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        inventory: Inventory,
+        clock: Clock,
+        worker: str,
+        verify: Verify,
+        timing: Timing | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._inventory = inventory
+        self._clock = clock
+        self._worker = worker
+        self._timing = timing or Timing()
+        self._walk = Walk(ledger, clock, worker, verify, self._timing)
+        self._leases: Leases[Work] = Leases(ledger, clock, worker, self._timing)
+        background = Walk(ledger, clock, worker, verify, self._timing, background=True)
+        self._recovery = Recovery(ledger, clock, worker, background, self._leases, self._timing)
+        self._revocation = Revocation(ledger, inventory, clock)
+
+    async def enroll(self, snapshot: Snapshot, request: EnrollmentRequest) -> Outcome:
+        """Walk one request through the corridor and return its answer; never raises for anything that it met there.
+
+        The caller may be cancelled at any time: from the moment the ledger row is opened the work goes on without it.
+        """
+        trail = Trail(journal.enrollment(request, snapshot.generation))
+        return await self._audited(trail, self._enroll(snapshot, request, trail))
+
+    async def poll(self, snapshot: Snapshot, request: PollRequest) -> Outcome:
+        """Return what became of an earlier request of the same key (RFC 8894 §3.3.3, §4.4)."""
+        trail = Trail(journal.verb("poll", request, snapshot.generation))
+        return await self._audited(trail, self._poll(snapshot, request, trail))
+
+    async def confirm(self, snapshot: Snapshot, request: ConfirmRequest) -> AcknowledgeOutcome:
+        """Record that the client took its certificate, or revoke the one that it did not want (RFC 9810 §5.3.18)."""
+        trail = Trail(journal.verb("confirm", request, snapshot.generation))
+        return await self._audited(trail, self._confirm(snapshot, request, trail))
+
+    async def revoke(self, snapshot: Snapshot, request: RevokeRequest) -> AcknowledgeOutcome:
+        """Revoke a certificate of this profile for the holder of its key."""
+        trail = Trail(journal.verb("revoke", request, snapshot.generation))
+        return await self._audited(trail, self._revoke(snapshot, request, trail))
+
+    async def precheck(self, snapshot: Snapshot, request: PrecheckRequest) -> PrecheckOutcome:
+        """Judge names before there is a key (RFC 8555 §7.4)."""
+        trail = Trail(journal.verb("precheck", request, snapshot.generation))
+        return await self._audited(trail, self._precheck(snapshot, request))
+
+    async def look_up(self, snapshot: Snapshot, request: LookUpRequest) -> LookUpOutcome:
+        """Return a CA chain, a CRL, or a certificate to the holder of its key; the first two are public, without audit row."""
+        trail = Trail(journal.verb("look_up", request, snapshot.generation))
+        return await self._audited(trail, self._look_up(snapshot, request, trail))
+
+    async def recover(self, snapshot: Snapshot) -> int:
+        """Take up every ledger row that is due and that nobody works on; returns how many. Raises StoreUnavailable."""
+        return await self._recovery.pass_over(snapshot)
+
+    async def drain(self, seconds: float) -> int:
+        """Refuse new work, let what runs finish for `seconds`, cancel the rest; returns how many were cancelled."""
+        return await self._leases.drain(seconds)
+
+    async def _audited(self, trail: Trail, work: Awaitable[A]) -> A | Rejected | Unavailable:
+        """Run one verb, so that each way out of it passes here once and is on record before it is answered."""
+        cause = ""
+        outcome: A | Rejected | Unavailable
+        try:
+            outcome = await work
+        except Rejection as refusal:
+            outcome, cause = Rejected(refusal.reason, refusal.detail), refusal.cause
+        except StoreUnavailable as error:
+            # The one answer without a row: there is nothing to write it in.
+            log.error("the store is unavailable; nothing is granted", cause=str(error))  # noqa: TRY400
+            return Unavailable(Reason.STORE_UNAVAILABLE, self._timing.busy_retry)
+        except Exception:
+            log.exception("a request failed for a reason that nobody foresaw")
+            outcome, cause = Unavailable(Reason.INTERNAL, self._timing.hold_retry), "internal error"
+        if trail.recorded or (isinstance(outcome, Rejected | Unavailable) and outcome.reason in FLOODS):
+            return outcome
+        try:
+            await self._ledger.append_audit((trail.answer(outcome, self._clock(), cause),))
+        except StoreUnavailable as error:
+            log.error("an answer could not be recorded and was not given", cause=str(error))  # noqa: TRY400
+            return Unavailable(Reason.STORE_UNAVAILABLE, self._timing.busy_retry)
+        return outcome
+
+    async def _enroll(self, snapshot: Snapshot, request: EnrollmentRequest, trail: Trail) -> Outcome:
+        profile = snapshot.profile(request.profile, request.protocol)
+        now = self._clock()
+        requester = await authenticate(profile, request, now)
+        trail.identify(requester)
+        key = request_key(request, requester)
+        if (task := self._leases.find(key)) is not None:
+            return await self._join(snapshot, key, task, trail, joined=True)
+        row = await self._ledger.find_request(key, now)
+        if row is not None:
+            return _for_retransmission(await self._follow(snapshot, row, trail), self._timing.hold_retry)
+        if self._leases.draining:
+            return Unavailable(Reason.OVERLOADED, self._timing.busy_retry)
+        opening = self._decide(snapshot, profile, request, requester, key, now)
+        # Between the look into the ledger and here another request with this key may have begun in this very process.
+        if (task := self._leases.find(key)) is not None:
+            return await self._join(snapshot, key, task, trail, joined=True)
+        task = self._leases.start(key, self._open_and_issue(profile, opening))
+        return await self._join(snapshot, key, task, trail, joined=False)
+
+    def _decide(
+        self, snapshot: Snapshot, profile: Profile, request: EnrollmentRequest, requester: Requester, key: bytes, now: datetime
+    ) -> Opening:
+        """Judge the request; returns what is to be opened, raises Rejection of the first enforced rule that is broken."""
+        if request.csr.form not in profile.upstream_ca.accepts:
+            raise Rejection(Reason.UNSUPPORTED_MESSAGE, f"the CA of this profile does not take {request.csr.form} requests")
+        decision = decide(profile.policy, request.csr, requester, now, profile.upstream_ca.not_after_limit(now))
+        if decision.grant is None or decision.violations:
+            first = decision.violations[0] if decision.violations else None
+            cause = "; ".join(f"{v.field}: {v.message}" for v in decision.violations)
+            raise Rejection(first.reason if first else Reason.DENIED, first.message if first else "refused by policy", cause)
+        row = new_row(
+            request,
+            requester,
+            profile,
+            decision.grant,
+            key=key,
+            generation=snapshot.generation,
+            worker=self._worker,
+            now=now,
+            lease=self._timing.lease,
+        )
+        warnings = "; ".join(f"{v.field}: {v.message}" for v in decision.warnings)
+        if profile.manual_approval:
+            log.info("a request waits for approval", request_id=row.id, command=f"pki-gateway requests approve {row.id}")
+        event = "enrollment.pending" if profile.manual_approval else "enrollment.opened"
+        detail = warnings or ("waits for approval" if profile.manual_approval else "")
+        return new_opening(row, requester, profile, journal.change(row, event, "pending", now, detail=detail))
+
+    async def _open_and_issue(self, profile: Profile, opening: Opening) -> Work:
+        """Step 4 and all that follows, as one tracked task."""
+        try:
+            opened = await self._ledger.open(opening)
+        except StoreUnavailable:
+            await self._take_back(opening.row)
+            raise
+        if isinstance(opened, OpeningRefused):
+            raise Rejection(opened.reason, REFUSED_OPENINGS.get(opened.reason, "the request cannot be taken now"))
+        if isinstance(opened, AlreadyOpen):
+            return opened.row
+        if opened.row.state is LedgerState.PENDING:
+            return Pending(opened.row.id, self._timing.hold_retry)
+        self._leases.hold(opened.row.request_key, opened.row.id)
+        return await self._walk.issue(opened.row, profile.upstream_ca)
+
+    async def _take_back(self, row: LedgerRow) -> None:
+        """End a row of which the store said that it was not written, in case it was: this worker has sent nothing."""
+        now = self._clock()
+        detail = "the store failed while the request was opened; nothing was sent"
+        taken_back = Transition(
+            id=row.id,
+            expected=frozenset({row.state}),
+            worker=row.worker,
+            to=LedgerState.REJECTED,
+            at=now,
+            audit=journal.change(row, "enrollment.rejected", "refused", now, reason=Reason.STORE_UNAVAILABLE, detail=detail),
+            reason=Reason.STORE_UNAVAILABLE,
+            detail=detail,
+            release=True,
+        )
+        try:
+            await self._ledger.transition(taken_back)
+        except StoreUnavailable:
+            log.warning(
+                "the store is down; should the request be in it, it is taken up when its lease runs out", request_id=row.id
+            )
+
+    async def _join(self, snapshot: Snapshot, key: bytes, task: asyncio.Task[Work], trail: Trail, *, joined: bool) -> Outcome:
+        """Wait for the task of this request, for as long as a client does; the task itself cannot be cancelled from here."""
+        done, _ = await asyncio.wait({task}, timeout=self._timing.answer_within)
+        if not done:
+            row_id = self._leases.holds(key)
+            if row_id is None:
+                raise StoreUnavailable("the store did not open the request in time")
+            return Pending(row_id, self._timing.busy_retry)
+        if task.cancelled():
+            return Unavailable(Reason.OVERLOADED, self._timing.busy_retry)
+        result = task.result()
+        if isinstance(result, LedgerRow):
+            return await self._follow(snapshot, result, trail)
+        trail.recorded = not joined
+        return result
+
+    async def _follow(self, snapshot: Snapshot, row: LedgerRow, trail: Trail) -> Outcome:
+        """Answer from a row that exists: at once where it holds an answer, else as soon as whoever works on it has one."""
+        trail.concern(row)
+        until = monotonic() + self._timing.answer_within
+        pause = self._timing.look_every
+        while True:
+            now = self._clock()
+            task = self._leases.find(row.request_key)
+            if task is None and is_due(row, now):
+                task = self._recovery.resume(snapshot, row)
+                if task is None:
+                    return Pending(row.id, self._timing.hold_retry)
+            elif (outcome := outcome_of(row, now, self._timing.hold_retry)) is not None:
+                return outcome
+            if monotonic() + pause > until:
+                return Pending(row.id, self._timing.busy_retry)
+            await (asyncio.wait({task}, timeout=until - monotonic()) if task else asyncio.sleep(pause))
+            pause = min(1.0, pause * 2)
+            row = await self._ledger.get_row(row.id) or row
+
+    async def _poll(self, snapshot: Snapshot, request: PollRequest, trail: Trail) -> Outcome:
+        snapshot.profile(request.profile, request.protocol)
+        row = await self._transaction(request)
+        return await self._follow(snapshot, row, trail)
+
+    async def _transaction(self, request: PollRequest | ConfirmRequest) -> LedgerRow:
+        """Return the row that this very key opened (RFC 8894 §2.5: an unknown transaction must be rejected)."""
+        row = await self._ledger.find_transaction(
+            request.profile, request.protocol, request.transaction_id, request.requester_key
+        )
+        if row is None:
+            raise Rejection(Reason.UNKNOWN_TRANSACTION, "there is no such transaction of this key")
+        return row
+
+    async def _confirm(self, snapshot: Snapshot, request: ConfirmRequest, trail: Trail) -> AcknowledgeOutcome:
+        profile = snapshot.profile(request.profile, request.protocol)
+        row = await self._transaction(request)
+        trail.concern(row)
+        return await self._revocation.confirm(profile, row, request, trail)
+
+    async def _revoke(self, snapshot: Snapshot, request: RevokeRequest, trail: Trail) -> AcknowledgeOutcome:
+        snapshot.profile(request.profile, request.protocol)
+        return await self._revocation.by_holder(snapshot, request, trail)
+
+    async def _precheck(self, snapshot: Snapshot, request: PrecheckRequest) -> PrecheckOutcome:
+        profile = snapshot.profile(request.profile, request.protocol)
+        prechecked = Prechecked(precheck_names(profile.policy, request.sans))
+        for violation in prechecked.violations:
+            raise Rejection(violation.reason, violation.message, f"{violation.field}: {violation.message}")
+        return prechecked
+
+    async def _look_up(self, snapshot: Snapshot, request: LookUpRequest, trail: Trail) -> LookUpOutcome:
+        profile = snapshot.profile(request.profile, request.protocol)
+        upstream = profile.upstream_ca
+        if request.sought is Sought.CERTIFICATE:
+            row = None if request.serial is None else await self._inventory.find_serial(upstream.name, request.serial)
+            if row is None or row.profile != request.profile or row.public_key_sha256 != request.requester_key:
+                raise Rejection(Reason.UNKNOWN_CERTIFICATE, "there is no such certificate of this key")
+            return Found((row.der,))
+        trail.recorded = True
+        if request.sought is Sought.CA_CERTIFICATES:
+            return Found(upstream.chain())
+        crl = await self._inventory.newest_crl(upstream.name)
+        if crl is None:
+            raise Rejection(Reason.UNKNOWN_CERTIFICATE, "this CA has no CRL here")
+        return Found((crl.der,))
+
+
+def _for_retransmission(outcome: Outcome, retry_after: int) -> Outcome:
+    """Say "try again" where the request was given back because its CA or the store was down: it may begin anew."""
+    if isinstance(outcome, Rejected) and outcome.reason in {Reason.UPSTREAM_UNAVAILABLE, Reason.STORE_UNAVAILABLE}:
+        return Unavailable(outcome.reason, retry_after)
+    return outcome

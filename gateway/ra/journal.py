@@ -1,0 +1,160 @@
+"""Audit events of the corridor: one for each decision about an identified request, never a secret in any."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import datetime
+
+from gateway.audit import AuditEvent
+from gateway.errors import Reason
+from gateway.model import EnrollmentRequest, Issued, Pending, Rejected, Requester, Unavailable
+from gateway.pki.names import format_name
+from gateway.ra.requests import (
+    Acknowledged,
+    AnyOutcome,
+    ConfirmRequest,
+    LookUpRequest,
+    PollRequest,
+    PrecheckRequest,
+    RevokeRequest,
+)
+from gateway.ra.transactions import san_texts
+from gateway.store.interfaces import LedgerRow
+
+UNAUTHENTICATED = "unauthenticated"
+
+FLOODS = frozenset({Reason.RATE_LIMITED, Reason.OVERLOADED})
+"""Refusals that whoever serves the endpoint counts by reason, profile and minute: one row each would be a lever for strangers."""
+
+
+class Trail:
+    """What is known of one request while it walks; `recorded` once its answer is in the audit chain already."""
+
+    def __init__(self, event: AuditEvent) -> None:
+        self.event = event
+        self.recorded = False
+
+    def identify(self, requester: Requester) -> None:
+        """Name the actor, now that the credential has proved good."""
+        self.event = replace(self.event, actor=requester.identity)
+
+    def concern(self, row: LedgerRow) -> None:
+        """Name the ledger row that the answer comes from."""
+        self.event = replace(
+            self.event,
+            actor=row.requester,
+            request_id=row.id,
+            request_sha256=hashlib.sha256(row.request).hexdigest(),
+            public_key_sha256=row.public_key_sha256.hex(),
+            upstream_ca=row.upstream_ca,
+            serial=_serial(row.serial),
+            subject=row.subject,
+            sans=row.sans,
+        )
+
+    def answer(self, outcome: AnyOutcome, at: datetime, cause: str = "") -> AuditEvent:
+        """Return the event of an answer that no change of the ledger has recorded."""
+        name = self.event.event
+        match outcome:
+            case Issued():
+                return replace(self.event, event=f"{name}.answered", decision="granted", at=at)
+            case Pending():
+                return replace(self.event, event=f"{name}.pending", decision="pending", at=at)
+            case Rejected():
+                return replace(
+                    self.event,
+                    event=f"{name}.rejected",
+                    decision="refused",
+                    at=at,
+                    reason=outcome.reason,
+                    detail=cause or outcome.detail,
+                )
+            case Unavailable():
+                return replace(
+                    self.event, event=f"{name}.unavailable", decision="refused", at=at, reason=outcome.reason, detail=cause
+                )
+            case Acknowledged():
+                return replace(
+                    self.event, event=f"{name}.{'revoked' if outcome.revoked else 'confirmed'}", decision="done", at=at
+                )
+            case _:
+                return replace(self.event, event=f"{name}.answered", decision="done", at=at)
+
+
+def enrollment(request: EnrollmentRequest, generation: int) -> AuditEvent:
+    """Return what is known of an enrollment before its credential is looked at."""
+    return AuditEvent(
+        event="enrollment",
+        at=request.received_at,
+        actor=UNAUTHENTICATED,
+        decision="",
+        source=request.source,
+        protocol=request.protocol,
+        profile=request.profile,
+        operation=request.operation,
+        transaction_id=request.transaction_id,
+        request_sha256=hashlib.sha256(request.csr.der).hexdigest(),
+        public_key_sha256=request.csr.public_key.sha256.hex(),
+        subject=format_name(request.csr.subject),
+        sans=san_texts(request.csr.sans),
+        generation=generation,
+    )
+
+
+def verb(
+    name: str, request: PollRequest | ConfirmRequest | RevokeRequest | PrecheckRequest | LookUpRequest, generation: int
+) -> AuditEvent:
+    """Return what is known of a request to any other verb."""
+    return AuditEvent(
+        event=name,
+        at=request.received_at,
+        actor=request.requester if isinstance(request, PrecheckRequest) else UNAUTHENTICATED,
+        decision="",
+        source=request.source,
+        protocol=request.protocol,
+        profile=request.profile,
+        operation=request.operation,
+        transaction_id="" if isinstance(request, PrecheckRequest) else request.transaction_id,
+        sans=san_texts(request.sans) if isinstance(request, PrecheckRequest) else (),
+        generation=generation,
+    )
+
+
+def change(
+    row: LedgerRow,
+    event: str,
+    decision: str,
+    at: datetime,
+    *,
+    actor: str = "",
+    serial: int | None = None,
+    reason: Reason | None = None,
+    detail: str = "",
+) -> AuditEvent:
+    """Return the event of a change to a ledger row; `actor` is the requester unless somebody else acts."""
+    return AuditEvent(
+        event=event,
+        at=at,
+        actor=actor or row.requester,
+        decision=decision,
+        source=row.source,
+        protocol=row.protocol,
+        profile=row.profile,
+        operation=row.operation,
+        transaction_id=row.transaction_id,
+        request_id=row.id,
+        request_sha256=hashlib.sha256(row.request).hexdigest(),
+        public_key_sha256=row.public_key_sha256.hex(),
+        upstream_ca=row.upstream_ca,
+        serial=_serial(row.serial if serial is None else serial),
+        subject=row.subject,
+        sans=row.sans,
+        reason=reason,
+        detail=detail,
+        generation=row.generation,
+    )
+
+
+def _serial(serial: int | None) -> str:
+    return "" if serial is None else format(serial, "x")

@@ -1,0 +1,121 @@
+"""Takes up what no worker holds any more: rows whose lease ran out, and rows that their upstream CA asked to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from gateway.errors import Rejection, StoreUnavailable
+from gateway.model import Outcome
+from gateway.ra import journal
+from gateway.ra.alerts import alert_unconfigured
+from gateway.ra.leases import Leases
+from gateway.ra.profile import Snapshot
+from gateway.ra.timing import Timing
+from gateway.ra.transactions import is_due
+from gateway.ra.walk import Walk
+from gateway.store.interfaces import Ledger, LedgerRow, LedgerState, Transition
+
+log = structlog.get_logger(__name__)
+
+ROWS_A_PASS = 100
+AT_ONCE = 8
+"""How many rows one worker takes up at the same time: recovery must not crowd out clients that wait."""
+
+
+class Recovery:
+    """One worker's part in looking after the ledger; several may pass over it at once.
+
+    A row is claimed by compare-and-swap on the worker and the lease that were read, so that exactly one of them gets it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Callable[[], datetime],
+        worker: str,
+        walk: Walk,
+        leases: Leases[Outcome | LedgerRow],
+        timing: Timing,
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._worker = worker
+        self._walk = walk
+        self._leases = leases
+        self._timing = timing
+
+    async def pass_over(self, snapshot: Snapshot) -> int:
+        """Take up every row that is due, wait until each is ended or rests again; returns how many were taken up.
+
+        Raises StoreUnavailable when the ledger cannot be read.
+        """
+        if self._leases.draining:
+            return 0
+        rows = await self._ledger.find_lapsed(self._clock(), ROWS_A_PASS)
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def take(row: LedgerRow) -> bool:
+            async with gate:
+                return await self._finish(snapshot, row)
+
+        return sum(await asyncio.gather(*(take(row) for row in rows)))
+
+    async def _finish(self, snapshot: Snapshot, row: LedgerRow) -> bool:
+        task = self.resume(snapshot, row)
+        if task is None:
+            return False
+        await asyncio.wait({task})
+        if task.cancelled():
+            return False
+        error = task.exception()
+        if isinstance(error, StoreUnavailable | Rejection):
+            log.warning("a request could not be finished and is taken up again", request_id=row.id, cause=str(error))
+        return error is None
+
+    def resume(self, snapshot: Snapshot, row: LedgerRow) -> asyncio.Task[Outcome | LedgerRow] | None:
+        """Start work on a row that is due; None when this worker is at it, or its upstream CA is not configured."""
+        if self._leases.draining or self._leases.find(row.request_key) is not None or not is_due(row, self._clock()):
+            return None
+        if row.upstream_ca not in snapshot.upstream_cas:
+            alert_unconfigured(row)
+            return None
+        return self._leases.start(row.request_key, self._take_up(snapshot, row))
+
+    async def _take_up(self, snapshot: Snapshot, row: LedgerRow) -> Outcome | LedgerRow:
+        upstream = snapshot.upstream_cas[row.upstream_ca]
+        mine = await (self._claim_poll(row) if row.state is LedgerState.PENDING else self._take_over(row))
+        if mine is None:
+            return await self._ledger.get_row(row.id) or row
+        self._leases.hold(row.request_key, row.id)
+        match mine.state:
+            case LedgerState.PENDING:
+                return await self._walk.poll(mine, upstream)
+            case LedgerState.UNKNOWN:
+                return await self._walk.settle(mine, upstream)
+            case _:
+                sent = await self._ledger.transition(self._walk.sending(mine))
+                return mine if sent is None else await self._walk.issue(sent, upstream)
+
+    async def _take_over(self, row: LedgerRow) -> LedgerRow | None:
+        now = self._clock()
+        event = journal.change(row, "enrollment.taken_over", "pending", now, actor=self._worker)
+        return await self._ledger.take_over(row.id, row.worker, row.lease_until, self._worker, now + self._timing.lease, event)
+
+    async def _claim_poll(self, row: LedgerRow) -> LedgerRow | None:
+        now = self._clock()
+        claim = Transition(
+            id=row.id,
+            expected=frozenset({LedgerState.PENDING}),
+            worker=row.worker,
+            to=LedgerState.PENDING,
+            at=now,
+            audit=journal.change(row, "enrollment.polled", "pending", now, actor=self._worker),
+            new_worker=self._worker,
+            lease_until=now + self._timing.lease,
+            poll_at=now + self._timing.lease,
+        )
+        return await self._ledger.transition(claim)

@@ -1,0 +1,144 @@
+"""What the endpoints ask of the corridor beside an enrollment, and what it answers; protocol-neutral and frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from gateway.model import (
+    Outcome,
+    ProfileName,
+    Protocol,
+    Rejected,
+    RequestId,
+    RevocationReason,
+    SubjectAltName,
+    Unavailable,
+    Verdict,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PollRequest:
+    """Asks about an earlier request (SCEP CertPoll, RFC 8894 §3.3.3; CMP pollReq).
+
+    `requester_key` is the SHA-256 of the SubjectPublicKeyInfo that signed the message: it must be the one that opened
+    the transaction.
+    """
+
+    profile: ProfileName
+    protocol: Protocol
+    operation: str
+    transaction_id: str
+    requester_key: bytes
+    source: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmRequest:
+    """Says whether the client took the certificate (CMP certConf, RFC 9810 §5.3.18).
+
+    `certificate_sha256` is the SHA-256 of the DER that the client received.
+    """
+
+    profile: ProfileName
+    protocol: Protocol
+    operation: str
+    transaction_id: str
+    requester_key: bytes
+    certificate_sha256: bytes
+    accepted: bool
+    source: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeRequest:
+    """Asks that a certificate be revoked by whoever proves to hold its key (RFC 8555 §7.6, RFC 9810 §5.3.9).
+
+    `requester_key` is the SHA-256 of the SubjectPublicKeyInfo that signed the message.
+    """
+
+    profile: ProfileName
+    protocol: Protocol
+    operation: str
+    transaction_id: str
+    requester_key: bytes
+    certificate_sha256: bytes
+    reason: RevocationReason
+    source: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PrecheckRequest:
+    """Asks whether names could be certified at all (ACME newOrder and newAuthz)."""
+
+    profile: ProfileName
+    protocol: Protocol
+    operation: str
+    sans: tuple[SubjectAltName, ...]
+    requester: str
+    source: str
+    received_at: datetime
+
+
+class Sought(StrEnum):
+    """What may be looked up."""
+
+    CA_CERTIFICATES = "ca_certificates"
+    CRL = "crl"
+    CERTIFICATE = "certificate"
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpRequest:
+    """Asks for the chain of a profile's CA, its CRL, or one certificate (SCEP GetCert, RFC 8894 §3.3.4).
+
+    `serial` and `requester_key` are needed for a certificate: only the holder of its key may see it.
+    """
+
+    profile: ProfileName
+    protocol: Protocol
+    operation: str
+    sought: Sought
+    source: str
+    received_at: datetime
+    serial: int | None = None
+    requester_key: bytes | None = None
+    transaction_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """A confirmation or a revocation is on record."""
+
+    request_id: RequestId | None
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was looked up, DER; CA certificates come issuing CA first."""
+
+    ders: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Prechecked:
+    """Every rule's verdict on the names."""
+
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def violations(self) -> tuple[Verdict, ...]:
+        """The broken rules that are enforced; empty when the names could be certified."""
+        return tuple(v for v in self.verdicts if not v.passed and v.mode == "enforce")
+
+
+AcknowledgeOutcome = Acknowledged | Rejected | Unavailable
+LookUpOutcome = Found | Rejected | Unavailable
+PrecheckOutcome = Prechecked | Rejected | Unavailable
+AnyOutcome = Outcome | Acknowledged | Found | Prechecked

@@ -1,0 +1,122 @@
+"""Revocation and confirmation: at the upstream CA first, then in the inventory (RFC 5280 §5.3, RFC 9810 §5.3.18)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from hmac import compare_digest
+
+import structlog
+
+from gateway.audit import AuditEvent
+from gateway.ca.interfaces import Capability, UpstreamCA, UpstreamError, UpstreamRejected
+from gateway.errors import Reason, Rejection
+from gateway.model import Rejected, RevocationReason, Unavailable
+from gateway.ra import journal
+from gateway.ra.journal import Trail
+from gateway.ra.profile import Profile, Snapshot
+from gateway.ra.requests import Acknowledged, AcknowledgeOutcome, ConfirmRequest, RevokeRequest
+from gateway.ra.transactions import DELIVERABLE
+from gateway.store.interfaces import Inventory, InventoryRow, Ledger, LedgerRow, LedgerState, Transition
+
+log = structlog.get_logger(__name__)
+
+UPSTREAM_RETRY = 30
+"""Retry-After when the upstream CA did not revoke, in seconds."""
+
+
+async def revoke_certificate(
+    inventory: Inventory,
+    upstream: UpstreamCA | None,
+    row: InventoryRow,
+    reason: RevocationReason,
+    at: datetime,
+    audit: AuditEvent,
+) -> InventoryRow:
+    """Revoke one certificate at its CA, then in the inventory; the row as it is then is returned.
+
+    In this order a failure leaves nothing half known: the CA takes the same revocation again as success. `upstream` is None
+    where the CA is not configured any more. Raises UpstreamError and StoreUnavailable; Rejection UNKNOWN_CERTIFICATE.
+    """
+    if row.revoked_at is None:
+        if upstream is not None and Capability.REVOKE in upstream.capabilities:
+            await upstream.revoke(row.der, row.serial, reason, at)
+        else:
+            log.warning(
+                "revoked in the inventory only: revoke the certificate at its CA as well",
+                upstream_ca=row.upstream_ca,
+                serial=format(row.serial, "x"),
+            )
+    marked = await inventory.mark_revoked(row.sha256, at, reason, audit)
+    if marked is None:
+        raise Rejection(Reason.UNKNOWN_CERTIFICATE, "there is no such certificate")
+    return marked
+
+
+class Revocation:
+    """What clients may do to their own certificates after they were issued."""
+
+    def __init__(self, ledger: Ledger, inventory: Inventory, clock: Callable[[], datetime]) -> None:
+        self._ledger = ledger
+        self._inventory = inventory
+        self._clock = clock
+
+    async def confirm(self, profile: Profile, row: LedgerRow, request: ConfirmRequest, trail: Trail) -> AcknowledgeOutcome:
+        """Confirm the certificate of `row`, or revoke it when the client refused it."""
+        found = await self._ledger.find_certificate(request.certificate_sha256)
+        if found is None or found.request_id != row.id or row.state not in DELIVERABLE:
+            raise Rejection(Reason.UNKNOWN_CERTIFICATE, "this transaction has no such certificate to confirm")
+        if not request.accepted:
+            return await self._revoke(profile.upstream_ca, found, RevocationReason.CESSATION_OF_OPERATION, trail)
+        now = self._clock()
+        confirmed = Transition(
+            id=row.id,
+            expected=DELIVERABLE,
+            worker=None,
+            to=LedgerState.CONFIRMED,
+            at=now,
+            audit=journal.change(row, "enrollment.confirmed", "done", now),
+        )
+        if await self._ledger.transition(confirmed) is None:
+            raise Rejection(Reason.DENIED, "the certificate was revoked meanwhile")
+        trail.recorded = True
+        return Acknowledged(row.id, revoked=False)
+
+    async def by_holder(self, snapshot: Snapshot, request: RevokeRequest, trail: Trail) -> AcknowledgeOutcome:
+        """Revoke for whoever signed with the certified key; another profile's certificate is not known here."""
+        row = await self._ledger.find_certificate(request.certificate_sha256)
+        if row is None or row.profile != request.profile or not compare_digest(row.public_key_sha256, request.requester_key):
+            raise Rejection(Reason.UNKNOWN_CERTIFICATE, "there is no such certificate of this key")
+        trail.event = replace(
+            trail.event,
+            actor=row.requester,
+            request_id=row.request_id or "",
+            upstream_ca=row.upstream_ca,
+            serial=format(row.serial, "x"),
+            subject=row.subject,
+            sans=row.sans,
+        )
+        return await self._revoke(snapshot.upstream_cas.get(row.upstream_ca), row, request.reason, trail)
+
+    async def _revoke(
+        self, upstream: UpstreamCA | None, row: InventoryRow, reason: RevocationReason, trail: Trail
+    ) -> AcknowledgeOutcome:
+        now = self._clock()
+        audit = replace(
+            trail.event,
+            event="certificate.revoked",
+            decision="done",
+            at=now,
+            serial=format(row.serial, "x"),
+            detail=reason.name.lower(),
+        )
+        try:
+            await revoke_certificate(self._inventory, upstream, row, reason, now, audit)
+        except UpstreamRejected as error:
+            return Rejected(Reason.UPSTREAM_REJECTED, str(error))
+        except UpstreamError as error:
+            log.warning("the upstream CA did not revoke", upstream_ca=row.upstream_ca, cause=str(error))
+            return Unavailable(Reason.UPSTREAM_UNAVAILABLE, UPSTREAM_RETRY)
+        trail.recorded = row.revoked_at is None
+        return Acknowledged(row.request_id, revoked=True)

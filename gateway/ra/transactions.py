@@ -1,0 +1,225 @@
+"""Ledger rows: what makes two requests the same (RFC 8894 §5.2), how a row begins, and what answer it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+
+from gateway.audit import AuditEvent
+from gateway.ca.interfaces import IssueRequest
+from gateway.errors import Reason
+from gateway.model import (
+    EnrollmentRequest,
+    Grant,
+    Issued,
+    Outcome,
+    Pending,
+    Rejected,
+    Requester,
+    RequestId,
+    RevocationReason,
+    SubjectAltName,
+)
+from gateway.pki.certificate import Certificate
+from gateway.pki.names import format_name, parse_name
+from gateway.ra.profile import Profile
+from gateway.store.interfaces import InventoryRow, LedgerRow, LedgerState, Opening, QuotaTake, WaitingFor
+
+NOBODY = ""
+"""The worker of a row that rests: whoever finds its time come may claim it."""
+
+ANSWERED = frozenset({LedgerState.ISSUED, LedgerState.HELD, LedgerState.DELIVERED, LedgerState.CONFIRMED})
+"""The certificate is on record; ISSUED and HELD wait for what the profile demands before delivery."""
+DELIVERABLE = frozenset({LedgerState.DELIVERED, LedgerState.CONFIRMED})
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_RANDOM_BITS = 80
+
+
+def new_request_id(now: datetime) -> RequestId:
+    """Return a ULID: 48 bits of milliseconds and 80 random bits in 26 characters that sort by time."""
+    number = int(now.timestamp() * 1000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+    return RequestId("".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5)))
+
+
+def request_key(request: EnrollmentRequest, requester: Requester) -> bytes:
+    """Return the 32 bytes that the same request by the same requester always has, and no other.
+
+    A self-signed signer certificate says nothing beyond its key, and clients make a new one on each start: there the
+    authenticated identity stands alone. Each part is preceded by its length, so that no two lists of parts run together.
+    """
+    signer = request.signer
+    parts = (
+        request.profile,
+        request.protocol,
+        request.operation,
+        request.transaction_id,
+        requester.identity,
+        signer.sha256.hex() if signer and not signer.self_signed else "",
+        request.requester_key.hex(),
+        request.csr.digest.hex(),
+    )
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(4, "big"))
+        digest.update(data)
+    return digest.digest()
+
+
+def new_row(
+    request: EnrollmentRequest,
+    requester: Requester,
+    profile: Profile,
+    grant: Grant,
+    *,
+    key: bytes,
+    generation: int,
+    worker: str,
+    now: datetime,
+    lease: timedelta,
+) -> LedgerRow:
+    """Return the row that step 4 writes: already `sent`, unless an approver has to see it first.
+
+    Marking it sent here and not in a write of its own saves one durable write an enrollment. The price is that a crash in the
+    instant between this write and the first byte leaves a doubt that `find` or an operator ends; no second write could
+    remove that instant, only move it.
+    """
+    approval = profile.manual_approval
+    return LedgerRow(
+        id=new_request_id(now),
+        request_key=key,
+        profile=request.profile,
+        protocol=request.protocol,
+        operation=request.operation,
+        transaction_id=request.transaction_id,
+        requester=requester.identity,
+        requester_key=request.requester_key,
+        owner=requester.owner,
+        source=request.source,
+        form=request.csr.form,
+        request=request.csr.der,
+        public_key=request.csr.public_key.der,
+        public_key_sha256=request.csr.public_key.sha256,
+        subject=subject_text(grant.subject_der),
+        sans=san_texts(grant.sans),
+        grant=grant,
+        upstream_ca=profile.upstream_ca.name,
+        serial=profile.upstream_ca.new_serial(),
+        generation=generation,
+        renews=requester.renews,
+        state=LedgerState.PENDING if approval else LedgerState.OPEN,
+        waiting_for=WaitingFor.APPROVAL if approval else WaitingFor.NOTHING,
+        sent=not approval,
+        worker=NOBODY if approval else worker,
+        lease_until=now + lease,
+        poll_at=None,
+        upstream_reference=None,
+        attempts=0 if approval else 1,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def new_opening(row: LedgerRow, requester: Requester, profile: Profile, audit: AuditEvent) -> Opening:
+    """Return all that step 4 takes: reservations, quotas, request key and row."""
+    return Opening(
+        row=row,
+        reservations=requester.reservations,
+        quotas=tuple(_quotas(profile, requester)),
+        retransmission_until=row.created_at + profile.retransmission_window,
+        audit=audit,
+    )
+
+
+def _quotas(profile: Profile, requester: Requester) -> list[QuotaTake]:
+    named = (
+        (f"requester:{profile.name}:{requester.identity}", profile.per_requester),
+        (f"profile:{profile.name}", profile.per_profile),
+    )
+    return [QuotaTake(key, quota.count, int(quota.window.total_seconds())) for key, quota in named if quota]
+
+
+def outcome_of(row: LedgerRow, now: datetime, hold_retry: int) -> Outcome | None:
+    """Return the answer that a row holds, or None while somebody works on it.
+
+    A row that nobody works on is Pending for its client: an operator or the next round takes it up, and a refusal would
+    make the client ask anew for what may exist already. `hold_retry` is in seconds.
+    """
+    if row.state in DELIVERABLE and row.certificate is not None:
+        return Issued(row.certificate, row.chain, row.id, row.grant.modified)
+    if row.state is LedgerState.REVOKED:
+        return Rejected(Reason.DENIED, "the certificate of this request was revoked")
+    if row.state is LedgerState.REJECTED:
+        return Rejected(row.reason or Reason.DENIED, row.detail or "the request was refused")
+    if row.state is LedgerState.PENDING:
+        return Pending(row.id, _retry_after(row, now, hold_retry))
+    if row.state in {LedgerState.OPEN, LedgerState.UNKNOWN} and row.worker == NOBODY:
+        return Pending(row.id, hold_retry)
+    return None
+
+
+def _retry_after(row: LedgerRow, now: datetime, hold_retry: int) -> int:
+    if row.poll_at is None:
+        return hold_retry
+    return max(1, min(hold_retry, int((row.poll_at - now).total_seconds()) + 1))
+
+
+def is_due(row: LedgerRow, now: datetime) -> bool:
+    """Say whether a row may be taken up now: its lease ran out, or its upstream CA wants to be asked again."""
+    if row.state is LedgerState.PENDING:
+        return row.waiting_for is WaitingFor.UPSTREAM and row.poll_at is not None and row.poll_at <= now
+    return row.state in {LedgerState.OPEN, LedgerState.UNKNOWN} and row.lease_until <= now
+
+
+def to_issue_request(row: LedgerRow, timeout: float) -> IssueRequest:
+    """Return what the upstream CA is asked, from the stored row alone: the same whoever asks and however often."""
+    return IssueRequest(
+        request_id=row.id,
+        profile=row.profile,
+        form=row.form,
+        request=row.request,
+        public_key=row.public_key,
+        grant=row.grant,
+        serial=row.serial,
+        timeout=timeout,
+    )
+
+
+def inventory_row(
+    row: LedgerRow, certificate: Certificate, now: datetime, revoked: RevocationReason | None = None
+) -> InventoryRow:
+    """Return the inventory row of a certificate that came back for `row`; `revoked` puts it there revoked."""
+    return InventoryRow(
+        sha256=certificate.sha256,
+        der=certificate.der,
+        upstream_ca=row.upstream_ca,
+        issuer_der=certificate.issuer_der,
+        serial=certificate.serial,
+        profile=row.profile,
+        protocol=row.protocol,
+        requester=row.requester,
+        owner=row.owner,
+        request_id=row.id,
+        request_sha256=hashlib.sha256(row.request).digest(),
+        public_key_sha256=certificate.public_key.sha256,
+        subject=format_name(certificate.subject),
+        sans=san_texts(certificate.sans),
+        not_before=certificate.not_before,
+        not_after=certificate.not_after,
+        issued_at=now,
+        revoked_at=now if revoked else None,
+        revocation_reason=revoked,
+        renews=None if revoked else row.renews,
+    )
+
+
+def subject_text(der: bytes) -> str:
+    """Return a distinguished name, DER, as RFC 4514 text."""
+    return format_name(parse_name(der))
+
+
+def san_texts(sans: tuple[SubjectAltName, ...]) -> tuple[str, ...]:
+    """Return subject alternative names as `kind:value`."""
+    return tuple(f"{san.kind}:{san.value}" for san in sans)
