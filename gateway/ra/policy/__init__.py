@@ -4,13 +4,12 @@ Every rule is one function of its own configuration and of what was asked for. I
 `decide` puts the grants together, and there is none where an enforced rule is broken. Some things no mode switches off:
 
 - never CA:TRUE, keyCertSign or cRLSign, nor an extension that only a CA or the CA itself writes;
-- dangerous extended key usages only where `dangerous_ekus` names them;
+- dangerous extended key usages only where `dangerous_ekus` names them, a few more only where `allow` does;
 - a SID only where the credential vouches for it;
 - only text that shows what it says: no control characters, NUL, invisible characters or unlisted GeneralName types;
 - the names that the credential is bound to.
 """
 
-from gateway.ra.policy.check import policy_problems
 from gateway.ra.policy.decision import GrantedNames, decide, judge_names, precheck_names
 
-__all__ = ["GrantedNames", "decide", "judge_names", "policy_problems", "precheck_names"]
+__all__ = ["GrantedNames", "decide", "judge_names", "precheck_names"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from gateway.config.policy import EkuRule, KeyUsageRule, RuleMode, Unlisted
+from gateway.config.policy_checks import DANGEROUS_EKUS
 from gateway.errors import Reason
 from gateway.model import PublicKey
 from gateway.pki.extensions import KEY_USAGE_BITS, eku_name, eku_oid
@@ -27,27 +28,16 @@ _CAPABLE = {
     "ml-dsa-65": _SIGN,
     "ml-dsa-87": _SIGN,
 }
-DANGEROUS_EKUS = frozenset(
-    map(
-        eku_oid,
-        (
-            "anyExtendedKeyUsage",
-            "OCSPSigning",
-            "cmcCA",
-            "cmcRA",
-            "cmcArchive",
-            "cmKGA",
-            "certificateRequestAgent",
-            "smartcardLogon",
-            "pkInitClientAuth",  # a smart-card logon in any Kerberos realm (RFC 4556 §3.2.4)
-            "pkInitKdc",  # a domain controller
-            "1.3.6.1.4.1.311.21.6",  # key recovery agent
-            "1.3.6.1.4.1.311.10.3.4.1",  # file recovery agent
-            "1.3.6.1.4.1.311.10.3.10",  # qualified subordination
-        ),
-    )
+_ONLY_LISTED = frozenset(
+    {
+        eku_oid("pkInitClientAuth"),  # logs on as any user of a realm (RFC 4556 §3.2.2)
+        eku_oid("pkInitKdc"),  # speaks for a domain controller
+        "1.3.6.1.4.1.311.10.3.4.1",  # file recovery agent
+        "1.3.6.1.4.1.311.10.3.10",  # qualified subordination
+        "1.3.6.1.4.1.311.21.6",  # key recovery agent
+    }
 )
-"""Usages by which a holder speaks for a CA, an RA, a domain or another user."""
+"""Usages with power over others that pass only by `allow`, also where the rule warns or is off."""
 
 
 def judge_ca_request(is_ca: bool, key_usage: frozenset[str] | None) -> Verdicts:
@@ -105,7 +95,7 @@ def judge_ekus(rule: EkuRule, asked: tuple[str, ...] | None) -> tuple[tuple[str,
     Dangerous usages pass only if `dangerous_ekus` names them too, whatever the mode. Where nothing that was asked for is
     left, the default holds: a certificate without extended key usage would be good for everything.
     """
-    forbidden = DANGEROUS_EKUS.difference(resolve_ekus(rule.dangerous_ekus))
+    forbidden = _forbidden_ekus(rule.allow, rule.dangerous_ekus)
     default = tuple(oid for oid in resolve_ekus(rule.default) if oid not in forbidden)
     distinct = tuple(dict.fromkeys(asked or ()))
     if not distinct:
@@ -120,6 +110,12 @@ def judge_ekus(rule: EkuRule, asked: tuple[str, ...] | None) -> tuple[tuple[str,
     if not granted and (distinct or rule.default) and not found:
         found = [Problem("", "no extended key usage is left")]
     return granted, verdicts + _DANGEROUS.judge(RuleMode.ENFORCE, found, "no dangerous extended key usage by accident")
+
+
+@lru_cache(maxsize=256)
+def _forbidden_ekus(allow: tuple[str, ...], dangerous: tuple[str, ...]) -> frozenset[str]:
+    """Return the usages that no mode lets through."""
+    return DANGEROUS_EKUS.difference(resolve_ekus(dangerous)) | _ONLY_LISTED.difference(resolve_ekus(allow + dangerous))
 
 
 def _listed_ekus(rule: EkuRule, asked: tuple[str, ...]) -> tuple[tuple[str, ...], list[Problem]]:
