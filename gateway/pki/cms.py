@@ -123,13 +123,20 @@ def _sequences(contents: bytes | None) -> tuple[bytes, ...]:
 def _parse_signer(info: asn1.SignerInfo) -> SignerInfo:
     signed_attributes = info["signed_attrs"].contents or b""
     return SignerInfo(
-        sid=parse_certificate_id(info["sid"].dump()),
+        sid=parse_certificate_id(second_element(info.contents)),
         digest_algorithm=algorithm_oid(info["digest_algorithm"].contents),
         signed_attributes=signed_attributes,
         attributes=parse_attributes(signed_attributes),
         signature_algorithm=info["signature_algorithm"].dump(),
         signature=info["signature"].contents,
     )
+
+
+def second_element(contents: bytes) -> bytes:
+    """Return the second element of a SEQUENCE's content; asn1crypto's Any cannot give back a primitive `[0]`."""
+    _, _, end = der.read(contents)
+    _, _, stop = der.read(contents, end)
+    return contents[end:stop]
 
 
 def parse_certificate_id(data: bytes) -> CertificateId:

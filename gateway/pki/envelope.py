@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from gateway.asn1 import cms as asn1
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki import der
-from gateway.pki.cms import CertificateId, ParseBorder, algorithm_oid, parse_certificate_id, parse_content_info
+from gateway.pki.cms import CertificateId, ParseBorder, algorithm_oid, parse_certificate_id, parse_content_info, second_element
 
 MAX_RECIPIENTS = 16
 
@@ -107,7 +107,7 @@ def _parse_recipient(element: bytes) -> Recipient:
     algorithm = info["key_encryption_algorithm"].contents
     _, _, end = der.read(algorithm)
     return Recipient(
-        rid=parse_certificate_id(info["rid"].dump()),
+        rid=parse_certificate_id(second_element(info.contents)),
         algorithm=algorithm_oid(algorithm),
         parameters=algorithm[end:],
         encrypted_key=info["encrypted_key"].contents,

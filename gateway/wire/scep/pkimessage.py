@@ -193,7 +193,7 @@ def open_envelope(message: PkiMessage, ra: RaIdentity, algorithms: Algorithms = 
     """
     enveloped = message.envelope
     if enveloped is None:
-        raise MalformedMessage("message does not hold EnvelopedData")
+        enveloped = envelope.parse_enveloped_data(message.signed_data.content or b"")  # raises again, saying why
     if (enveloped.cipher == "des-cbc" and not algorithms.single_des) or (
         enveloped.cipher == "des-ede3-cbc" and not algorithms.triple_des
     ):

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from gateway.asn1 import cms as asn1
+from gateway.errors import MalformedMessage, Reason, Rejection
+from gateway.pki import cms, der
+from gateway.pki.certificate import der_to_pem, parse_certificate, self_signed_ca
+from gateway.pki.keys import generate_private_key, public_key_der, serialize_private_key
+
+SPECS = ("rsa-2048", "ec-p256", "ec-p384", "ed25519", "ml-dsa-44")
+
+
+def make_signer(spec: str) -> cms.Signer:
+    key = generate_private_key(spec)
+    return cms.Signer.create(
+        self_signed_ca(key, "CN=signer", datetime(2026, 1, 1, tzinfo=UTC), datetime(2046, 1, 1, tzinfo=UTC)), key
+    )
+
+
+@pytest.fixture(scope="module")
+def rsa() -> cms.Signer:
+    return make_signer("rsa-2048")
+
+
+def openssl(*arguments: str, data: bytes) -> bytes:
+    done = subprocess.run(["openssl", *arguments], input=data, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_what_is_signed_verifies(spec: str) -> None:
+    signer = make_signer(spec)
+    signed = cms.parse_signed_data(cms.sign_data(b"content", signer, "sha512", ()))
+    assert (signed.content, signed.content_type, signed.certificates) == (b"content", asn1.OID_DATA, (signer.certificate,))
+    assert cms.verify_signer(signed, signed.signers[0], public_key_der(signer.key)) in {"sha512", "none"}
+
+
+@pytest.mark.parametrize("spec", ["rsa-2048", "ec-p256"])
+@pytest.mark.parametrize("digest", ["sha256", "sha384", "sha512"])
+def test_openssl_accepts_it(spec: str, digest: str, tmp_path: Path) -> None:
+    signer = make_signer(spec)
+    (tmp_path / "signer.pem").write_bytes(der_to_pem(signer.certificate))
+    trust = ("-CAfile", str(tmp_path / "signer.pem"), "-purpose", "any", "-no_check_time")
+    message = cms.sign_data(b"content", signer, digest, ())
+    assert openssl("cms", "-verify", "-binary", "-inform", "DER", *trust, data=message) == b"content"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param((), id="DER"),
+        pytest.param(("-stream",), id="BER, streamed"),
+        pytest.param(("-keyid",), id="subjectKeyIdentifier"),
+        pytest.param(("-keyopt", "rsa_padding_mode:pss"), id="PSS"),
+    ],
+)
+def test_what_openssl_signs_verifies(flags: tuple[str, ...], rsa: cms.Signer, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_bytes(der_to_pem(rsa.certificate))
+    (tmp_path / "key.pem").write_bytes(serialize_private_key(rsa.key))
+    identity = ("-signer", str(tmp_path / "cert.pem"), "-inkey", str(tmp_path / "key.pem"))
+    message = openssl("cms", "-sign", "-binary", "-nodetach", "-outform", "DER", *identity, *flags, data=b"content" * 1000)
+    signed = cms.parse_signed_data(message)
+    assert signed.content == b"content" * 1000
+    assert cms.verify_signer(signed, signed.signers[0], public_key_der(rsa.key)) == "sha256"
+
+
+def test_signature_without_signed_attributes_is_refused(rsa: cms.Signer, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_bytes(der_to_pem(rsa.certificate))
+    (tmp_path / "key.pem").write_bytes(serialize_private_key(rsa.key))
+    identity = ("-signer", str(tmp_path / "cert.pem"), "-inkey", str(tmp_path / "key.pem"))
+    message = openssl("cms", "-sign", "-binary", "-nodetach", "-noattr", "-outform", "DER", *identity, data=b"content")
+    signed = cms.parse_signed_data(message)
+    with pytest.raises(Rejection) as refused:
+        cms.verify_signer(signed, signed.signers[0], public_key_der(rsa.key))
+    assert refused.value.reason is Reason.BAD_SIGNATURE
+
+
+def test_certs_only_keeps_order_and_has_no_content(rsa: cms.Signer) -> None:
+    other = make_signer("ec-p256").certificate
+    for certificates in ((rsa.certificate, other), (other, rsa.certificate)):
+        message = cms.certs_only(certificates)
+        signed = cms.parse_signed_data(message)
+        assert (signed.certificates, signed.content, signed.signers, signed.crls) == (certificates, None, (), ())
+        assert openssl("pkcs7", "-inform", "DER", "-print_certs", "-noout", data=message).count(b"subject") == 2
+
+
+def test_certs_only_with_crl() -> None:
+    crl = der.sequence(der.integer(1))
+    assert cms.parse_signed_data(cms.certs_only((), (crl, crl))).crls == (crl, crl)
+
+
+def test_absent_and_empty_content_differ(rsa: cms.Signer) -> None:
+    assert cms.parse_signed_data(cms.sign_data(b"", rsa, "sha256", ())).content == b""
+    assert cms.parse_signed_data(cms.certs_only(())).content is None
+
+
+def test_issuer_and_serial_names_the_certificate(rsa: cms.Signer) -> None:
+    certificate = parse_certificate(rsa.certificate)
+    identifier = cms.parse_certificate_id(rsa.issuer_and_serial)
+    assert identifier == cms.CertificateId(certificate.issuer_der, certificate.serial)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x30\x00", b"\x30\x02\x30\x00", b"\x02\x01\x01", b"\x30\x80\x00\x00"])
+def test_issuer_and_serial_of_no_certificate(data: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        cms.issuer_and_serial(data)
+
+
+def test_too_many_certificates_are_refused(rsa: cms.Signer) -> None:
+    with pytest.raises(MalformedMessage, match="certificates or CRLs"):
+        cms.parse_signed_data(cms.certs_only([der.sequence()] * (cms.MAX_CERTIFICATES + 1)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda m: m + b"\0", id="trailing byte"),
+        pytest.param(lambda m: m[:-1], id="cut short"),
+        pytest.param(
+            lambda m: m.replace(der.oid(asn1.OID_SIGNED_DATA), der.oid(asn1.OID_ENVELOPED_DATA)), id="says envelopedData"
+        ),
+        pytest.param(
+            lambda m: m.replace(der.oid(asn1.OID_SIGNED_DATA), der.oid("1.2.840.113549.1.7.9")), id="unknown content type"
+        ),
+        pytest.param(lambda m: b"\x31" + m[1:], id="SET"),
+    ],
+)
+def test_broken_signed_data(change: Callable[[bytes], bytes], rsa: cms.Signer) -> None:
+    with pytest.raises(MalformedMessage):
+        cms.parse_signed_data(change(cms.sign_data(b"content", rsa, "sha256", ())))
+
+
+def test_whatever_asn1crypto_raises_is_malformed() -> None:
+    with pytest.raises(MalformedMessage, match="ValueError"), cms.ParseBorder("CMS"):
+        raise ValueError("of any kind")
+    with pytest.raises(Rejection, match="kept"), cms.ParseBorder("CMS"):
+        raise Rejection(Reason.DENIED, "kept")

@@ -1,0 +1,124 @@
+"""Every recorded request decodes, verifies and decrypts, and every recorded answer is read by our own client."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from gateway.errors import Reason, Rejection
+from gateway.model import CertificateRequest
+from gateway.pki import cms
+from gateway.wire.scep.pkimessage import (
+    Algorithms,
+    MessageType,
+    PkiMessage,
+    RaIdentity,
+    decode_pki_message,
+    decode_request,
+    open_envelope,
+    verify_signature,
+)
+
+LEGACY = Algorithms(sha1=True, triple_des=True, single_des=True)
+TESTDATA = Path(__file__).parents[4] / "testdata" / "scep"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    name: str
+    message_type: MessageType
+    transaction_id: str
+    digest: str
+    cipher: str
+    signer: str
+    recipients: int = 1
+    self_signed: bool = True
+    refused: str = ""
+
+    @property
+    def data(self) -> bytes:
+        return (TESTDATA / f"{self.name}-request.der").read_bytes()
+
+
+PKCS, RENEWAL = MessageType.PKCS_REQ, MessageType.RENEWAL_REQ
+SHARED_TRANSACTION = "bP8yPFWgqlnsEA7dRNwcYGO/mKU="
+ROWS = (
+    Recorded("scepclient-2.1.0-enroll", PKCS, SHARED_TRANSACTION, "sha1", "des-cbc", "SCEP SIGNER", 2, True, "SHA-1"),
+    Recorded("scepclient-2.1.0-renew", RENEWAL, SHARED_TRANSACTION, "sha1", "des-cbc", "dev1", 2, False, "SHA-1"),
+    Recorded("strongswan-5.9.8-enroll", PKCS, "926D4977B9FE4A43B7FF592CEA394BFC5ABDD895", "sha256", "aes-128-cbc", "moon"),
+    Recorded(
+        "strongswan-5.9.8-renew", RENEWAL, "2E87E56142FE41BFABDB73D4AC2F855C7131BBDF", "sha256", "aes-128-cbc", "moon", 1, False
+    ),
+    Recorded("sscep-0.10-enroll", PKCS, "946E068F41A9E9497A53EEC1C22051CE", "sha256", "aes-128-cbc", "ss1"),
+    Recorded("sscep-0.10-renew", PKCS, "2F8B97DA5DF2818AE6F63A7AB573191F", "sha512", "aes-256-cbc", "ss1", 1, False),
+    Recorded("jscep-f2bae83-enroll", PKCS, "622d82f4a46989a329f285cb12add552c532c7f4", "sha512", "aes-128-cbc", "jscep1"),
+    Recorded(
+        "strongswan-5.9.8-enroll-pss-3des",
+        PKCS,
+        "74D5742958D1F57CE70E3BC0CC208C441BA9E1C1",
+        "sha256",
+        "des-ede3-cbc",
+        "moon",
+        refused="DES",
+    ),
+)
+recorded = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+
+
+def test_no_recording_is_left_out() -> None:
+    assert {p.name for p in TESTDATA.glob("*-request.der")} == {f"{r.name}-request.der" for r in ROWS}
+
+
+@recorded
+def test_structure(row: Recorded) -> None:
+    message = decode_pki_message(row.data)
+    assert (message.message_type, message.transaction_id) == (row.message_type, row.transaction_id)
+    assert (message.digest, message.cipher, len(message.recipients)) == (row.digest, row.cipher, row.recipients)
+    assert message.signer.subject.values("2.5.4.3") == (row.signer,)
+    assert message.signer.self_signed is row.self_signed
+    assert len(message.sender_nonce) == 16
+
+
+@recorded
+def test_request_inside(row: Recorded, ra: RaIdentity) -> None:
+    message = decode_pki_message(row.data)
+    verify_signature(message, LEGACY)
+    request = decode_request(message, open_envelope(message, ra, LEGACY))
+    assert isinstance(request, CertificateRequest)
+    assert request.public_key.algorithm == "rsa"
+    if row.self_signed:
+        assert request.public_key.sha256 == message.signer.public_key.sha256
+        assert request.challenge_password
+
+
+@recorded
+def test_legacy_algorithms_are_refused_unless_switched_on(row: Recorded, ra: RaIdentity) -> None:
+    def read(message: PkiMessage) -> None:
+        verify_signature(message)
+        open_envelope(message, ra)
+
+    message = decode_pki_message(row.data)
+    if not row.refused:
+        read(message)
+        return
+    with pytest.raises(Rejection) as refused:
+        read(message)
+    assert refused.value.reason is Reason.UNSUPPORTED_ALGORITHM
+    assert f"{row.refused} is not accepted here" in refused.value.detail
+
+
+@recorded
+def test_answers_are_signed_by_the_ra(row: Recorded, ra: RaIdentity) -> None:
+    signed = cms.parse_signed_data((TESTDATA / f"{row.name}-reply.der").read_bytes())
+    assert cms.verify_signer(signed, signed.signers[0], ra.certificate.public_key.der) in {"sha1", "sha256", "sha512"}
+    assert signed.certificates == (ra.certificate.der,)
+
+
+@recorded
+def test_other_key_opens_nothing(row: Recorded, ra: RaIdentity, other_key: RSAPrivateKey) -> None:
+    message = decode_pki_message(row.data)
+    stranger = RaIdentity(ra.signer, other_key, ra.certificate, ra.chain)
+    with pytest.raises(Rejection) as refused:
+        open_envelope(message, stranger, LEGACY)
+    assert refused.value.reason is Reason.DECRYPTION_FAILED

@@ -1,0 +1,452 @@
+"""What must not pass: broken structure, signatures that do not bind, and decryption that says too much."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import padding as rsa_padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from gateway.asn1 import cms as asn1_cms
+from gateway.asn1 import scep as asn1
+from gateway.errors import MalformedMessage, Reason, Rejection
+from gateway.pki import cms, der, envelope
+from gateway.pki.algorithms import digest_oid
+from gateway.pki.csr import build_csr
+from gateway.pki.keys import generate_private_key, sign, signature_algorithm
+from gateway.pki.names import parse_name_text
+from gateway.wire.scep.client import self_signed_signer
+from gateway.wire.scep.pkimessage import (
+    MessageType,
+    PkiMessage,
+    RaIdentity,
+    decode_pki_message,
+    decode_request,
+    open_envelope,
+    verify_signature,
+)
+
+SUBJECT = parse_name_text("CN=device-1").der
+PKCS_REQ = der.printable_string("19")
+
+
+@dataclass(frozen=True)
+class Craft:
+    """A SignedData with a place to break each of its rules; the defaults break none."""
+
+    signer: cms.Signer
+    content: bytes = b"content"
+    signed_content_type: str = asn1_cms.OID_DATA
+    content_type: str = asn1_cms.OID_DATA
+    digest: str = "sha256"
+    extra: tuple[bytes, ...] = (
+        cms.attribute(asn1.OID_MESSAGE_TYPE, PKCS_REQ),
+        cms.attribute(asn1.OID_TRANSACTION_ID, der.printable_string("T-1")),
+        cms.attribute(asn1.OID_SENDER_NONCE, der.octet_string(b"n" * 16)),
+    )
+    without: str = ""
+    signers: int = 1
+    shuffled: bool = False
+    sign_sorted: bool = True
+    certificates: tuple[bytes, ...] | None = None
+    digest_of: bytes | None = None
+    edit: Callable[[bytes], bytes] = field(default=lambda message: message)
+
+    def attributes(self) -> list[bytes]:
+        digest = hashlib.new(self.digest, self.content if self.digest_of is None else self.digest_of).digest()
+        found = [
+            cms.attribute(asn1_cms.OID_CONTENT_TYPE, der.oid(self.signed_content_type)),
+            cms.attribute(asn1_cms.OID_MESSAGE_DIGEST, der.octet_string(digest)),
+            *self.extra,
+        ]
+        return [a for a in found if not (self.without and der.oid(self.without) in a)]
+
+    def signer_info(self) -> bytes:
+        attributes = sorted(self.attributes(), reverse=self.shuffled)
+        to_be_signed = der.tlv(der.SET, *(sorted(attributes) if self.sign_sorted else attributes))
+        if not attributes:
+            to_be_signed = self.content
+        return der.sequence(
+            der.integer(1),
+            self.signer.issuer_and_serial,
+            der.sequence(der.oid(digest_oid(self.digest))),
+            der.context(0, *attributes) if attributes else b"",
+            signature_algorithm(self.signer.key, self.digest),
+            der.octet_string(sign(self.signer.key, to_be_signed, self.digest)),
+        )
+
+    def build(self) -> bytes:
+        certificates = (self.signer.certificate,) if self.certificates is None else self.certificates
+        message = der.sequence(
+            der.oid(asn1_cms.OID_SIGNED_DATA),
+            der.context(
+                0,
+                der.sequence(
+                    der.integer(1),
+                    der.set_of(der.sequence(der.oid(digest_oid(self.digest)))),
+                    der.sequence(der.oid(self.content_type), der.context(0, der.octet_string(self.content))),
+                    der.context(0, *certificates),
+                    der.set_of(*[self.signer_info()] * self.signers),
+                ),
+            ),
+        )
+        return self.edit(message)
+
+
+def test_the_craft_itself_passes(client: cms.Signer) -> None:
+    message = decode_pki_message(Craft(client).build())
+    verify_signature(message)
+    assert (message.message_type, message.transaction_id, message.operation) == (MessageType.PKCS_REQ, "T-1", "PKCSReq")
+
+
+ABSENT_CONTENT = der.context(0, der.octet_string(b"content"))
+STRUCTURE = [
+    pytest.param({"extra": (), "without": "1.2.840.113549.1.9"}, id="no signed attributes at all"),
+    pytest.param({"extra": ()}, id="no SCEP attributes"),
+    pytest.param({"without": asn1.OID_TRANSACTION_ID}, id="no transactionID"),
+    pytest.param({"signers": 0}, id="no signer"),
+    pytest.param({"signers": 2}, id="two signers"),
+    pytest.param({"content_type": asn1_cms.OID_SIGNED_DATA}, id="eContentType is signedData"),
+    pytest.param({"content_type": asn1_cms.OID_ENVELOPED_DATA}, id="eContentType is envelopedData"),
+    pytest.param({"certificates": ()}, id="no certificate"),
+    pytest.param({"certificates": (b"\x30\x03\x02\x01\x01",)}, id="a certificate that is none"),
+    pytest.param({"edit": lambda m: m + b"\0"}, id="trailing byte"),
+    pytest.param({"edit": lambda m: m + m}, id="two messages"),
+    pytest.param({"edit": lambda m: m[:-1]}, id="cut short"),
+    pytest.param({"edit": lambda m: b""}, id="empty"),
+    pytest.param({"edit": lambda m: m.replace(ABSENT_CONTENT, b"\xa0\x00", 1)}, id="lengths that do not add up"),
+]
+
+
+@pytest.mark.parametrize("broken", STRUCTURE)
+def test_no_answer_can_be_made(broken: dict[str, Any], client: cms.Signer) -> None:
+    with pytest.raises(MalformedMessage):
+        decode_pki_message(replace(Craft(client), **broken).build())
+
+
+def with_attribute(oid: str, *values: bytes) -> dict[str, Any]:
+    return {"extra": (*Craft.extra, der.sequence(der.oid(oid), der.tlv(der.SET, *values)))}
+
+
+def replaced(oid: str, *values: bytes) -> dict[str, Any]:
+    kept = tuple(a for a in Craft.extra if der.oid(oid) not in a)
+    return {"extra": (*kept, der.sequence(der.oid(oid), der.tlv(der.SET, *values)))}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(with_attribute(asn1.OID_TRANSACTION_ID, der.printable_string("T-2")), id="transactionID twice"),
+        pytest.param(with_attribute(asn1.OID_MESSAGE_TYPE, PKCS_REQ), id="messageType twice"),
+        pytest.param(with_attribute(asn1_cms.OID_CONTENT_TYPE, der.oid(asn1_cms.OID_DATA)), id="contentType twice"),
+        pytest.param(replaced(asn1.OID_TRANSACTION_ID, *[der.printable_string("T")] * 2), id="two transactionIDs"),
+        pytest.param(replaced(asn1.OID_TRANSACTION_ID), id="transactionID without value"),
+        pytest.param(replaced(asn1.OID_TRANSACTION_ID, der.printable_string("")), id="empty transactionID"),
+        pytest.param(replaced(asn1.OID_TRANSACTION_ID, der.printable_string("T" * 257)), id="long transactionID"),
+        pytest.param(replaced(asn1.OID_TRANSACTION_ID, der.utf8_string("a\nb")), id="transactionID breaks log lines"),
+        pytest.param(replaced(asn1.OID_TRANSACTION_ID, der.tlv(0x0C, b"\xff")), id="transactionID is not UTF-8"),
+        pytest.param(replaced(asn1.OID_TRANSACTION_ID, der.octet_string(b"T")), id="transactionID is no text"),
+        pytest.param(replaced(asn1.OID_SENDER_NONCE, der.octet_string(b"n" * 65)), id="long nonce"),
+        pytest.param(replaced(asn1.OID_SENDER_NONCE, der.printable_string("n")), id="nonce is text"),
+        pytest.param(
+            {"extra": (*Craft.extra, *(cms.attribute(f"1.2.3.{i}", der.null()) for i in range(40)))}, id="many attributes"
+        ),
+    ],
+)
+def test_attributes_that_could_mean_two_things(broken: dict[str, Any], client: cms.Signer) -> None:
+    with pytest.raises(MalformedMessage):
+        decode_pki_message(replace(Craft(client), **broken).build())
+
+
+@pytest.mark.parametrize(
+    ("accepted", "expected"),
+    [
+        pytest.param(replaced(asn1.OID_MESSAGE_TYPE, der.integer(17)), MessageType.RENEWAL_REQ, id="INTEGER"),
+        pytest.param(replaced(asn1.OID_MESSAGE_TYPE, der.utf8_string("20")), MessageType.CERT_POLL, id="UTF8String"),
+        pytest.param(replaced(asn1.OID_MESSAGE_TYPE, der.printable_string("18")), None, id="UpdateReq"),
+        pytest.param(replaced(asn1.OID_MESSAGE_TYPE, der.printable_string("0")), None, id="reserved"),
+        pytest.param(replaced(asn1.OID_MESSAGE_TYPE, der.printable_string("nineteen")), None, id="words"),
+        pytest.param(replaced(asn1.OID_MESSAGE_TYPE, der.tlv(0x13, "\uff11\uff19".encode())), None, id="full-width digits"),
+        pytest.param({"without": asn1.OID_MESSAGE_TYPE}, None, id="absent"),
+    ],
+)
+def test_message_types(accepted: dict[str, Any], expected: MessageType | None, client: cms.Signer) -> None:
+    message = decode_pki_message(replace(Craft(client), **accepted).build())
+    verify_signature(message)
+    assert message.message_type is expected
+
+
+@pytest.mark.parametrize("kind", [18, 0, 21, 22, 3, 99])
+def test_types_that_we_do_not_serve_are_refused(kind: int, client: cms.Signer) -> None:
+    message = decode_pki_message(
+        replace(Craft(client), **replaced(asn1.OID_MESSAGE_TYPE, der.printable_string(str(kind)))).build()
+    )
+    with pytest.raises(Rejection) as refused:
+        decode_request(message, build_csr(generate_private_key("ec-p256"), SUBJECT))
+    assert refused.value.reason is Reason.UNSUPPORTED_MESSAGE
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param({"digest_of": b"other"}, id="messageDigest of other content"),
+        pytest.param({"without": asn1_cms.OID_MESSAGE_DIGEST}, id="no messageDigest"),
+        pytest.param({"without": asn1_cms.OID_CONTENT_TYPE}, id="no contentType"),
+        pytest.param({"signed_content_type": asn1_cms.OID_SIGNED_DATA}, id="contentType says signedData"),
+        pytest.param({"edit": lambda m: m[:-1] + bytes((m[-1] ^ 1,))}, id="signature changed"),
+        pytest.param({"edit": lambda m: m.replace(b"\x13\x03T-1", b"\x13\x03T-2")}, id="transactionID changed"),
+        pytest.param({"edit": lambda m: m.replace(b"content", b"CONTENT")}, id="content changed"),
+    ],
+)
+def test_signatures_that_do_not_bind(broken: dict[str, Any], client: cms.Signer) -> None:
+    message = decode_pki_message(replace(Craft(client), **broken).build())
+    with pytest.raises(Rejection) as refused:
+        verify_signature(message)
+    assert refused.value.reason is Reason.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize("sign_sorted", [True, False], ids=["signed in DER order", "signed as sent"])
+def test_unordered_attributes_verify(sign_sorted: bool, client: cms.Signer) -> None:
+    verify_signature(decode_pki_message(Craft(client, shuffled=True, sign_sorted=sign_sorted).build()))
+
+
+def test_signature_by_another_key(client: cms.Signer, other_key: RSAPrivateKey) -> None:
+    thief = replace(client, key=other_key)
+    with pytest.raises(Rejection) as refused:
+        verify_signature(decode_pki_message(Craft(thief).build()))
+    assert refused.value.reason is Reason.BAD_SIGNATURE
+
+
+def test_signer_is_found_by_identifier_not_by_position(client: cms.Signer, ra: RaIdentity) -> None:
+    message = decode_pki_message(Craft(client, certificates=(ra.certificate.der, *ra.chain, client.certificate)).build())
+    verify_signature(message)
+    assert message.signer.der == client.certificate
+
+
+def test_sha1_is_refused_with_the_reason(client: cms.Signer) -> None:
+    message = decode_pki_message(Craft(client, digest="sha1").build())
+    with pytest.raises(Rejection) as refused:
+        verify_signature(message)
+    assert (refused.value.reason, "SHA-1" in refused.value.detail) == (Reason.UNSUPPORTED_ALGORITHM, True)
+
+
+def test_md5_can_be_answered_and_is_refused(client: cms.Signer) -> None:
+    md5, sha256 = der.oid("1.2.840.113549.2.5"), der.oid(digest_oid("sha256"))
+
+    def to_md5(message: bytes) -> bytes:
+        padded = der.sequence(sha256)
+        shorter = der.sequence(md5)
+        head, _, tail = message.rpartition(padded)
+        return rewrap(head + shorter + tail, len(padded) - len(shorter))
+
+    message = decode_pki_message(Craft(client, edit=to_md5).build())
+    assert message.digest == "1.2.840.113549.2.5"
+    with pytest.raises(Rejection) as refused:
+        verify_signature(message)
+    assert refused.value.reason is Reason.UNSUPPORTED_ALGORITHM
+
+
+def rewrap(message: bytes, shrunk: int) -> bytes:
+    """Mend the lengths of ContentInfo, [0], SignedData, SignerInfos and SignerInfo after its end lost `shrunk` bytes."""
+    mended = bytearray(message)
+
+    def mend(position: int) -> None:
+        assert mended[position + 1] == 0x82
+        length = int.from_bytes(mended[position + 2 : position + 4]) - shrunk
+        mended[position + 2 : position + 4] = length.to_bytes(2)
+
+    mend(0)
+    explicit = der.read_as(der.OBJECT_IDENTIFIER, message, 4)[1]
+    mend(explicit)
+    mend(explicit + 4)
+    position = explicit + 8
+    for _ in range(4):
+        position = der.read(message, position)[2]
+    mend(position)
+    mend(position + 4)
+    return bytes(mended)
+
+
+def test_ec_signer_is_refused_before_anything_is_issued(client: cms.Signer) -> None:
+    signer = self_signed_signer(
+        generate_private_key("ec-p256"), SUBJECT, datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
+    )
+    with pytest.raises(Rejection, match="ec") as refused:
+        verify_signature(decode_pki_message(Craft(signer).build()))
+    assert refused.value.reason is Reason.UNSUPPORTED_ALGORITHM
+
+
+# Decryption
+
+
+@dataclass
+class Envelope:
+    """An EnvelopedData for the RA with a place to break each of its parts."""
+
+    ra: RaIdentity
+    key: bytes = b"k" * 16
+    transported: bytes | None = None
+    iv: bytes = b"i" * 16
+    padded: bytes = b""
+    cipher_oid: str = "2.16.840.1.101.3.4.1.2"
+    cut: int = 0
+    rid: bytes = b""
+
+    def build(self) -> bytes:
+        public_key = self.ra.key.public_key()
+        assert isinstance(public_key, RSAPublicKey)
+        encryptor = Cipher(algorithms.AES(self.key), modes.CBC(self.iv)).encryptor()
+        ciphertext = encryptor.update(self.padded) + encryptor.finalize()
+        transported = public_key.encrypt(self.key, rsa_padding.PKCS1v15()) if self.transported is None else self.transported
+        recipient = der.sequence(
+            der.integer(0),
+            self.rid or self.ra.signer.issuer_and_serial,
+            der.sequence(der.oid(envelope.OID_RSA_ENCRYPTION), der.null()),
+            der.octet_string(transported),
+        )
+        content = der.sequence(
+            der.oid(asn1_cms.OID_DATA),
+            der.sequence(der.oid(self.cipher_oid), der.octet_string(self.iv)),
+            der.context(0, ciphertext[: len(ciphertext) - self.cut], constructed=False),
+        )
+        return der.sequence(
+            der.oid(asn1_cms.OID_ENVELOPED_DATA),
+            der.context(0, der.sequence(der.integer(0), der.set_of(recipient), content)),
+        )
+
+
+PLAIN = der.sequence(der.integer(1), der.octet_string(b"x" * 40))
+
+
+def pad(data: bytes) -> bytes:
+    count = 16 - len(data) % 16
+    return data + bytes((count,)) * count
+
+
+def message_of(client: cms.Signer, content: bytes) -> PkiMessage:
+    return decode_pki_message(Craft(client, content=content).build())
+
+
+def encrypted_cek(ra: RaIdentity, cek: bytes) -> bytes:
+    key = ra.key.public_key()
+    assert isinstance(key, RSAPublicKey)
+    return key.encrypt(cek, rsa_padding.PKCS1v15())
+
+
+FAULTS: list[object] = [
+    pytest.param(lambda ra: {"padded": PLAIN[:32] + b"\x00" * 16}, id="padding of zeros"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN)[:-1] + b"\x11"}, id="padding longer than a block"),
+    pytest.param(lambda ra: {"padded": pad(b"\x31" + PLAIN[1:])}, id="content is no SEQUENCE"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN + b"\0")}, id="content with a byte behind"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN[:-1])}, id="content cut short"),
+    pytest.param(lambda ra: {"padded": pad(b"")}, id="no content"),
+    pytest.param(lambda ra: {"padded": b""}, id="no ciphertext"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN), "cut": 1}, id="ciphertext is no whole blocks"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN), "cut": 16}, id="a block is missing"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN), "transported": encrypted_cek(ra, b"other key 16 byt")}, id="another key"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN), "transported": encrypted_cek(ra, b"k" * 15)}, id="key too short"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN), "transported": encrypted_cek(ra, b"k" * 32)}, id="key too long"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN), "transported": encrypted_cek(ra, b"")}, id="empty key"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN), "transported": b"\x01" * 256}, id="garbage instead of a key"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN), "transported": b"\xff" * 256}, id="key transport above the modulus"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN), "transported": b"\x01" * 255}, id="key transport too short"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN), "transported": b"\x01" * 257}, id="key transport too long"),
+    pytest.param(lambda ra: {"padded": pad(PLAIN), "transported": b""}, id="no key transport"),
+]
+
+
+class CountingKey:
+    """Counts private-key operations on the way to the real key."""
+
+    def __init__(self, key: RSAPrivateKey) -> None:
+        self.key = key
+        self.key_size = key.key_size
+        self.operations = 0
+
+    def decrypt(self, ciphertext: bytes, padding: rsa_padding.PKCS1v15) -> bytes:
+        self.operations += 1
+        return self.key.decrypt(ciphertext, padding)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_decryption_faults_look_alike(
+    fault: Callable[[RaIdentity], dict[str, Any]], ra: RaIdentity, client: cms.Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = message_of(client, Envelope(ra, **fault(ra)).build())
+    key: Any = CountingKey(ra.key)
+    passes: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        passes.append(1)
+        return Cipher(*arguments)
+
+    monkeypatch.setattr(envelope, "Cipher", counted)
+    with pytest.raises(Rejection) as refused:
+        open_envelope(message, RaIdentity(ra.signer, key, ra.certificate, ra.chain))
+    assert (refused.value.reason, refused.value.detail) == (Reason.DECRYPTION_FAILED, envelope.UNREADABLE)
+    assert refused.value.cause == "the content or its key did not decrypt"
+    assert (key.operations, len(passes)) == (1, 1), "every fault costs one RSA operation and one CBC pass"
+
+
+def test_the_envelope_itself_opens(ra: RaIdentity, client: cms.Signer) -> None:
+    assert open_envelope(message_of(client, Envelope(ra, padded=pad(PLAIN)).build()), ra) == PLAIN
+
+
+def test_what_is_inside_is_refused_like_a_failed_decryption(ra: RaIdentity, client: cms.Signer) -> None:
+    csr = build_csr(client.key, SUBJECT)
+    broken = csr[:-1] + bytes((csr[-1] ^ 1,))
+    message = message_of(client, b"")
+    for data, reason in ((PLAIN, Reason.DECRYPTION_FAILED), (broken, Reason.BAD_PROOF_OF_POSSESSION)):
+        with pytest.raises(Rejection) as refused:
+            decode_request(message, data)
+        assert (refused.value.reason, refused.value.detail) == (reason, envelope.UNREADABLE)
+        assert refused.value.cause != refused.value.detail
+
+
+def test_no_recipient_for_us(ra: RaIdentity, client: cms.Signer) -> None:
+    message = message_of(client, Envelope(ra, padded=pad(PLAIN), rid=client.issuer_and_serial).build())
+    with pytest.raises(Rejection, match="old one") as refused:
+        open_envelope(message, ra)
+    assert (refused.value.reason, refused.value.detail) == (Reason.DECRYPTION_FAILED, envelope.UNREADABLE)
+
+
+def test_recipient_by_subject_key_identifier(ra: RaIdentity, client: cms.Signer) -> None:
+    key_id = ra.certificate.subject_key_id
+    assert key_id
+    rid = der.context(0, key_id, constructed=False)
+    assert open_envelope(message_of(client, Envelope(ra, padded=pad(PLAIN), rid=rid).build()), ra) == PLAIN
+
+
+def test_recipient_whose_issuer_was_encoded_anew(ra: RaIdentity, client: cms.Signer) -> None:
+    issuer = ra.certificate.issuer_der.replace(b"\x13\x02CH", b"\x0c\x02CH")
+    assert issuer != ra.certificate.issuer_der
+    rid = der.sequence(issuer, der.integer(ra.certificate.serial))
+    assert open_envelope(message_of(client, Envelope(ra, padded=pad(PLAIN), rid=rid).build()), ra) == PLAIN
+
+
+def test_content_that_is_no_envelope(ra: RaIdentity, client: cms.Signer) -> None:
+    message = message_of(client, b"anything")
+    assert (message.cipher, message.recipients) == ("", ())
+    with pytest.raises(MalformedMessage):
+        open_envelope(message, ra)
+
+
+def test_unknown_cipher_is_named_before_any_decryption(ra: RaIdentity, client: cms.Signer) -> None:
+    message = message_of(client, Envelope(ra, padded=pad(PLAIN), cipher_oid="1.2.3.4").build())
+    with pytest.raises(Rejection, match=r"1\.2\.3\.4") as refused:
+        open_envelope(message, ra)
+    assert refused.value.reason is Reason.UNSUPPORTED_ALGORITHM
+
+
+def test_wrong_iv_is_no_envelope(ra: RaIdentity, client: cms.Signer) -> None:
+    data = Envelope(ra, padded=pad(PLAIN)).build()
+    iv = der.octet_string(b"i" * 16)
+    assert iv in data
+    message = message_of(client, data.replace(iv, der.octet_string(b"i" * 8) + b"\x04\x06" + b"i" * 6))
+    assert message.envelope is None
