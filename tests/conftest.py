@@ -1,6 +1,7 @@
 """A real server for tests: `pki-gateway init` and `serve` as a user runs them, on free loopback ports."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -144,3 +145,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     running = launch(tmp_path_factory.mktemp("server") / "state", workers=2)
     yield running
     assert running.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def require_program() -> Callable[[str, str], str]:
+    """Return the path of a program that a Debian package brings."""
+
+    def require(program: str, package: str) -> str:
+        path = shutil.which(program)
+        if path is None:
+            message = f"{program} is missing: apt-get install {package}"
+            if os.environ.get("CI"):
+                pytest.fail(message)
+            pytest.skip(message)
+        return path
+
+    return require

@@ -81,8 +81,6 @@ def test_web_sees_neither_backends_nor_store(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if room(p) != "web"], ids=name)
 def test_only_web_speaks_aiohttp_web(path: Path) -> None:
-    if name(path) in {"supervise.py"}:
-        return
     assert "aiohttp.web" not in imports(path)
 
 

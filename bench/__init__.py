@@ -1,0 +1,1 @@
+"""Benchmarks: the running server against what the cryptography alone costs, as ratios measured in one run."""
