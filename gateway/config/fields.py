@@ -30,8 +30,8 @@ MAX_TEXT = 4096
 MAX_PATTERN = 512
 """Longest regular expression, in characters."""
 _UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(0|[1-9][0-9]{0,8})([smhdw])", re.ASCII)
-_MAX_DURATION = timedelta(days=36500)
+_DURATION = re.compile(r"(0|[1-9][0-9]{0,9})([smhdw])", re.ASCII)
+_MAX_SECONDS = 36500 * 86400
 _OID = re.compile(r"(?:[01]\.(?:[0-9]|[123][0-9])|2\.(?:0|[1-9][0-9]*))(?:\.(?:0|[1-9][0-9]*))*", re.ASCII)
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*", re.ASCII)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
@@ -60,10 +60,10 @@ def parse_duration(value: object) -> timedelta:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError('must be a whole number with a unit: "90s", "15m", "12h", "30d" or "2w"')
-    duration = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-    if duration > _MAX_DURATION:
+    seconds = int(match[1]) * _UNITS[match[2]]
+    if seconds > _MAX_SECONDS:
         raise ValueError("must not be longer than 36500d")
-    return duration
+    return timedelta(seconds=seconds)
 
 
 def format_duration(duration: timedelta) -> str:
@@ -222,7 +222,7 @@ Duration = Annotated[
     timedelta,
     PlainValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": "^(0|[1-9][0-9]{0,8})[smhdw]$", "examples": ["90s", "15m", "12h", "30d", "2w"]}),
+    WithJsonSchema({"type": "string", "pattern": "^(0|[1-9][0-9]{0,9})[smhdw]$", "examples": ["90s", "15m", "12h", "30d", "2w"]}),
 ]
 Pattern = Annotated[
     re.Pattern[str],

@@ -144,13 +144,16 @@ def read_file(path: Path, limit: int, private: bool = False) -> bytes:
     try:
         # O_NONBLOCK: a FIFO must be refused, not waited for. Mode and content come from one descriptor.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise SourceError(f"{path} is not a regular file")
             if private and (wrong := describe_exposure(path, status)):
                 raise SourceError(f"{path} {wrong}")
-            data = file.read(limit + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(limit + 1)
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError) as error:
         raise SourceError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > limit:
