@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from gateway.config.document import DataPath, Problem
 from gateway.config.fields import SecretSource
@@ -37,6 +38,8 @@ class Parts:
     audit: Audit | None
     upstream_cas: Mapping[str, UpstreamCAConfig | None]
     profiles: Mapping[str, ProfileConfig | None]
+    written: Mapping[str, Any]
+    """Profiles as plain data: what one refers to is judged whatever else is wrong with it."""
 
 
 def check(parts: Parts, sources: Sources) -> tuple[Problem, ...]:
@@ -47,7 +50,8 @@ def check(parts: Parts, sources: Sources) -> tuple[Problem, ...]:
         found += _under(("upstream_cas", name), _check_upstream_ca(upstream_ca))
     for name, profile in parts.profiles.items():
         if profile is not None:
-            found += _under(("profiles", name), _check_profile(profile, parts, sources))
+            found += _under(("profiles", name), _check_profile(profile, sources))
+        found += _under(("profiles", name), _check_references(parts.written.get(name), parts))
     return tuple(found)
 
 
@@ -110,15 +114,14 @@ def _check_upstream_ca(upstream_ca: UpstreamCAConfig | None) -> Iterator[Problem
             return
 
 
-def _check_profile(profile: ProfileConfig, parts: Parts, sources: Sources) -> Iterator[Problem]:
-    if profile.upstream_ca not in parts.upstream_cas:
-        yield Problem(("upstream_ca",), _unknown(profile.upstream_ca, "upstream CA", parts.upstream_cas))
+def _check_profile(profile: ProfileConfig, sources: Sources) -> Iterator[Problem]:
     if profile.endpoints.scep is None:
         yield Problem(("endpoints",), "opens no endpoint; name at least one: scep")
     if not profile.credentials and profile.renewal is None:
         yield Problem((), 'lets nobody enroll; name "credentials" or "renewal"')
     yield from _positive(("retransmission_window",), profile.retransmission_window)
-    yield from _check_renewal(profile, parts)
+    if profile.renewal is not None:
+        yield from _positive(("renewal", "window"), profile.renewal.window)
     yield from _check_quotas(profile)
     for number, credential in enumerate(profile.credentials):
         yield from _under(("credentials", number), _check_credential(credential, profile, sources))
@@ -132,14 +135,17 @@ def _unknown(name: str, what: str, known: Iterable[str]) -> str:
     return f"there is no {what} {name}{meant or '; there are: ' + (', '.join(known) or 'none')}"
 
 
-def _check_renewal(profile: ProfileConfig, parts: Parts) -> Iterator[Problem]:
-    renewal = profile.renewal
-    if renewal is None:
+def _check_references(written: Any, parts: Parts) -> Iterator[Problem]:
+    """Judge what a profile, as plain data, refers to; values of another type are the models' business."""
+    if not isinstance(written, dict):
         return
-    for number, name in enumerate(renewal.from_):
-        if name not in parts.profiles:
+    upstream_ca, renewal = written.get("upstream_ca"), written.get("renewal")
+    if isinstance(upstream_ca, str) and upstream_ca not in parts.upstream_cas:
+        yield Problem(("upstream_ca",), _unknown(upstream_ca, "upstream CA", parts.upstream_cas))
+    names = renewal.get("from") if isinstance(renewal, dict) else None
+    for number, name in enumerate(names if isinstance(names, list) else ()):
+        if isinstance(name, str) and name not in parts.profiles:
             yield Problem(("renewal", "from", number), _unknown(name, "profile", parts.profiles))
-    yield from _positive(("renewal", "window"), renewal.window)
 
 
 def _check_quotas(profile: ProfileConfig) -> Iterator[Problem]:

@@ -117,6 +117,7 @@ def _parts(data: Any) -> Parts:
         audit=_part(TypeAdapter(Audit), top.get("audit")),
         upstream_cas={name: _part(_UPSTREAM_CA, value) for name, value in _entries(top.get("upstream_cas"))},
         profiles={name: _part(_PROFILE, value) for name, value in _entries(top.get("profiles"))},
+        written=dict(_entries(top.get("profiles"))),
     )
 
 
