@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,16 @@ def examine(path: Path, environ: Mapping[str, str] = os.environ) -> Examination:
     document = read_document(text)
     sources, unreadable = gather(path.absolute(), str(path), text, document.data, GatewayConfig, environ)
     config, problems = _validate(document, sources)
-    problems = (*problems, *unreadable)
+    problems = (*problems, *unreadable, *_check_mode(path))
     return Examination(None if problems else config, sources, _show(str(path), document, problems))
+
+
+def _check_mode(path: Path) -> tuple[Problem, ...]:
+    """The file names programs that are run and CAs that sign: whoever may change it holds their keys."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & stat.S_IWOTH:
+        return ()
+    return (Problem((), f"this file can be changed by everybody (mode {mode:04o}): chmod o-w it", Mark(1, 1)),)
 
 
 def _validate(document: Document, sources: Sources) -> tuple[GatewayConfig | None, tuple[Problem, ...]]:

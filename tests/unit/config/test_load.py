@@ -157,6 +157,16 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert str(found.problems[0]).endswith("profiles.yaml cannot be read: No such file or directory")
 
 
+def test_a_file_that_everybody_may_change_is_refused(minimal: dict[str, Any], judge: Judge, folder: Path) -> None:
+    judge(minimal)
+    path = folder / "profiles.yaml"
+    path.chmod(0o666)
+    (problem,) = examine(path).problems
+    assert problem.sentence == "this file can be changed by everybody (mode 0666): chmod o-w it"
+    path.chmod(0o664)
+    assert examine(path).problems == ()
+
+
 def change(data: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
     for name in parents:
