@@ -1,0 +1,30 @@
+"""Worlds for the tests of the corridor; each is closed and its audit chain verified at the end."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.audit import verify_chain
+from gateway.ca.interfaces import Capability
+from gateway.ra.timing import Timing
+from tests.flow.corridor.world import AUDIT_KEY, QUICK, FaultyCA, World
+
+NewWorld = Callable[..., World]
+
+
+@pytest.fixture
+async def new_world(tmp_path: Path) -> AsyncIterator[NewWorld]:
+    worlds: list[World] = []
+
+    def make(capabilities: Capability = Capability.NONE, timing: Timing = QUICK) -> World:
+        world = World(tmp_path, FaultyCA(tmp_path / "ca", capabilities), timing=timing)
+        worlds.append(world)
+        return world
+
+    yield make
+    for world in worlds:
+        if world.stores:
+            report = verify_chain([row async for row in world.store.audit_rows()], AUDIT_KEY, ())
+            assert not report.problems
+        await world.close()

@@ -1,0 +1,172 @@
+"""Rows whose worker is gone or stands still: taken over only after their lease ran out, by exactly one."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from types import MappingProxyType
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.model import Issued, Pending, RequestId
+from gateway.ra.authority import RegistrationAuthority
+from gateway.store.interfaces import LedgerRow, LedgerState
+from tests.flow.corridor.conftest import NewWorld
+from tests.flow.corridor.world import FIND, QUICK, FlakyStore, World
+
+
+async def die_after_opening(world: World) -> LedgerRow:
+    """Leave a row as a worker leaves it that is killed while it asks the CA."""
+    worker = await world.start("dead")
+    world.ca.faults = ["stall"]
+    client = asyncio.create_task(worker.enroll(world.snapshot, world.request()))
+    await world.ca.reached.wait()
+    world.ca.reached.clear()
+    await worker.drain(0)
+    await client
+    [row] = await world.rows()
+    return row
+
+
+@pytest.mark.parametrize("capabilities", [FIND], ids=["find"])
+async def test_row_is_left_alone_until_its_lease_runs_out(new_world: NewWorld, capabilities: object) -> None:
+    world = new_world(capabilities, replace(QUICK, answer_within=0.1))
+    row = await die_after_opening(world)
+    successor = await world.start("w2")
+    assert await successor.recover(world.snapshot) == 0
+    assert isinstance(await successor.enroll(world.snapshot, world.request()), Pending)
+    assert await world.store.get_row(row.id) == row
+    await world.lapse()
+    assert await successor.recover(world.snapshot) == 1
+    assert isinstance(await successor.enroll(world.snapshot, world.request()), Issued)
+    assert "enrollment.taken_over" in await world.events()
+
+
+async def test_exactly_one_of_many_workers_takes_over(new_world: NewWorld) -> None:
+    world = new_world(FIND)
+    await die_after_opening(world)
+    workers = [await world.start(f"w{n}") for n in range(4)]
+    await world.lapse()
+    outcomes = await asyncio.gather(*(worker.enroll(world.snapshot, world.request()) for worker in workers))
+    assert len(set(outcomes)) == 1
+    assert isinstance(outcomes[0], Issued)
+    assert (await world.events()).count("enrollment.taken_over") == 1
+    assert len(world.ca.issued()) == 1
+
+
+async def test_sent_row_without_find_is_held_after_takeover(new_world: NewWorld) -> None:
+    world = new_world()
+    await die_after_opening(world)
+    successor = await world.start("w2")
+    await world.lapse()
+    with capture_logs() as logs:
+        assert await successor.recover(world.snapshot) == 1
+    [row] = await world.rows()
+    assert (row.state, row.worker) == (LedgerState.UNKNOWN, "")
+    assert any("requests resolve" in line.get("command", "") for line in logs)
+
+
+async def stalled_worker(world: World) -> tuple[RegistrationAuthority, asyncio.Task[object]]:
+    """A worker that cannot renew its lease while the CA thinks."""
+    store = FlakyStore(await world.open_store("slow"))
+    store.faults["renew_leases"] = ["before"] * 1000
+    slow = await world.start("slow", store)  # type: ignore[arg-type]
+    world.ca.faults = ["gate"]
+    client: asyncio.Task[object] = asyncio.create_task(slow.enroll(world.snapshot, world.request()))
+    await world.ca.reached.wait()
+    return slow, client
+
+
+async def test_worker_that_stood_still_delivers_what_its_successor_recorded(new_world: NewWorld) -> None:
+    world = new_world(FIND)
+    _, client = await stalled_worker(world)
+    successor = await world.start("w2")
+    await world.lapse()
+    second = await successor.enroll(world.snapshot, world.request())
+    assert isinstance(second, Issued)
+    with capture_logs() as logs:
+        world.ca.gate.set()
+        first = await client
+    assert first == second
+    assert any("is not recorded for its request" in line["event"] for line in logs)
+
+
+async def test_worker_that_stood_still_ends_the_doubt_of_its_successor(new_world: NewWorld) -> None:
+    world = new_world()
+    _, client = await stalled_worker(world)
+    successor = await world.start("w2")
+    await world.lapse()
+    assert isinstance(await successor.enroll(world.snapshot, world.request()), Pending)
+    world.ca.gate.set()
+    first = await client
+    assert isinstance(first, Issued)
+    assert await successor.enroll(world.snapshot, world.request()) == first
+    assert world.ca.issued() == [first.certificate]
+
+
+async def test_late_certificate_of_a_request_that_was_ended_is_logged(new_world: NewWorld) -> None:
+    world = new_world()
+    _, client = await stalled_worker(world)
+    successor = await world.start("w2")
+    await world.lapse()
+    held = await successor.enroll(world.snapshot, world.request())
+    assert isinstance(held, Pending)
+    await world.administration().fail(held.request_id, "uid:0 (root)")
+    with capture_logs() as logs:
+        world.ca.gate.set()
+        await client
+    assert any("certificate" in line for line in logs)
+
+
+async def test_upstream_ca_that_is_not_configured_any_more_is_named_and_the_row_left(new_world: NewWorld) -> None:
+    world = new_world(FIND)
+    row = await die_after_opening(world)
+    successor = await world.start("w2")
+    await world.lapse()
+    with capture_logs() as logs:
+        assert await successor.recover(replace(world.snapshot, upstream_cas=MappingProxyType({}))) == 0
+    assert logs[0]["upstream_ca"] == row.upstream_ca
+    assert await successor.recover(world.snapshot) == 1
+
+
+async def test_recovered_request_is_answered_to_a_poll(new_world: NewWorld) -> None:
+    world = new_world(FIND)
+    await die_after_opening(world)
+    successor = await world.start("w2")
+    await world.lapse()
+    assert isinstance(await successor.poll(world.snapshot, world.poll(world.request())), Issued)
+
+
+async def test_ca_out_of_reach_in_the_background_is_tried_again_and_the_request_kept(new_world: NewWorld) -> None:
+    world = new_world(FIND)
+    await die_after_opening(world)
+    successor = await world.start("w2")
+    await world.lapse()
+    world.ca.faults = ["not sent"]
+    assert await successor.recover(world.snapshot) == 1
+    [row] = await world.rows()
+    assert (row.state, row.sent) == (LedgerState.OPEN, False)
+    assert isinstance(await successor.enroll(world.snapshot, world.request()), Pending)
+    world.clock.advance(timedelta(minutes=1))
+    assert await successor.recover(world.snapshot) == 1
+    assert isinstance(await successor.enroll(world.snapshot, world.request()), Issued)
+
+
+async def test_recovery_survives_a_store_that_fails_in_the_middle(new_world: NewWorld) -> None:
+    world = new_world(FIND)
+    await die_after_opening(world)
+    store = FlakyStore(await world.open_store("w2"))
+    successor = await world.start("w2", store)  # type: ignore[arg-type]
+    await world.lapse()
+    store.faults["take_over"] = ["after"]
+    assert await successor.recover(world.snapshot) == 0
+    await world.lapse()
+    assert await successor.recover(world.snapshot) == 1
+    assert isinstance(await successor.enroll(world.snapshot, world.request()), Issued)
+    assert len(world.ca.issued()) == 1
+
+
+async def test_unknown_request_id_is_nobodys(new_world: NewWorld) -> None:
+    world = new_world()
+    await world.start()
+    assert await world.store.get_row(RequestId("0" * 26)) is None
