@@ -132,4 +132,4 @@ def _grant(
 
 
 def _identity(certificate: bytes, key: PrivateKey) -> Identity:
-    return Identity(der_to_pem(certificate).encode("ascii"), serialize_private_key(key))
+    return Identity(der_to_pem(certificate), serialize_private_key(key))

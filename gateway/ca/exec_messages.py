@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from gateway.ca.interfaces import IssueRequest, NotSent, UnknownResult, UpstreamIssued, UpstreamPending, UpstreamRejected
+from gateway.errors import Rejection
 from gateway.model import Grant, RevocationReason
 from gateway.pki.certificate import der_to_pem, pem_to_ders
 from gateway.pki.extensions import encode_sans
@@ -59,8 +60,8 @@ def describe_issue(operation: str, request: IssueRequest, deadline: datetime) ->
         **_head(operation, deadline),
         "request_id": request.request_id,
         "profile": request.profile,
-        "csr": der_to_pem(request.request, "CERTIFICATE REQUEST"),
-        "public_key": der_to_pem(request.public_key, "PUBLIC KEY"),
+        "csr": _pem(request.request, "CERTIFICATE REQUEST"),
+        "public_key": _pem(request.public_key, "PUBLIC KEY"),
         "grant": describe_grant(request.grant),
     }
 
@@ -76,7 +77,7 @@ def describe_revocation(
     """Return the object for `revoke`."""
     return {
         **_head("revoke", deadline),
-        "certificate": der_to_pem(certificate),
+        "certificate": _pem(certificate, "CERTIFICATE"),
         "serial": f"{serial:x}",
         "reason": CRL_REASON_NAMES[reason],
         "reason_code": reason.value,
@@ -156,8 +157,8 @@ def _certificates(fields: dict[str, Any], name: str) -> tuple[bytes, ...]:
     if not texts or not all(isinstance(text, str) and text.isascii() for text in texts):
         raise AnswerError(f'"{name}" must be PEM text')
     try:
-        return tuple(der for text in texts for der in pem_to_ders(text.encode("ascii")))
-    except Exception as error:
+        return tuple(der for text in texts for der in pem_to_ders(str(text).encode("ascii")))
+    except (Rejection, ValueError) as error:
         raise AnswerError(f'"{name}" is not valid PEM') from error
 
 
@@ -191,6 +192,10 @@ def _head(operation: str, deadline: datetime) -> dict[str, Any]:
 
 def _time(when: datetime) -> str:
     return when.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+
+
+def _pem(data: bytes, label: str) -> str:
+    return der_to_pem(data, label).decode("ascii")
 
 
 def _b64(data: bytes) -> str:

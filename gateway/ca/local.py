@@ -50,8 +50,8 @@ def find_ca_faults(chain: tuple[Certificate, ...], key: PrivateKey, now: datetim
     faults = []
     try:
         check_pair(issuing.der, key)
-    except Rejection:
-        faults.append("the private key does not belong to the CA certificate")
+    except ValueError as error:
+        faults.append(str(error))
     if not issuing.is_ca:
         faults.append("the certificate may not sign others: it is not a CA certificate (basicConstraints, RFC 5280 §4.2.1.9)")
     if issuing.key_usage is not None and "keyCertSign" not in issuing.key_usage:
@@ -138,7 +138,10 @@ class LocalCA:
         if serial is None:
             raise UpstreamRejected("no serial was stored for this request")
         self._check_dates(request)
-        certificate = await self._run(lambda: self._build(request, serial))
+        try:
+            certificate = await self._run(lambda: self._build(request, serial))
+        except ValueError as error:
+            raise UpstreamRejected(f"the CA does not sign this: {error}") from error
         return UpstreamIssued(certificate, self._chain, f"{serial:x}")
 
     async def poll(self, request: IssueRequest, reference: str) -> UpstreamIssued | UpstreamPending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gateway.ca.interfaces import IssueRequest, UpstreamIssued
@@ -56,7 +57,7 @@ def verify_issued(request: IssueRequest, issued: UpstreamIssued, ca_chain: tuple
     )
     if faults:
         raise _mismatch("; ".join(faults))
-    _verify_path(leaf, chain, ca_chain, now)
+    _verify_path(request.grant, leaf, chain, ca_chain, now)
 
 
 def _mismatch(cause: str) -> Rejection:
@@ -132,13 +133,18 @@ def _validity_faults(request: IssueRequest, leaf: Certificate, now: datetime) ->
         yield f"its notAfter is {leaf.not_after:%Y-%m-%dT%H:%M:%SZ}, granted was {grant.not_after:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _verify_path(leaf: Certificate, chain: tuple[Certificate, ...], ca_chain: tuple[bytes, ...], now: datetime) -> None:
+def _verify_path(
+    grant: Grant, leaf: Certificate, chain: tuple[Certificate, ...], ca_chain: tuple[bytes, ...], now: datetime
+) -> None:
     """Check signatures, names, CA rights and dates up to a trusted certificate, all at `now`.
 
     A CA whose clock runs ahead within the tolerance dates its certificate into our future, hence the later of the two.
     """
     if not chain or chain[-1].der not in ca_chain:
         raise _mismatch("its chain does not end in a certificate of the configured CA")
+    # A granted extension may be critical and unknown to path validation; that it is as granted has been checked.
+    granted = {extension.oid for extension in grant.extensions}
+    leaf = replace(leaf, extensions=tuple(e for e in leaf.extensions if e.oid not in granted))
     try:
         verify_chain(leaf, chain, max(now, leaf.not_before))
     except Rejection as error:
