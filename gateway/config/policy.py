@@ -65,8 +65,8 @@ class SubjectRule(Model):
     patterns: dict[str, Pattern] = Field(default_factory=dict)
     """A regular expression that every value of this attribute must match whole."""
     template: str | None = None
-    """An RFC 4514 name that replaces the subject; `{CN}`, `{serialNumber}`, `{dns}`, `{requester}` and `{owner}` are taken from
-    the request."""
+    """An RFC 4514 name that replaces the subject. `{CN}`, `{serialNumber}` and other attributes are taken from the request,
+    `{dns}` is its DNS name, `{requester}` and `{owner}` come from the credential."""
     override: dict[str, str] = Field(default_factory=dict)
     """Attributes set to this value whatever was asked for."""
     max_common_names: Annotated[int, Field(ge=0, le=8)] = 1

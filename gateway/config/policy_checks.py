@@ -22,7 +22,7 @@ from gateway.config.policy import (
 )
 from gateway.config.sentences import suggest
 from gateway.pki.extensions import EKU_OIDS, eku_oid
-from gateway.pki.names import ATTRIBUTE_OIDS, attribute_oid, parse_name_text
+from gateway.pki.names import ATTRIBUTE_OIDS, attribute_oid, make_attribute, parse_name_text
 
 DANGEROUS_EKUS = frozenset(
     EKU_OIDS[name]
@@ -38,7 +38,8 @@ DANGEROUS_EKUS = frozenset(
     )
 )
 """Extended key usages with power over others than their holder; `dangerous_ekus` must name them too."""
-PLACEHOLDERS = ("CN", "serialNumber", "dns", "requester", "owner")
+FACTS = ("dns", "requester", "owner")
+"""Placeholders of a template that name no attribute: a judged name, and the gateway's own words."""
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _PROBES = ("Q7zq probe-0.invalid", "q7zq-0.probe.invalid", "q7zq@probe.invalid", "urn:probe:q7zq", "10.203.0.113")
 """Names that nobody means: a pattern that matches the ones of its type lets everything through."""
@@ -73,22 +74,25 @@ _SHARED = "everybody who knows this challenge could ask for any"
 
 def _limits_subject(rule: SubjectRule) -> bool:
     """Say whether the names in the subject are not simply what was asked for."""
-    if rule.template is None:
-        return _limits_attribute(rule, "CN")
-    # `{dns}` is judged by the SAN rules, `{requester}` and `{owner}` are the gateway's own words.
-    copied = [name for name in _PLACEHOLDER.findall(rule.template) if name in {"CN", "serialNumber"}]
-    return all(_limits_attribute(rule, name) for name in copied)
+    if rule.template is not None:
+        copied = [name for name in _PLACEHOLDER.findall(rule.template) if name not in FACTS]
+        # What is overridden is not judged as it was asked for, and a template copies what was asked for.
+        return all(_has_pattern(rule, name) and not _overrides(rule, name) for name in copied)
+    dropped = _oid("CN") not in {_oid(name) for name in rule.allow} and rule.mode is RuleMode.ENFORCE
+    return dropped or _overrides(rule, "CN") or _has_pattern(rule, "CN")
 
 
-def _limits_attribute(rule: SubjectRule, attribute: str) -> bool:
-    wanted = ATTRIBUTE_OIDS[attribute]
-    if any(_oid_or_none(attribute_oid, name) == wanted for name in rule.override):
-        return True
-    if rule.mode is not RuleMode.ENFORCE:
-        return False
-    patterns = [pattern for name, pattern in rule.patterns.items() if _oid_or_none(attribute_oid, name) == wanted]
-    allowed = any(_oid_or_none(attribute_oid, name) == wanted for name in rule.allow)
-    return not allowed or any(not _matches_everything(pattern) for pattern in patterns)
+def _overrides(rule: SubjectRule, attribute: str) -> bool:
+    return any(_oid(name) == _oid(attribute) for name in rule.override)
+
+
+def _has_pattern(rule: SubjectRule, attribute: str) -> bool:
+    patterns = [pattern for name, pattern in rule.patterns.items() if _oid(name) == _oid(attribute)]
+    return rule.mode is RuleMode.ENFORCE and any(not _matches_everything(pattern) for pattern in patterns)
+
+
+def _oid(name: str) -> str | None:
+    return _oid_or_none(attribute_oid, name)
 
 
 def _matches_everything(pattern: re.Pattern[str], probes: Iterable[str] = _PROBES) -> bool:
@@ -121,17 +125,19 @@ def _check_key(rule: KeyRule) -> Iterator[Problem]:
 
 
 def _check_subject(rule: SubjectRule) -> Iterator[Problem]:
-    allowed = {_oid_or_none(attribute_oid, name) for name in rule.allow}
+    allowed = {_oid(name) for name in rule.allow}
     for field in ("allow", "require"):
         for number, name in enumerate(getattr(rule, field)):
             yield from _unknown_name(("subject", field, number), name, attribute_oid, ATTRIBUTE_OIDS, "attribute")
     for field in ("patterns", "override"):
         for name in getattr(rule, field):
             yield from _unknown_name(("subject", field, name), name, attribute_oid, ATTRIBUTE_OIDS, "attribute")
-    overridden = {_oid_or_none(attribute_oid, name) for name in rule.override}
+    overridden = {_oid(name) for name in rule.override}
     for number, name in enumerate(rule.require):
-        if rule.template is None and _oid_or_none(attribute_oid, name) not in allowed | overridden:
+        if rule.template is None and _oid(name) not in allowed | overridden:
             yield Problem(("subject", "require", number), f"{name} is required but not in allow")
+    for name, value in rule.override.items():
+        yield from _check_override(name, value)
     if rule.template is not None:
         yield from _check_template(rule.template)
 
@@ -143,15 +149,23 @@ def _unknown_name(
         yield Problem(path, f"{name} is not a known {what}{suggest(name, known) or '; write its OID if it has no short name'}")
 
 
+def _check_override(name: str, value: str) -> Iterator[Problem]:
+    if _oid(name) is not None:
+        try:
+            make_attribute(name, value)
+        except ValueError as error:
+            yield Problem(("subject", "override", name), f"cannot be written into a certificate: {error}")
+
+
 def _check_template(template: str) -> Iterator[Problem]:
     path = ("subject", "template")
-    unknown = [name for name in _PLACEHOLDER.findall(template) if name not in PLACEHOLDERS]
-    for name in unknown:
-        yield Problem(
-            path, f"{{{name}}} is not a known placeholder{suggest(name, PLACEHOLDERS)}; known: {', '.join(PLACEHOLDERS)}"
-        )
+    for name in _PLACEHOLDER.findall(template):
+        if name not in FACTS and _oid(name) is None:
+            known = (*FACTS, *ATTRIBUTE_OIDS)
+            meant = suggest(name, known) or f"; known: {', '.join(FACTS)} and names of attributes"
+            yield Problem(path, f"{{{name}}} is not a known placeholder{meant}")
     try:
-        parse_name_text(_PLACEHOLDER.sub("XX", template))
+        parse_name_text(template)
     except ValueError as error:
         yield Problem(path, f"is not an RFC 4514 name: {error}")
 

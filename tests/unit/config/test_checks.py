@@ -123,6 +123,10 @@ def test_renewal_alone_is_enough(minimal: dict[str, Any], complaints: Complaints
         pytest.param(LIMITED, None, id="limited"),
         pytest.param({"subject": {"patterns": {"2.5.4.3": "sw-.*"}}}, None, id="limited-by-oid"),
         pytest.param({"subject": {"override": {"CN": "device"}}}, None, id="override"),
+        pytest.param(
+            {"subject": {"template": "UID={CN}", "override": {"CN": "x"}}}, "any subject", id="template-copies-overridden"
+        ),
+        pytest.param({"subject": {"template": "CN={UID}"}}, "any subject", id="template-copies-other"),
         pytest.param({"subject": {"template": "CN={requester}"}}, None, id="template-own-words"),
         pytest.param({"subject": {"template": "CN=x-{CN}", "patterns": {"CN": "[0-9]+"}}}, None, id="template-limited"),
         pytest.param({"subject": {"allow": ["O"]}}, None, id="no-cn"),
@@ -184,10 +188,11 @@ def test_dangerous_usages_must_be_named_twice(minimal: dict[str, Any], complaint
         pytest.param({"subject": {"patterns": {"CNN": "a"}}}, "patterns.CNN: CNN is not a known attribute", id="pattern"),
         pytest.param({"subject": {"override": {"1.2.": "a"}}}, "is not a known attribute", id="oid"),
         pytest.param(
-            {"subject": {"template": "CN={serialnumber}"}},
-            '{serialnumber} is not a known placeholder; did you mean "serialNumber"?',
+            {"subject": {"template": "CN={serialnummer}"}},
+            '{serialnummer} is not a known placeholder; did you mean "serialNumber"?',
             id="placeholder",
         ),
+        pytest.param({"subject": {"override": {"C": "Deutschland"}}}, "override.C: cannot be written", id="override"),
         pytest.param({"subject": {"template": "CN"}}, "subject.template: is not an RFC 4514 name", id="template"),
         pytest.param({"san": {"dns": {}}}, "san.dns: has no patterns", id="dns-empty"),
         pytest.param({"san": {"ip": {"max": 1}}}, "san.ip: has no networks", id="ip-empty"),
