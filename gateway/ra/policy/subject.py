@@ -193,22 +193,24 @@ def _writable(attribute: NameAttribute) -> NameAttribute:
 
 
 def _override(rule: SubjectRule, rdns: _Rdns) -> tuple[_Rdns, list[Problem]]:
-    """Set the attributes that the configuration sets: the first of its type is replaced, the others go, or it is added."""
-    problems = []
+    """Set the attributes that the configuration sets: the first of its type is replaced, the others go; or it is added in front."""
+    problems, added = [], []
     for name, value in rule.override.items():
         try:
             made = make_attribute(name, value)
         except ValueError as error:
             problems.append(Problem("override", f"the profile's override for {name} cannot be used: {error}"))
             continue
-        rdns = _set_attribute(rdns, made)
-    return rdns, problems
+        rdns, is_new = _replace_attribute(rdns, made)
+        added += [(made,)] if is_new else []
+    return (*added, *rdns), problems
 
 
-def _set_attribute(rdns: _Rdns, made: NameAttribute) -> _Rdns:
-    pending: list[NameAttribute] = [made]
+def _replace_attribute(rdns: _Rdns, made: NameAttribute) -> tuple[_Rdns, bool]:
+    """Return the RDNs with `made` as the only one of its type, and whether there was none that it could replace."""
+    pending = [made]
     changed = tuple(tuple(pending.pop() if a.oid == made.oid else a for a in rdn if a.oid != made.oid or pending) for rdn in rdns)
-    return (*(rdn for rdn in changed if rdn), *((one,) for one in pending))
+    return tuple(rdn for rdn in changed if rdn), bool(pending)
 
 
 @lru_cache(maxsize=256)

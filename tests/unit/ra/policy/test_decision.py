@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config.policy import PolicyConfig
@@ -290,6 +290,7 @@ POLICIES = [
     )
     for unlisted in ("drop", "refuse")
 ]
+GOOD = [make_san(SanKind.DNS, "a.corp.example"), make_san(SanKind.DNS, "B.corp.example"), make_san(SanKind.IP, "10.0.0.1")]
 TEXTS = st.one_of(
     st.sampled_from(
         ["gate", "a.corp.example", "*.corp.example", "A.CORP.EXAMPLE", "a.corp.example.", "evil.example\0.corp.example"]
@@ -297,34 +298,41 @@ TEXTS = st.one_of(
     st.text(max_size=12),
     st.text("a-.*x", max_size=12).map(lambda text: text + ".corp.example"),
 )
-ATTRIBUTES = st.builds(
-    NameAttribute, st.sampled_from(["2.5.4.3", "2.5.4.10", "2.5.4.11", "1.2.3"]), TEXTS, st.sampled_from([12, 19, 20, 4])
+TYPES = ["2.5.4.3", "2.5.4.10", "2.5.4.11", "1.2.3"]
+ATTRIBUTES = st.builds(NameAttribute, st.sampled_from(TYPES), TEXTS, st.sampled_from([12, 12, 19, 20, 4]))
+NAMES = st.one_of(
+    st.sampled_from(["", "CN=gate", "O=Corp", "CN=gate,O=Corp", "CN=gate+O=Corp", "CN=gate,OU=x"]).map(parse_name_text),
+    st.lists(st.lists(ATTRIBUTES, min_size=1, max_size=2).map(tuple), max_size=3).map(lambda rdns: Name(tuple(rdns), b"")),
 )
-NAMES = st.lists(st.lists(ATTRIBUTES, min_size=1, max_size=2).map(tuple), max_size=3).map(lambda rdns: Name(tuple(rdns), b""))
 ADDRESSES = st.one_of(st.ip_addresses().map(str), st.sampled_from(["10.0.0.1", "::ffff:10.0.0.1", "fe80::1%1", "010.0.0.1"]))
 SANS = st.one_of(
+    st.sampled_from(GOOD),
+    st.sampled_from(GOOD),
     st.builds(SubjectAltName, st.sampled_from(SanKind), TEXTS, st.binary(max_size=8)),
+    st.builds(SubjectAltName, st.just(SanKind.DNS), TEXTS, st.binary(max_size=8)),
     st.builds(SubjectAltName, st.just(SanKind.IP), ADDRESSES, st.binary(max_size=8)),
 )
+USUAL = ["digitalSignature", "keyEncipherment", "nonRepudiation"]
+KEYS = [PublicKey(b"", b"", "ec", 256, "P-256"), PublicKey(b"", b"", "rsa", 2048), PublicKey(b"", b"", "rsa", 512)]
+EXTENSIONS = st.builds(Extension, st.sampled_from(["1.2.3", "2.5.29.19", "1.2.4"]), st.booleans(), st.binary(max_size=4))
 REQUESTS = st.builds(
     CertificateRequest,
     form=st.just(RequestForm.PKCS10),
     der=st.just(b""),
     digest=st.just(b""),
     subject=NAMES,
-    public_key=st.sampled_from(
-        [PublicKey(b"", b"", "ec", 256, "P-256"), PublicKey(b"", b"", "rsa", 2048), PublicKey(b"", b"", "rsa", 512)]
-    ),
+    public_key=st.sampled_from(KEYS),
     sans=st.lists(SANS, max_size=4).map(tuple),
-    key_usage=st.none() | st.frozensets(st.sampled_from(KEY_USAGE_BITS), max_size=4),
-    ekus=st.none() | st.lists(st.sampled_from(sorted(EKU_OIDS.values())), max_size=4).map(tuple),
-    is_ca=st.sampled_from([False, False, False, True]),
-    extensions=st.lists(
-        st.builds(Extension, st.sampled_from(["1.2.3", "2.5.29.19", "1.2.4"]), st.booleans(), st.binary(max_size=4)), max_size=3
-    ).map(tuple),
+    key_usage=st.none()
+    | st.frozensets(st.sampled_from(USUAL), max_size=2)
+    | st.frozensets(st.sampled_from(KEY_USAGE_BITS), max_size=4),
+    ekus=st.none() | st.just((CLIENT,)) | st.lists(st.sampled_from(sorted(EKU_OIDS.values())), max_size=4).map(tuple),
+    is_ca=st.sampled_from([False] * 9 + [True]),
+    extensions=st.lists(EXTENSIONS, max_size=2).map(tuple),
 )
 
 
+@settings(max_examples=400)
 @given(REQUESTS, st.sampled_from(POLICIES), st.booleans())
 def test_a_grant_stays_within_the_lists(request: CertificateRequest, policy: PolicyConfig, vouched: bool) -> None:
     requester = Requester("r", CredentialKind.ONE_TIME, vouches_for_sid=vouched)

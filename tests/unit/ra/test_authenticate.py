@@ -1,0 +1,144 @@
+"""The order in which credential providers are asked, and the last word when none recognises a request."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from gateway.config.policy import PolicyConfig
+from gateway.errors import Reason, Rejection, StoreUnavailable
+from gateway.model import (
+    CertificateRequest,
+    CredentialKind,
+    EnrollmentRequest,
+    ProfileName,
+    Protocol,
+    PublicKey,
+    Requester,
+    RequestForm,
+)
+from gateway.pki.names import parse_name_text
+from gateway.ra.authenticate import authenticate
+from gateway.ra.credentials.interfaces import CredentialProvider
+from gateway.ra.profile import Profile, RenewalRule
+
+NOW = datetime(2027, 1, 2, tzinfo=UTC)
+CORP = ProfileName("corp")
+CSR = CertificateRequest(
+    RequestForm.PKCS10, b"", b"", parse_name_text("CN=gate-1"), PublicKey(b"", b"k" * 32, "ec", 256, "P-256")
+)
+REQUEST = EnrollmentRequest(CORP, Protocol.SCEP, "PKCSReq", "t", CSR, "challenge", None, "192.0.2.1", NOW)
+RENEWAL = RenewalRule(frozenset({CORP}), frozenset({"RenewalReq"}), None, timedelta(0))
+
+
+@dataclass
+class Provider:
+    """Answers as told."""
+
+    kind: CredentialKind
+    answer: Requester | Exception | None
+    asked: list[CredentialKind] = field(default_factory=list)
+
+    async def authenticate(self, request: EnrollmentRequest, now: datetime) -> Requester | None:
+        self.asked.append(self.kind)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def says(kind: CredentialKind, asked: list[CredentialKind] | None = None) -> Provider:
+    return Provider(kind, Requester(f"{kind}:1", kind), asked if asked is not None else [])
+
+
+def refuses(kind: CredentialKind, reason: Reason, cause: str = "why") -> Provider:
+    return Provider(kind, Rejection(reason, "no", cause))
+
+
+def profile(*providers: Provider, renewal: RenewalRule | None = None) -> Profile:
+    credentials = cast("tuple[CredentialProvider, ...]", providers)
+    upstream = cast("Any", None)
+    return Profile(
+        CORP, frozenset({Protocol.SCEP}), upstream, credentials, PolicyConfig(), renewal, None, None, False, timedelta(hours=1)
+    )
+
+
+STATIC, ONE_TIME, CERTIFICATE = CredentialKind.STATIC, CredentialKind.ONE_TIME, CredentialKind.CERTIFICATE
+
+
+async def test_an_unknown_challenge_goes_on_to_the_next() -> None:
+    requester = await authenticate(profile(refuses(STATIC, Reason.CREDENTIAL_INVALID), says(ONE_TIME)), REQUEST, NOW)
+    assert requester.kind is ONE_TIME
+
+
+async def test_the_first_that_recognises_stops_the_search() -> None:
+    later = says(ONE_TIME)
+    assert (await authenticate(profile(says(STATIC), later), REQUEST, NOW)).kind is STATIC
+    assert later.asked == []
+
+
+async def test_certificates_are_asked_first() -> None:
+    asked: list[CredentialKind] = []
+    providers = (says(STATIC, asked), says(CERTIFICATE, asked))
+    assert (await authenticate(profile(*providers, renewal=RENEWAL), REQUEST, NOW)).kind is CERTIFICATE
+    assert asked == [CERTIFICATE]
+
+
+async def test_a_certificate_is_no_passport_without_a_renewal_rule() -> None:
+    certificate = says(CERTIFICATE)
+    with pytest.raises(Rejection):
+        await authenticate(profile(certificate), REQUEST, NOW)
+    assert certificate.asked == []
+
+
+async def test_what_calls_itself_a_renewal_is_not_proved_by_a_challenge() -> None:
+    challenge = says(STATIC)
+    renewal = replace(REQUEST, is_renewal=True, operation="RenewalReq")
+    for corp in (profile(challenge), profile(challenge, Provider(CERTIFICATE, None), renewal=RENEWAL)):
+        with pytest.raises(Rejection) as refused:
+            await authenticate(corp, renewal, NOW)
+        assert refused.value.reason is Reason.RENEWAL_REFUSED
+    assert challenge.asked == []
+
+
+@pytest.mark.parametrize(
+    ("providers", "challenge", "reason"),
+    [
+        pytest.param((), None, Reason.CREDENTIAL_MISSING, id="no-provider-no-challenge"),
+        pytest.param((), "x", Reason.CREDENTIAL_INVALID, id="no-provider"),
+        pytest.param((Provider(STATIC, None),), None, Reason.CREDENTIAL_MISSING, id="no-challenge"),
+        pytest.param((refuses(STATIC, Reason.CREDENTIAL_INVALID),), "x", Reason.CREDENTIAL_INVALID, id="wrong-challenge"),
+        pytest.param(
+            (refuses(ONE_TIME, Reason.CREDENTIAL_EXPIRED), says(STATIC)),
+            "x",
+            Reason.CREDENTIAL_EXPIRED,
+            id="a-known-one-that-expired",
+        ),
+        pytest.param(
+            (Provider(STATIC, Requester("one_time:1", ONE_TIME)),), "x", Reason.NOT_AUTHORIZED, id="requester-of-another-kind"
+        ),
+    ],
+)
+async def test_refused(providers: tuple[Provider, ...], challenge: str | None, reason: Reason) -> None:
+    with pytest.raises(Rejection) as refused:
+        await authenticate(profile(*providers), replace(REQUEST, challenge=challenge), NOW)
+    assert refused.value.reason is reason
+
+
+async def test_the_log_gets_every_cause() -> None:
+    providers = (refuses(STATIC, Reason.CREDENTIAL_INVALID, "not this"), refuses(ONE_TIME, Reason.CREDENTIAL_INVALID, "nor that"))
+    with pytest.raises(Rejection) as refused:
+        await authenticate(profile(*providers), REQUEST, NOW)
+    assert refused.value.cause == "not this; nor that"
+    assert refused.value.detail == "no"
+
+
+async def test_an_unreachable_store_is_no_refusal() -> None:
+    with pytest.raises(StoreUnavailable):
+        await authenticate(profile(Provider(ONE_TIME, StoreUnavailable("down")), says(STATIC)), REQUEST, NOW)
+
+
+async def test_another_profiles_request() -> None:
+    with pytest.raises(Rejection) as refused:
+        await authenticate(profile(says(STATIC)), replace(REQUEST, profile=ProfileName("other")), NOW)
+    assert refused.value.reason is Reason.NOT_AUTHORIZED
