@@ -90,15 +90,19 @@ class KeyTransRecipientInfo(core.Sequence):
     ]
 
 
-class ContentInfo(core.Sequence):
-    """RFC 5652 §3; `content` is decoded by what `content_type` says."""
+class SignedDataInfo(core.Sequence):
+    """ContentInfo with SignedData (RFC 5652 §3, §5.1)."""
 
     _fields: ClassVar = [
         ("content_type", core.ObjectIdentifier),
-        ("content", core.Any, {"explicit": 0, "optional": True}),
+        ("content", SignedData, {"explicit": 0}),
     ]
-    _oid_pair = ("content_type", "content")
-    _oid_specs: ClassVar = {
-        OID_SIGNED_DATA: SignedData,
-        OID_ENVELOPED_DATA: EnvelopedData,
-    }
+
+
+class EnvelopedDataInfo(core.Sequence):
+    """ContentInfo with EnvelopedData (RFC 5652 §3, §6.1)."""
+
+    _fields: ClassVar = [
+        ("content_type", core.ObjectIdentifier),
+        ("content", EnvelopedData, {"explicit": 0}),
+    ]

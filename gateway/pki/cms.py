@@ -76,16 +76,11 @@ class ParseBorder:
             raise MalformedMessage(f"message is not {self._what}", f"{type(error).__name__}: {error}") from None
 
 
-def parse_content_info(data: bytes, content_type: str) -> Any:
-    """Return the asn1crypto object inside a ContentInfo of `content_type`; call it inside a ParseBorder.
-
-    `data` must have passed `der.normalize`. Raises MalformedMessage for another content type.
-    """
-    info = asn1.ContentInfo.load(data, strict=True)
+def check_content_type(info: Any, content_type: str) -> None:
+    """Raise MalformedMessage unless a decoded ContentInfo says `content_type`; call it inside a ParseBorder."""
     found = der.decode_oid(info["content_type"].contents)
     if found != content_type:
         raise MalformedMessage("message has another CMS content type", f"{found} where {content_type} belongs")
-    return info["content"]
 
 
 def parse_signed_data(data: bytes, max_signers: int = 1) -> SignedData:
@@ -95,7 +90,9 @@ def parse_signed_data(data: bytes, max_signers: int = 1) -> SignedData:
     """
     normal = der.normalize(data)
     with ParseBorder("CMS SignedData"):
-        signed = parse_content_info(normal, asn1.OID_SIGNED_DATA)
+        info = asn1.SignedDataInfo.load(normal, strict=True)
+        check_content_type(info, asn1.OID_SIGNED_DATA)
+        signed = info["content"]
         encapsulated = signed["encap_content_info"]
         content = encapsulated["content"]
         infos = signed["signer_infos"]

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from gateway.asn1 import cms as asn1
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki import der
-from gateway.pki.cms import CertificateId, ParseBorder, algorithm_oid, parse_certificate_id, parse_content_info, second_element
+from gateway.pki.cms import CertificateId, ParseBorder, algorithm_oid, check_content_type, parse_certificate_id, second_element
 
 MAX_RECIPIENTS = 16
 
@@ -93,7 +93,9 @@ def parse_enveloped_data(data: bytes) -> EnvelopedData:
     """Decode a ContentInfo with EnvelopedData, BER or DER; only its KeyTransRecipientInfos are kept. Raises MalformedMessage."""
     normal = der.normalize(data)
     with ParseBorder("CMS EnvelopedData"):
-        enveloped = parse_content_info(normal, asn1.OID_ENVELOPED_DATA)
+        info = asn1.EnvelopedDataInfo.load(normal, strict=True)
+        check_content_type(info, asn1.OID_ENVELOPED_DATA)
+        enveloped = info["content"]
         infos = enveloped["recipient_infos"].contents
         found = der.elements(infos)
         if len(found) > MAX_RECIPIENTS:

@@ -1,0 +1,318 @@
+"""Mutations of every recorded SCEP message, outside and behind the decryption: only Rejections escape, and each is cheap."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import random
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from gateway.errors import MalformedMessage, Rejection
+from gateway.pki import cms, der, envelope
+from gateway.pki.certificate import pem_to_ders
+from gateway.pki.keys import load_private_key, load_public_key
+from gateway.wire.scep.operations import decode_body, parse_query
+from gateway.wire.scep.pkimessage import (
+    Algorithms,
+    PkiMessage,
+    RaIdentity,
+    decode_pki_message,
+    decode_request,
+    open_envelope,
+    verify_signature,
+)
+
+TESTDATA = Path(__file__).parents[2] / "testdata" / "scep"
+MESSAGES = sorted(TESTDATA.glob("*.der"))
+REQUESTS = sorted(TESTDATA.glob("*-request.der"))
+LEGACY = Algorithms(sha1=True, triple_des=True, single_des=True)
+
+CPU_SECONDS = 0.050
+MUTATIONS = 1000
+"""Of each message and each layer; all layers together stay below 20 seconds on one core."""
+
+HOSTILE = (
+    b"\x00",
+    b"\x80",
+    b"\xff",
+    b"\x30\x80",
+    b"\x06\x00",
+    b"\x1f\xff",
+    b"\xa0\x80",
+    b"\x24\x80",
+    b"\x84\xff\xff\xff\xff",
+    b"\x00\x00",
+)
+
+
+@pytest.fixture(scope="module")
+def ra() -> RaIdentity:
+    key = load_private_key((TESTDATA / "ra.key").read_bytes())
+    return RaIdentity.create(pem_to_ders((TESTDATA / "ra.pem").read_bytes())[0], key, ())
+
+
+def elements_of(data: bytes) -> list[tuple[int, int]]:
+    """Return the extent of every element at any depth, as far as the data is definite and makes sense."""
+    found: list[tuple[int, int]] = []
+    waiting = [(0, len(data))]
+    while waiting and len(found) < 2000:
+        start, stop = waiting.pop()
+        try:
+            children = der.elements(data, start, stop)
+        except MalformedMessage:
+            continue
+        for tag, begin, inner, end in children:
+            found.append((begin, end))
+            if tag & 0x20 or (tag == der.OCTET_STRING and end - inner > 64):
+                waiting.append((inner, end))
+    return found
+
+
+class Mutator:
+    """Breaks one message in many ways; the same seed breaks it the same way."""
+
+    def __init__(self, data: bytes, seed: str) -> None:
+        self.data = data
+        self.random = random.Random(seed)
+        self.elements = elements_of(der.normalize(data))
+        self.normal = der.normalize(data)
+
+    def mutations(self, count: int) -> Iterator[bytes]:
+        kinds: tuple[Callable[[], bytes], ...] = (
+            self.flip,
+            self.flip,
+            self.overwrite,
+            self.cut,
+            self.insert,
+            self.drop,
+            self.double,
+            self.swap,
+        )
+        for _ in range(count):
+            yield self.random.choice(kinds)()
+
+    def flip(self) -> bytes:
+        broken = bytearray(self.data)
+        for _ in range(self.random.choice((1, 1, 1, 2, 8))):
+            broken[self.random.randrange(len(broken))] ^= 1 << self.random.randrange(8)
+        return bytes(broken)
+
+    def overwrite(self) -> bytes:
+        position, piece = self.random.randrange(len(self.data)), self.random.choice(HOSTILE)
+        return self.data[:position] + piece + self.data[position + len(piece) :]
+
+    def cut(self) -> bytes:
+        return self.data[: self.random.randrange(len(self.data))]
+
+    def insert(self) -> bytes:
+        position = self.random.randrange(len(self.data))
+        return self.data[:position] + self.random.choice(HOSTILE) * self.random.choice((1, 2, 100)) + self.data[position:]
+
+    def drop(self) -> bytes:
+        """Remove one element and mend every length around it, so that the break is one of meaning."""
+        begin, end = self.random.choice(self.elements)
+        return self.splice(begin, end, b"")
+
+    def double(self) -> bytes:
+        begin, end = self.random.choice(self.elements)
+        return self.splice(begin, end, self.normal[begin:end] * 2)
+
+    def swap(self) -> bytes:
+        begin, end = self.random.choice(self.elements)
+        other = self.random.choice(self.elements)
+        return self.splice(begin, end, self.normal[other[0] : other[1]])
+
+    def splice(self, begin: int, end: int, piece: bytes) -> bytes:
+        around = sorted((e for e in self.elements if e[0] < begin and end <= e[1]), reverse=True)
+        replaced, stop = piece, end
+        start = begin
+        for outer_begin, outer_end in around:
+            tag, content, _ = der.read(self.normal, outer_begin)
+            body = self.normal[content:start] + replaced + self.normal[stop:outer_end]
+            replaced, start, stop = der.tlv(tag, body), outer_begin, outer_end
+        return self.normal[:start] + replaced + self.normal[stop:]
+
+
+def refused_cheaply(work: Callable[[], object], what: str) -> bool:
+    """Run `work`; True when it was refused. Fails when anything but a Rejection escapes or when it costs too much CPU."""
+    for attempt in range(3):
+        started = time.process_time()
+        refused = True
+        with suppress(Rejection):
+            work()
+            refused = False
+        if time.process_time() - started < CPU_SECONDS:
+            return refused
+        gc.collect()
+        assert attempt < 2, f"{what} cost more than {CPU_SECONDS * 1000:.0f} ms of CPU, three times"
+    raise AssertionError
+
+
+def walk(data: bytes, ra: RaIdentity) -> None:
+    """Go as far as the message lets us, signature or not, as if its sender had signed what he broke; then refuse it."""
+    message = decode_pki_message(data)
+    with suppress(Rejection):
+        verify_signature(message, LEGACY)
+    decode_request(message, open_envelope(message, ra, LEGACY))
+
+
+@pytest.mark.parametrize("path", MESSAGES, ids=lambda p: p.stem)
+def test_mutated_messages(path: Path, ra: RaIdentity) -> None:
+    for i, data in enumerate(Mutator(path.read_bytes(), path.name).mutations(MUTATIONS)):
+        refused_cheaply(lambda d=data: walk(d, ra), f"{path.stem} {i}")  # type: ignore[misc]
+
+
+def meaning(message: PkiMessage) -> tuple[object, ...]:
+    """What a signature must bind: everything that the message says but the certificate around the signer's key."""
+    signed = (message.signed_data.content, message.message_type, message.transaction_id_der, message.sender_nonce)
+    return (*signed, load_public_key(message.signer.public_key.der))
+
+
+@pytest.mark.parametrize("path", REQUESTS, ids=lambda p: p.stem)
+def test_no_mutation_verifies_and_means_something_else(path: Path) -> None:
+    original = decode_pki_message(path.read_bytes())
+    verified = 0
+    for data in Mutator(path.read_bytes(), "meaning" + path.name).mutations(MUTATIONS):
+        with suppress(Rejection):
+            message = decode_pki_message(data)
+            verify_signature(message, LEGACY)
+            assert meaning(message) == meaning(original)
+            verified += 1
+    assert verified, "some mutations leave alone what is signed"
+
+
+@pytest.mark.parametrize("path", REQUESTS, ids=lambda p: p.stem)
+def test_mutated_requests_behind_the_decryption(path: Path, ra: RaIdentity) -> None:
+    message = decode_pki_message(path.read_bytes())
+    mutator = Mutator(open_envelope(message, ra, LEGACY), path.name)
+    for i, data in enumerate(mutator.mutations(MUTATIONS)):
+        refused_cheaply(lambda d=data: decode_request(message, d), f"{path.stem} {i}")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("path", REQUESTS, ids=lambda p: p.stem)
+def test_mutated_envelopes(path: Path, ra: RaIdentity) -> None:
+    content = decode_pki_message(path.read_bytes()).signed_data.content
+    assert content is not None
+
+    def work(data: bytes) -> None:
+        enveloped = envelope.parse_enveloped_data(data)
+        for recipient in enveloped.recipients[:2]:
+            ra.is_named_by(recipient.rid)
+            envelope.decrypt(enveloped, recipient, ra.key)
+
+    for i, data in enumerate(Mutator(content, path.name).mutations(MUTATIONS)):
+        refused_cheaply(lambda d=data: work(d), f"{path.stem} {i}")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("path", REQUESTS[:2], ids=lambda p: p.stem)
+def test_mutated_queries_and_bodies(path: Path) -> None:
+    text = f"operation=PKIOperation&message={quote(base64.b64encode(path.read_bytes()))}".encode()
+    source = random.Random(path.name)
+    for _ in range(MUTATIONS):
+        broken = bytearray(text)
+        for _ in range(source.choice((1, 3, 20))):
+            broken[source.randrange(len(broken))] = source.randrange(256)
+        refused_cheaply(lambda b=bytes(broken): parse_query(b), "query")  # type: ignore[misc]
+        refused_cheaply(lambda b=bytes(broken): decode_body(b), "body")  # type: ignore[misc]
+
+
+def signed_data(certificates: bytes = b"", attributes: bytes = b"", content: bytes = b"") -> bytes:
+    """Return a SignedData with any bytes at the places that are read in loops."""
+    algorithm = der.sequence(der.oid("2.16.840.1.101.3.4.2.1"))
+    identifier = der.sequence(der.sequence(), der.integer(1))
+    signer = der.sequence(der.integer(1), identifier, algorithm, der.tlv(0xA0, attributes), algorithm, der.octet_string(b"s"))
+    return der.sequence(
+        der.oid("1.2.840.113549.1.7.2"),
+        der.context(
+            0,
+            der.sequence(
+                der.integer(1),
+                der.set_of(algorithm),
+                der.sequence(der.oid("1.2.840.113549.1.7.1"), der.context(0, der.octet_string(content))),
+                der.tlv(0xA0, certificates),
+                der.set_of(signer),
+            ),
+        ),
+    )
+
+
+LONG_OID = b"\x06\x40" + b"\xff" * 63 + b"\x7f"
+ATTRIBUTE = der.sequence(LONG_OID, der.set_of(der.null()))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"\x06\x83\x0f\x42\x40" + b"\x81" * 1_000_000, id="OID of 1 MB"),
+        pytest.param(der.tlv(0x06, b"\x81" * 60_000), id="OID of 60 kB"),
+        pytest.param(signed_data(attributes=der.tlv(0x06, b"\x81" * 60_000)), id="OID of 60 kB as attribute"),
+        pytest.param(b"\x30\x80" * 16_000, id="16,000 deep, indefinite"),
+        pytest.param(b"\x30\x80" * 16_000 + b"\0\0" * 16_000, id="16,000 deep, indefinite, closed"),
+        pytest.param(b"\x24\x80" * 16_000, id="16,000 deep octet string"),
+        pytest.param(b"\x30\x84\x00\x00\xff\xff" * 10_000, id="10,000 deep, long lengths"),
+        pytest.param(signed_data(certificates=b"\x30\x00" * 30_000), id="30,000 empty certificates"),
+        pytest.param(signed_data(attributes=b"\x30\x00" * 30_000), id="30,000 empty attributes"),
+        pytest.param(signed_data(attributes=ATTRIBUTE * 900), id="900 attributes of long OIDs"),
+        pytest.param(signed_data(content=b"\x30\x80" * 30_000), id="deep content"),
+        pytest.param(signed_data(certificates=b"\x30\x80" * 15_000 + b"\0\0" * 15_000), id="deep certificate"),
+        pytest.param(b"\x24\x80" + b"\x04\x00" * 30_000 + b"\0\0", id="30,000 segments"),
+        pytest.param(b"\x1f" + b"\xff" * 60_000, id="endless tag"),
+        pytest.param(b"\x30\xff" + b"\xff" * 60_000, id="endless length"),
+        pytest.param(b"\x00" * 65_536, id="zeros"),
+    ],
+)
+def test_built_to_hurt(data: bytes, ra: RaIdentity) -> None:
+    assert refused_cheaply(lambda: walk(data, ra), "hostile message")
+
+
+def test_certificates_built_to_hurt(ra: RaIdentity) -> None:
+    """As many and as large certificates as a message may hold, none of them the signer's."""
+    piece = ra.certificate.der
+    data = signed_data(
+        certificates=piece * cms.MAX_CERTIFICATES, attributes=cms.attribute("2.16.840.1.113733.1.9.7", b"\x13\x01T")
+    )
+    assert refused_cheaply(lambda: decode_pki_message(data), "many certificates")
+
+
+def test_recipients_built_to_hurt(ra: RaIdentity) -> None:
+    public_key = ra.key.public_key()
+    assert isinstance(public_key, RSAPublicKey)
+    data = envelope.encrypt(b"\x30\x00", "aes-128-cbc", public_key, ra.signer.issuer_and_serial)
+    explicit = der.read_as(der.SEQUENCE, data)[0]
+    inner = der.elements(data, der.elements(data, explicit)[1][2])[0]
+    version, recipients, content = (data[b:e] for _, b, _, e in der.elements(data, inner[2], inner[3]))
+    many = der.sequence(version, der.tlv(der.SET, der.content(der.SET, recipients) * 60), content)
+    head = data[explicit : der.elements(data, explicit)[0][3]]
+    assert refused_cheaply(lambda: envelope.parse_enveloped_data(der.sequence(head, der.context(0, many))), "many recipients")
+
+
+def test_refused_messages_leave_no_memory_behind(ra: RaIdentity) -> None:
+    """Growth stays under 1 MB for 10,000 messages; caches are full before the measurement."""
+    mutators = [Mutator(path.read_bytes(), "memory" + path.name) for path in REQUESTS]
+
+    def run(count: int) -> None:
+        for mutator in mutators:
+            for data in mutator.mutations(count):
+                refused_cheaply(lambda d=data: decode_pki_message(d), "message")  # type: ignore[misc]
+
+    run(200)
+    tracemalloc.start()
+    try:
+        run(10)
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        run(100)
+        gc.collect()
+        growth = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    messages = 100 * len(mutators)
+    assert growth < 1_000_000 * messages / 10_000, f"{growth} bytes for {messages} messages"
