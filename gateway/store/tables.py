@@ -91,9 +91,9 @@ request_keys = Table(
     Column("request_key", LargeBinary, primary_key=True),
     Column("request_id", Text, nullable=False),
     Column("answer_kept", BigInteger, nullable=False),
-    Column("expires_at", BigInteger, nullable=False, index=True),
+    Column("kept_until", BigInteger, nullable=False, index=True),
 )
-"""Which row answers a retransmission; `answer_kept` is the length of the window, which begins again with the answer."""
+"""Which row answers a retransmission: for `answer_kept` from its last change on, at least until `kept_until`."""
 
 reservations = Table(
     "reservations",

@@ -84,6 +84,22 @@ def roll_back(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
+def set_savepoint(connection: sqlite3.Connection) -> None:
+    """Begin what may be undone by itself."""
+    connection.execute("SAVEPOINT operation")
+
+
+def release_savepoint(connection: sqlite3.Connection) -> None:
+    """Keep what was done since the savepoint."""
+    connection.execute("RELEASE operation")
+
+
+def return_to_savepoint(connection: sqlite3.Connection) -> None:
+    """Undo what was done since the savepoint."""
+    connection.execute("ROLLBACK TO operation")
+    connection.execute("RELEASE operation")
+
+
 def checkpoint(connection: sqlite3.Connection, *, truncate: bool) -> None:
     """Move the WAL into the database as far as readers let it; the caller holds the flock.
 

@@ -17,7 +17,8 @@ GRACE = timedelta(days=1)
 _EXPIRED_KEYS = (
     "DELETE FROM request_keys WHERE request_key IN "  # noqa: S608 - a constant
     "(SELECT k.request_key FROM request_keys k JOIN ledger l ON l.id = k.request_id "
-    f"WHERE k.expires_at <= :now AND l.state NOT IN {UNFINISHED} LIMIT :portion)"
+    "WHERE k.kept_until <= :now AND l.updated_at + k.answer_kept <= :now "
+    f"AND l.state NOT IN {UNFINISHED} LIMIT :portion)"
 )
 _EXPIRED_QUOTAS = (
     "DELETE FROM quota_uses WHERE expires_at <= :now AND (name, slot) IN "

@@ -148,7 +148,9 @@ def rekey(path: Path, keys: KeyRing, audit_key: bytes, audit: AuditEvent, timeou
         rows = sql.all(_SEALED, {})
         for purpose, name, value in rows:
             _seal(sql, keys, purpose, name, keys.decrypt(purpose, value))
-        Transaction(sql, audit_key).audit(audit)
+        transaction = Transaction(sql, audit_key)
+        transaction.audit(audit)
+        transaction.finish()
         sqlite.commit(connection)
         older = sql.one(
             "SELECT COUNT(*), MAX(expires_at) FROM challenges "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from gateway.audit import AuditEvent
 from gateway.errors import Reason, Rejection
@@ -40,10 +40,8 @@ UNFINISHED = "('open', 'pending', 'unknown', 'held')"
 EXACT_LIMIT = 256
 """Quotas up to this size are counted to the microsecond, larger ones in slots of a 64th of their window."""
 
-_REQUEST = (
-    LEDGER_SELECT + "JOIN request_keys k ON k.request_id = l.id "
-    f"WHERE k.request_key = :key AND (k.expires_at > :now OR l.state IN {UNFINISHED})"
-)
+_ANSWERED = f"(l.updated_at + k.answer_kept > :now OR l.state IN {UNFINISHED})"
+_REQUEST = LEDGER_SELECT + f"JOIN request_keys k ON k.request_id = l.id WHERE k.request_key = :key AND {_ANSWERED}"
 _TRANSACTION = (
     LEDGER_SELECT + "WHERE l.profile = :profile AND l.protocol = :protocol AND l.transaction_id = :transaction "
     "AND l.requester_key = :key ORDER BY l.created_at DESC, l.id DESC LIMIT 1"
@@ -54,22 +52,34 @@ _LAPSED = LEDGER_SELECT + (
 )
 
 _INSERT_LEDGER = insert(tables.ledger)
-_INSERT_CERTIFICATE = insert(tables.inventory)
-_INSERT_KEY = insert(tables.request_keys)
+_ADD_CERTIFICATE = insert(tables.inventory, "ON CONFLICT DO NOTHING")
+_HOLD_KEY = insert(
+    tables.request_keys,
+    "ON CONFLICT (request_key) DO UPDATE SET request_id = excluded.request_id, answer_kept = excluded.answer_kept, "  # noqa: S608 - a constant
+    "kept_until = excluded.kept_until "
+    "WHERE NOT EXISTS (SELECT 1 FROM request_keys k JOIN ledger l ON l.id = k.request_id "
+    f"WHERE k.request_key = excluded.request_key AND {_ANSWERED})",
+)
 _RESERVE = insert(tables.reservations, "ON CONFLICT (kind, name) DO NOTHING")
 _TAKE = insert(tables.quota_uses, "ON CONFLICT (name, slot) DO UPDATE SET uses = quota_uses.uses + 1")
-_ADD_CHAIN = insert(tables.chains, "ON CONFLICT (sha256) DO NOTHING")
+_USED = "SELECT COALESCE(SUM(uses), 0) FROM quota_uses WHERE name = :name AND slot > :since"
+_GIVE_RENEWAL_BACK = (
+    "UPDATE inventory SET renewed_by = NULL WHERE sha256 = :renews AND renewed_by = :key AND NOT EXISTS "
+    "(SELECT 1 FROM ledger WHERE renews = :renews AND id <> :id AND state <> 'rejected')"
+)
 _RENEW = (
     "UPDATE inventory SET renewed_by = :key WHERE sha256 = :renews AND revoked_at IS NULL "
     "AND (renewed_by IS NULL OR renewed_by = :key)"
 )
 _CHANGE = (
-    "UPDATE ledger SET state = :to, updated_at = :at, worker = COALESCE(:new_worker, worker), "
+    "UPDATE ledger SET state = :to, updated_at = :at, worker = COALESCE(:new_worker, worker), "  # noqa: S608 - column names
     "lease_until = COALESCE(:lease_until, lease_until), waiting_for = COALESCE(:waiting_for, waiting_for), "
     "poll_at = COALESCE(:poll_at, poll_at), sent = COALESCE(:sent, sent), attempts = COALESCE(:attempts, attempts), "
     "serial = COALESCE(:serial, serial), upstream_reference = COALESCE(:upstream_reference, upstream_reference), "
     "reason = COALESCE(:reason, reason), detail = COALESCE(:detail, detail), "
-    "chain_sha256 = COALESCE(:chain_sha256, chain_sha256) WHERE id = :id AND state = :seen_state AND worker = :seen_worker"
+    "chain_sha256 = COALESCE(:chain_sha256, chain_sha256) "
+    "WHERE id = :id AND state IN (%s) AND (:worker IS NULL OR worker = :worker) "
+    "RETURNING " + ", ".join(column.name for column in tables.ledger.columns)
 )
 _CLAIM = (
     "UPDATE ledger SET state = CASE WHEN sent = 1 THEN 'unknown' ELSE state END, worker = :worker, lease_until = :until, "
@@ -117,23 +127,19 @@ def list_rows(
 
 
 def open_row(tx: Transaction, opening: Opening) -> Opened | AlreadyOpen | OpeningRefused:
-    """Take everything that `opening` names and write its row; what is already taken undoes it all (Undo with OpeningRefused)."""
+    """Take everything that `opening` names and write its row; what is already taken undoes it all.
+
+    The commonest refusal, a used challenge, comes first: undoing nothing is cheap.
+    """
     row = opening.row
-    found = find_request(tx, row.request_key, row.created_at)
-    if found is not None:
-        return AlreadyOpen(found)
     for reservation in opening.reservations:
-        _reserve(tx, reservation, row.id)
-    slots = [_take(tx, quota, row.created_at) for quota in opening.quotas]
-    if row.renews is not None:
-        renewal = {"renews": row.renews, "key": row.public_key_sha256}
-        if tx.execute(_RENEW, renewal) != 1:
-            raise Undo(OpeningRefused(Reason.RENEWAL_REFUSED))
+        _reserve(tx, reservation, row)
+    slots = [_take(tx, quota, row) for quota in opening.quotas]
+    if not _hold_key(tx, opening):
+        _refuse(tx, row, Reason.INTERNAL)
+    if row.renews is not None and tx.execute(_RENEW, {"renews": row.renews, "key": row.public_key_sha256}) != 1:
+        raise Undo(OpeningRefused(Reason.RENEWAL_REFUSED))
     tx.execute(_INSERT_LEDGER, ledger_columns(row) | {"quota_slots": json.dumps(slots)})
-    tx.execute("DELETE FROM request_keys WHERE request_key = :key", {"key": row.request_key})
-    created, until = to_micros(row.created_at), to_micros(opening.retransmission_until)
-    key = {"request_key": row.request_key, "request_id": row.id, "answer_kept": until - created, "expires_at": until}
-    tx.execute(_INSERT_KEY, key)
     tx.audit(opening.audit)
     return Opened(row)
 
@@ -143,22 +149,23 @@ def change_row(tx: Transaction, change: Transition) -> LedgerRow | None:
 
     Raises Rejection UPSTREAM_MISMATCH for a certificate that belongs to another request, or a second one for this.
     """
-    found = get_row(tx, change.id)
-    if found is None or found.state not in change.expected or change.worker not in {None, found.worker}:
+    if not change.expected:
         return None
-    chain_sha256 = _add_chain(tx, change.chain) if change.chain is not None else None
-    seen = {"seen_state": found.state.value, "seen_worker": found.worker}
-    if tx.execute(_CHANGE, _change_columns(change, chain_sha256) | seen) != 1:
+    chain_sha256, packed = (None, None) if change.chain is None else pack_chain(change.chain)
+    if chain_sha256 is not None and packed is not None:
+        tx.add_chain(chain_sha256, packed)
+    changed = tx.returning(_CHANGE % _literals(change.expected), _change_columns(change, chain_sha256))
+    if changed is None:
         raise Undo(None)
     if change.certificate is not None:
         add_certificate(tx, change.certificate, change.id)
     if change.release:
-        _release(tx, found)
+        _release(tx, change.id)
     elif change.to is LedgerState.REVOKED:
         forget_request_key(tx, change.id)
-    elif change.to is not found.state:
-        _begin_window_again(tx, found, change.at)
     tx.audit(change.audit)
+    if change.certificate is not None and packed is not None:
+        return read_ledger((*changed, change.certificate.der, packed))
     return get_row(tx, change.id)
 
 
@@ -191,20 +198,15 @@ def take_over(
 
 def add_certificate(tx: Transaction, row: InventoryRow, id: RequestId) -> None:
     """Put the certificate of a request into the inventory; the same one again changes nothing."""
-    known = tx.all(
-        "SELECT sha256, request_id FROM inventory WHERE sha256 = :sha256 OR request_id = :id "
-        "OR (upstream_ca = :upstream_ca AND serial = :serial)",
-        {"sha256": row.sha256, "id": id, "upstream_ca": row.upstream_ca, "serial": to_serial(row.serial)},
-    )
-    if known == [(row.sha256, id)]:
+    if tx.execute(_ADD_CERTIFICATE, inventory_columns(row) | {"request_id": id}) == 1:
         return
-    if known:
+    known = tx.one("SELECT request_id FROM inventory WHERE sha256 = :sha256", {"sha256": row.sha256})
+    if known != (id,):
         raise Rejection(
             Reason.UPSTREAM_MISMATCH,
             "the CA returned a certificate that is not for this request",
             "the certificate or its serial is in the inventory under another request, or this request has another certificate",
         )
-    tx.execute(_INSERT_CERTIFICATE, inventory_columns(row) | {"request_id": id})
 
 
 def forget_request_key(tx: Transaction, id: RequestId) -> None:
@@ -215,64 +217,63 @@ def forget_request_key(tx: Transaction, id: RequestId) -> None:
     )
 
 
-def _reserve(tx: Transaction, reservation: Reservation, id: RequestId) -> None:
-    taken = {"kind": reservation.kind, "name": reservation.key, "request_id": id, "expires_at": to_micros(reservation.expires_at)}
+def _hold_key(tx: Transaction, opening: Opening) -> bool:
+    """Take the request key unless another row has it and still answers for it."""
+    created, until = to_micros(opening.row.created_at), to_micros(opening.retransmission_until)
+    key = {"request_key": opening.row.request_key, "request_id": opening.row.id, "kept_until": until, "now": created}
+    return tx.execute(_HOLD_KEY, key | {"answer_kept": until - created}) == 1
+
+
+def _refuse(tx: Transaction, row: LedgerRow, reason: Reason) -> NoReturn:
+    """End the opening: with the row of the same request if it was first, else with the reason."""
+    found = find_request(tx, row.request_key, row.created_at)
+    raise Undo(OpeningRefused(reason) if found is None else AlreadyOpen(found))
+
+
+def _reserve(tx: Transaction, reservation: Reservation, row: LedgerRow) -> None:
+    taken = {
+        "kind": reservation.kind,
+        "name": reservation.key,
+        "request_id": row.id,
+        "expires_at": to_micros(reservation.expires_at),
+    }
     if tx.execute(_RESERVE, taken) != 1:
-        raise Undo(OpeningRefused(Reason.CREDENTIAL_USED))
+        _refuse(tx, row, Reason.CREDENTIAL_USED)
     if reservation.kind == "one_time" and tx.one(
         "SELECT 1 FROM challenges WHERE id = :name AND revoked_at IS NOT NULL", {"name": reservation.key}
     ):
         raise Undo(OpeningRefused(Reason.CREDENTIAL_REVOKED))
 
 
-def _take(tx: Transaction, quota: QuotaTake, at: datetime) -> tuple[str, int]:
+def _take(tx: Transaction, quota: QuotaTake, row: LedgerRow) -> tuple[str, int]:
     """Count one use; returns the slot that counted it, so that a release can take it back."""
-    now, window = to_micros(at), quota.window * 1_000_000
+    now, window = to_micros(row.created_at), quota.window * 1_000_000
     width = 1 if quota.limit <= EXACT_LIMIT else max(window // 64, 1)
     slot = (now // width + 1) * width - 1
-    used = tx.one(
-        "SELECT COALESCE(SUM(uses), 0) FROM quota_uses WHERE name = :name AND slot > :since",
-        {"name": quota.key, "since": now - window},
-    )
+    used = tx.one(_USED, {"name": quota.key, "since": now - window})
     if used is None or used[0] >= quota.limit:
-        raise Undo(OpeningRefused(Reason.RATE_LIMITED))
+        _refuse(tx, row, Reason.RATE_LIMITED)
     tx.execute(_TAKE, {"name": quota.key, "slot": slot, "uses": 1, "expires_at": slot + window})
     return quota.key, slot
 
 
-def _release(tx: Transaction, row: LedgerRow) -> None:
+def _release(tx: Transaction, id: RequestId) -> None:
     """Give back what the opening took: only when nothing was sent or the refusal is definite."""
-    forget_request_key(tx, row.id)
-    tx.execute("DELETE FROM reservations WHERE request_id = :id", {"id": row.id})
-    slots = tx.one("SELECT quota_slots FROM ledger WHERE id = :id", {"id": row.id})
-    for name, slot in json.loads(slots[0]) if slots else ():
+    forget_request_key(tx, id)
+    tx.execute("DELETE FROM reservations WHERE request_id = :id", {"id": id})
+    row = tx.one("SELECT quota_slots, renews, public_key_sha256 FROM ledger WHERE id = :id", {"id": id})
+    slots, renews, key = row or ("[]", None, None)
+    for name, slot in json.loads(slots):
         tx.execute("UPDATE quota_uses SET uses = uses - 1 WHERE name = :name AND slot = :slot", {"name": name, "slot": slot})
-    tx.execute("UPDATE ledger SET quota_slots = '[]' WHERE id = :id", {"id": row.id})
-    if row.renews is not None:
-        tx.execute(
-            "UPDATE inventory SET renewed_by = NULL WHERE sha256 = :renews AND renewed_by = :key AND NOT EXISTS "
-            "(SELECT 1 FROM ledger WHERE renews = :renews AND id <> :id AND state <> 'rejected')",
-            {"renews": row.renews, "key": row.public_key_sha256, "id": row.id},
-        )
-
-
-def _begin_window_again(tx: Transaction, row: LedgerRow, at: datetime) -> None:
-    """Count the retransmission window from the newest answer, not from the request."""
-    tx.execute(
-        "UPDATE request_keys SET expires_at = :at + answer_kept WHERE request_key = :key AND request_id = :id",
-        {"at": to_micros(at), "key": row.request_key, "id": row.id},
-    )
-
-
-def _add_chain(tx: Transaction, chain: tuple[bytes, ...]) -> bytes:
-    sha256, packed = pack_chain(chain)
-    tx.execute(_ADD_CHAIN, {"sha256": sha256, "certificates": packed})
-    return sha256
+    tx.execute("UPDATE ledger SET quota_slots = '[]' WHERE id = :id", {"id": id})
+    if renews is not None:
+        tx.execute(_GIVE_RENEWAL_BACK, {"renews": renews, "key": key, "id": id})
 
 
 def _change_columns(change: Transition, chain_sha256: bytes | None) -> dict[str, Any]:
     return {
         "id": change.id,
+        "worker": change.worker,
         "to": change.to.value,
         "at": to_micros(change.at),
         "new_worker": change.new_worker,

@@ -1,8 +1,9 @@
 """Group commit: one thread drains a queue of operations into one durable transaction at a time.
 
 Callers wait for the sync of the disk, and share it: what arrives while one group is being written forms the next.
-Each operation runs inside a savepoint, so one that fails leaves the others alone. A fault of the disk fails the whole
-group with StoreUnavailable, and the connection is opened anew for the next.
+An operation that fails leaves the others alone: the group is undone and run again with a savepoint for each. So an
+operation does nothing but work on its transaction. A fault of the disk fails the whole group with StoreUnavailable, and
+the connection is opened anew for the next.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from gateway.store.sqlite.transaction import Link, Transaction, Undo
 T = TypeVar("T")
 
 MAX_GROUP = 256
+PORTION = 32
+"""Operations handed over at once; a busy loop would otherwise wake the thread for each, and both would fight for the GIL."""
 CHECKPOINT_OPERATIONS = 500
 """About 4,000 pages of WAL: small enough that a read never looks through a long one."""
 IDLE_SECONDS = 2.0
+MAX_KNOWN_CHAINS = 1000
 _OWN_FAULTS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
 """Faults of one operation; every other fault of SQLite is one of the file or the disk."""
 log = structlog.get_logger(__name__)
@@ -73,10 +77,12 @@ class GroupWriter:
         self._audit_key = audit_key
         self._timeout = timeout
         self._on_commit = on_commit
-        self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._arrived: list[_Operation] = []
+        self._queue: queue.SimpleQueue[list[_Operation] | None] = queue.SimpleQueue()
         self._lock = StoreLock(path)
         self._connection: sqlite3.Connection | None = None
         self._since_checkpoint = 0
+        self._known_chains: set[bytes] = set()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._closing = False
@@ -93,7 +99,11 @@ class GroupWriter:
         if self._closing:
             raise StoreUnavailable("the store is closed")
         operation = _Operation(work, self._loop.create_future())
-        self._queue.put(operation)
+        if not self._arrived:
+            self._loop.call_soon(self._hand_over)
+        self._arrived.append(operation)
+        if len(self._arrived) >= PORTION:
+            self._hand_over()
         timer = self._loop.call_later(self._timeout, operation.give_up, self._timeout)
         try:
             return await operation.future  # type: ignore[no-any-return]
@@ -103,11 +113,18 @@ class GroupWriter:
         finally:
             timer.cancel()
 
+    def _hand_over(self) -> None:
+        """Hand the thread what one turn of the loop brought: a busy loop makes large groups, an idle one does not wait."""
+        if self._arrived:
+            self._queue.put(self._arrived)
+            self._arrived = []
+
     async def close(self, before_closing: Callable[[], None]) -> None:
         """Finish what is queued, checkpoint and close; `before_closing` runs under the flock."""
         if self._closing:
             return
         self._closing = True
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, self._timeout + IDLE_SECONDS)
         await asyncio.to_thread(self._close_files, before_closing)
@@ -122,9 +139,9 @@ class GroupWriter:
             if first is None or self._write(first):
                 return
 
-    def _write(self, first: _Operation) -> bool:
+    def _write(self, group: list[_Operation]) -> bool:
         """Write one group; True when the queue has ended."""
-        group, ended, head = [first], False, None
+        ended, head = False, None
         try:
             with self._lock.hold():
                 ended = self._gather(group)
@@ -141,12 +158,12 @@ class GroupWriter:
         """Add what is queued by now; True when the queue has ended."""
         while len(group) < MAX_GROUP:
             try:
-                operation = self._queue.get_nowait()
+                arrived = self._queue.get_nowait()
             except queue.Empty:
                 return False
-            if operation is None:
+            if arrived is None:
                 return True
-            group.append(operation)
+            group += arrived
         return False
 
     def _report(self, head: Link | None) -> None:
@@ -160,15 +177,39 @@ class GroupWriter:
         try:
             if self._connection is None:
                 self._connection = sqlite.open_writer(self._path)
-            sqlite.begin(self._connection)
-            transaction = Transaction(sqlite.Statements(self._connection), self._audit_key)
-            for operation in group:
-                _perform(self._connection, transaction, operation)
+            transaction = self._run_group(self._connection, group)
+            transaction.finish()
             sqlite.commit(self._connection)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             self._fail(group, error)
             return None
+        if len(self._known_chains) > MAX_KNOWN_CHAINS:
+            self._known_chains.clear()
+        self._known_chains |= transaction.new_chains
         return transaction.head
+
+    def _run_group(self, connection: sqlite3.Connection, group: list[_Operation]) -> Transaction:
+        """Run a group without savepoints, which cost as much as the work; once more with them if one must be undone."""
+        sqlite.begin(connection)
+        transaction = Transaction(sqlite.Statements(connection), self._audit_key, self._known_chains)
+        for operation in group:
+            before = transaction.changes
+            if not _perform(transaction, operation) and transaction.changes != before:
+                break
+        else:
+            return transaction
+        sqlite.roll_back(connection)
+        sqlite.begin(connection)
+        transaction = Transaction(sqlite.Statements(connection), self._audit_key, self._known_chains)
+        for operation in group:
+            mark = transaction.mark()
+            sqlite.set_savepoint(connection)
+            if _perform(transaction, operation):
+                sqlite.release_savepoint(connection)
+            else:
+                sqlite.return_to_savepoint(connection)
+                transaction.return_to(mark)
+        return transaction
 
     def _fail(self, group: list[_Operation], error: Exception) -> None:
         """Nothing of the group was written: tell everyone, and let the next group begin with a new connection."""
@@ -214,10 +255,9 @@ class GroupWriter:
         self._lock.close()
 
 
-def _perform(connection: sqlite3.Connection, transaction: Transaction, operation: _Operation) -> None:
-    """Run one operation inside a savepoint; a fault of the disk leaves by the exception, the operation's own stays in it."""
-    head = transaction.head
-    connection.execute("SAVEPOINT operation")
+def _perform(transaction: Transaction, operation: _Operation) -> bool:
+    """Run one operation; False when what it wrote must be undone. Faults of file or disk leave by the exception."""
+    operation.result = operation.error = None
     try:
         operation.result = operation.work(transaction)
     except Undo as undo:
@@ -230,11 +270,8 @@ def _perform(connection: sqlite3.Connection, transaction: Transaction, operation
     except Exception as error:  # noqa: BLE001 - it belongs to this caller alone
         operation.error = error
     else:
-        connection.execute("RELEASE operation")
-        return
-    transaction.head = head
-    connection.execute("ROLLBACK TO operation")
-    connection.execute("RELEASE operation")
+        return True
+    return False
 
 
 def _settle(group: list[_Operation]) -> None:

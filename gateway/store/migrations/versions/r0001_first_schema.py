@@ -177,10 +177,10 @@ def upgrade() -> None:
         sa.Column("request_key", sa.LargeBinary(), nullable=False),
         sa.Column("request_id", sa.Text(), nullable=False),
         sa.Column("answer_kept", sa.BigInteger(), nullable=False),
-        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("kept_until", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("request_key", name=op.f("pk_request_keys")),
     )
-    op.create_index(op.f("ix_request_keys_expires_at"), "request_keys", ["expires_at"], unique=False)
+    op.create_index(op.f("ix_request_keys_kept_until"), "request_keys", ["kept_until"], unique=False)
     op.create_table(
         "reservations",
         sa.Column("kind", sa.Text(), nullable=False),

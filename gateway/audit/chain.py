@@ -1,4 +1,4 @@
-"""The audit trail: one HMAC chain of events under `audit.key`, and signed heads that show a cut tail."""
+"""The HMAC chain under `audit.key`, and signed heads that show a cut tail."""
 
 from __future__ import annotations
 
@@ -12,51 +12,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from gateway.errors import Reason
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEvent:
-    """One decision about an identified request, or one operator's act.
-
-    `event` is dotted and closed: `enrollment.opened`, `enrollment.issued`, `enrollment.rejected`, `enrollment.pending`,
-    `enrollment.unknown`, `certificate.revoked`, `challenge.created`, `crl.published`, … `decision` is `granted`,
-    `refused`, `pending` or `done`. `actor` is the requester's identity or `uid:0 (root)`.
-    Digests are lower-case hex. Nothing here is ever a secret.
-    """
-
-    event: str
-    at: datetime
-    actor: str
-    decision: str
-    source: str = ""
-    protocol: str = ""
-    profile: str = ""
-    operation: str = ""
-    transaction_id: str = ""
-    request_id: str = ""
-    request_sha256: str = ""
-    public_key_sha256: str = ""
-    upstream_ca: str = ""
-    serial: str = ""
-    subject: str = ""
-    sans: tuple[str, ...] = ()
-    reason: Reason | None = None
-    detail: str = ""
-    generation: int = 0
-    count: int = 1
-    """More than one for counted floods: so many in the minute that began at `at`."""
-
+from gateway.errors import ConfigurationError
 
 GENESIS = bytes(32)
 """What the first row of a chain follows."""
 
 
-def canonical_body(event: AuditEvent) -> str:
-    """Return the event as canonical JSON: sorted keys, no spaces, empty fields left out."""
-    raw = {name: value for name in AuditEvent.__dataclass_fields__ if (value := getattr(event, name)) not in ("", None, (), 0)}
-    raw["at"] = event.at.isoformat()
-    return json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+def parse_audit_key(data: bytes) -> bytes:
+    """Read `audit.key`: 256 bits as 64 hexadecimal digits; raises ConfigurationError, which never repeats what the file holds."""
+    try:
+        key = bytes.fromhex(data.decode("ascii").strip())
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise ConfigurationError(("audit key: 64 hexadecimal digits are expected; `pki-gateway init` writes such a file",))
+    return key
 
 
 def link(key: bytes, seq: int, previous: bytes, body: str) -> bytes:
