@@ -193,7 +193,7 @@ def _writable(attribute: NameAttribute) -> NameAttribute:
 
 
 def _override(rule: SubjectRule, rdns: _Rdns) -> tuple[_Rdns, list[Problem]]:
-    """Set the attributes that the configuration sets: the first of its type is replaced, the others go; or it is added in front."""
+    """Set what the configuration sets: the first attribute of its type is replaced, the others go; else it stands in front."""
     problems, added = [], []
     for name, value in rule.override.items():
         try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gateway.config.patterns import PatternError, linear_pattern
 
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*", re.ASCII)
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+", re.ASCII)
 
@@ -27,7 +27,10 @@ def text_problem(value: str, most: int) -> str | None:
 
 
 def host_name_problem(value: str) -> str | None:
-    """Say why `value` is no host name in preferred name syntax, in any case (RFC 1034 §3.5, RFC 5280 §4.2.1.6), or None."""
+    """Say why `value` is no host name in preferred name syntax, in any case (RFC 1034 §3.5, RFC 5280 §4.2.1.6), or None.
+
+    Underscores are left to the patterns: Windows machine names have them.
+    """
     if not value or len(value) > 253:
         return "must have 1 to 253 characters"
     if not value.isascii():
