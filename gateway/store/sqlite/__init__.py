@@ -1,6 +1,18 @@
 """The store in one SQLite file, shared by the workers of one machine."""
 
-from gateway.store.sqlite.files import CheckReport, backup, check, migrate, rekey
+from gateway.store.sqlite.files import CheckReport, RekeyReport, audit_trail, backup, check, check_usable, migrate, rekey
+from gateway.store.sqlite.lock import locked
 from gateway.store.sqlite.store import SqliteStore
 
-__all__ = ["CheckReport", "SqliteStore", "backup", "check", "migrate", "rekey"]
+__all__ = [
+    "CheckReport",
+    "RekeyReport",
+    "SqliteStore",
+    "audit_trail",
+    "backup",
+    "check",
+    "check_usable",
+    "locked",
+    "migrate",
+    "rekey",
+]

@@ -162,15 +162,15 @@ def rekey(path: Path, keys: KeyRing, audit_key: bytes, audit: AuditEvent, timeou
 
 
 @contextlib.contextmanager
-def audit_trail(path: Path, timeout: float = LOCK_SECONDS) -> Iterator[Iterator[AuditRow]]:
-    """Every audit row in order, without stopping the writers; raises StoreRefused and StoreUnavailable."""
+def audit_trail(path: Path, after: int = 0, timeout: float = LOCK_SECONDS) -> Iterator[Iterator[AuditRow]]:
+    """Every audit row after number `after` in order, without stopping the writers; raises StoreRefused and StoreUnavailable."""
     if not path.exists():
         raise StoreRefused(f"there is no store at {path}")
     with locked(path, timeout):
         connection = sqlite.open_reader(path, sqlite.BUSY_SECONDS)
     try:
         _check_schema(path, connection)
-        yield _read_all_audit(connection)
+        yield _read_all_audit(connection, after)
     except sqlite3.Error as error:
         raise sqlite.explain(error, path) from error
     finally:
@@ -246,8 +246,8 @@ def _seal(sql: sqlite.Statements, keys: KeyRing, purpose: str, name: str, value:
     sql.execute(_SEAL, {"purpose": purpose, "name": name, "value": keys.encrypt(purpose, value)})
 
 
-def _read_all_audit(connection: sqlite3.Connection) -> Iterator[AuditRow]:
-    sql, after = sqlite.Statements(connection), 0
+def _read_all_audit(connection: sqlite3.Connection, after: int = 0) -> Iterator[AuditRow]:
+    sql = sqlite.Statements(connection)
     while page := read_audit(sql, after, AUDIT_PAGE):
         yield from page
         after = page[-1].seq

@@ -1,0 +1,113 @@
+"""`pki-gateway store`: the schema, copies, checks and keys of the store."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.audit import AuditEvent, parse_audit_key, parse_heads
+from gateway.cli.options import ConfigOption, FormatOption, OutputFormat, fail, print_json, print_record, with_exit_codes
+from gateway.config.load import read
+from gateway.config.schema import GatewayConfig
+from gateway.config.sources import Sources
+from gateway.store import sqlite
+from gateway.store.keys import KeyRing
+
+app = typer.Typer(no_args_is_help=True)
+
+HeadsOption = Annotated[
+    Path | None, typer.Option("--heads", help="A file of signed heads that was kept elsewhere; by default the configured one.")
+]
+
+
+@app.command()
+@with_exit_codes
+def migrate(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
+    """Create the store, or bring it to this program's schema. Stop the server first, and make a backup."""
+    configuration, sources = read(config)
+    path = sources.resolve(configuration.store.path)
+    before, after = sqlite.migrate(path, _keys(configuration, sources))
+    print_record({"store": str(path), "schema_before": before, "schema": after}, format)
+
+
+@app.command()
+@with_exit_codes
+def backup(
+    target: Annotated[Path, typer.Argument(help="The copy to write; it must not exist.")],
+    config: ConfigOption,
+    format: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Write a consistent copy of the store, also while the server runs; writes wait for it.
+
+    To restore, stop the server and put the copy in the store's place, without the files whose names end in -wal and -shm.
+    """
+    configuration, sources = read(config)
+    size = sqlite.backup(sources.resolve(configuration.store.path), target.absolute())
+    print_record({"backup": str(target), "bytes": size}, format)
+
+
+@app.command()
+@with_exit_codes
+def check(config: ConfigOption, heads: HeadsOption = None, format: FormatOption = OutputFormat.TABLE) -> None:
+    """Check the file, its schema, its key and the whole audit chain; exit status 1 when anything is wrong. Writes wait for it."""
+    configuration, sources = read(config)
+    path = sources.resolve(configuration.store.path)
+    audit_key = parse_audit_key(sources.secret(configuration.audit.key))
+    kept = read_heads(heads or configured_heads(configuration, sources))
+    report = sqlite.check(path, _keys(configuration, sources), audit_key, parse_heads(kept))
+    if format is OutputFormat.JSON:
+        print_json(asdict(report))
+    else:
+        counts = {"schema": report.schema, "ledger_rows": report.ledger_rows, "certificates": report.certificates}
+        print_record({"store": str(path), **counts, "audit_rows": report.audit.rows, "heads": report.audit.heads}, format)
+    if report.problems:
+        fail("\n".join(report.problems))
+
+
+@app.command()
+@with_exit_codes
+def rekey(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
+    """Seal what the store must recover under the first key of store.key.
+
+    Put the new key as first line of store.key, restart the server, then run this. The older keys stay in the file as long
+    as the answer says: challenges made under them need them.
+    """
+    configuration, sources = read(config)
+    path = sources.resolve(configuration.store.path)
+    keys = _keys(configuration, sources)
+    event = AuditEvent("store.rekeyed", datetime.now(UTC), actor(), "done", protocol="admin", detail=f"key {keys.newest_id}")
+    report = sqlite.rekey(path, keys, parse_audit_key(sources.secret(configuration.audit.key)), event)
+    answer = {"key": keys.newest_id, "resealed": report.resealed, "challenges_under_older_keys": report.older_challenges}
+    print_record(answer | {"older_keys_needed_until": report.older_until}, format)
+
+
+def actor() -> str:
+    """Return who runs the command, as the audit trail names operators."""
+    uid = os.getuid()
+    try:
+        return f"uid:{uid} ({pwd.getpwuid(uid).pw_name})"
+    except KeyError:
+        return f"uid:{uid}"
+
+
+def configured_heads(config: GatewayConfig, sources: Sources) -> Path | None:
+    """Return the configured file of heads if there is one already."""
+    if config.audit.heads is None:
+        return None
+    path = sources.resolve(config.audit.heads)
+    return path if path.exists() else None
+
+
+def read_heads(path: Path | None) -> str:
+    """Return the text of a file of heads; none is no heads."""
+    return "" if path is None else path.read_text(encoding="ascii", errors="replace")
+
+
+def _keys(config: GatewayConfig, sources: Sources) -> KeyRing:
+    return KeyRing.parse(sources.secret(config.store.key))
