@@ -15,9 +15,10 @@ from gateway.model import (
     SignerCertificate,
     SubjectAltName,
 )
-from gateway.pki.names import normalize_name, parse_name
+from gateway.pki.names import parse_name
 from gateway.ra.policy import judge_names
 from gateway.ra.policy.sans import comparable_name
+from gateway.ra.policy.subject import same_subject
 from gateway.ra.profile import RenewalRule
 from gateway.store.interfaces import InventoryRow, Ledger
 
@@ -99,13 +100,13 @@ class RenewalCredential:
         return None
 
     def _are_same_names(self, csr: CertificateRequest, signer: SignerCertificate) -> bool:
-        held = (normalize_name(signer.subject), _comparable(signer.sans))
-        if (normalize_name(csr.subject), _comparable(csr.sans)) == held:
+        if same_subject(csr.subject, signer.subject) and _comparable(csr.sans) == _comparable(signer.sans):
             return True
         if self._policy is None:
             return False
         names = judge_names(self._policy, csr, Requester(_identity(signer), CredentialKind.CERTIFICATE))
-        return not names.refused and (normalize_name(parse_name(names.subject_der)), _comparable(names.sans)) == held
+        made = None if names.refused else parse_name(names.subject_der)
+        return made is not None and same_subject(made, signer.subject) and _comparable(names.sans) == _comparable(signer.sans)
 
 
 def _key_refusal(csr: CertificateRequest, row: InventoryRow) -> Rejection | None:

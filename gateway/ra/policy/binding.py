@@ -6,9 +6,10 @@ from functools import lru_cache
 
 from gateway.config.policy import RuleMode
 from gateway.errors import Reason
-from gateway.model import CertificateRequest, NameBinding
-from gateway.pki.names import normalize_name, parse_name_text
+from gateway.model import CertificateRequest, Name, NameBinding
+from gateway.pki.names import parse_name_text
 from gateway.ra.policy.sans import comparable_name
+from gateway.ra.policy.subject import same_subject
 from gateway.ra.policy.verdicts import Problem, Rule, Verdicts
 
 _RULE = Rule("bound_names", "credential", Reason.NAME_NOT_BOUND)
@@ -28,14 +29,14 @@ def judge_binding(binding: NameBinding, request: CertificateRequest) -> Verdicts
 
 def _is_subject(text: str, request: CertificateRequest) -> bool:
     try:
-        return _comparable_subject(text) == normalize_name(request.subject)
+        return same_subject(_parse(text), request.subject)
     except ValueError:
         return False
 
 
 @lru_cache(maxsize=256)
-def _comparable_subject(text: str) -> tuple[object, ...]:
-    return normalize_name(parse_name_text(text))
+def _parse(text: str) -> Name:
+    return parse_name_text(text)
 
 
 def _are_sans(binding: NameBinding, request: CertificateRequest) -> bool:

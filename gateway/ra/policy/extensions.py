@@ -55,7 +55,7 @@ def judge_extensions(rule: ExtensionRule, asked: tuple[Extension, ...], vouched:
         return (), _RULE.judge(RuleMode.ENFORCE, [Problem("", "an extension is asked for twice")], "")
     left_out = [e.oid for e in asked if e.oid not in listed]
     refused = left_out if rule.unlisted == Unlisted.REFUSE else []
-    said = f"{len(copied)} extensions are copied" + (f", dropped: {', '.join(left_out[:8])}" if left_out else "")
+    said = f"extensions copied: {len(copied)}" + (f", left out: {', '.join(left_out[:8])}" if left_out else "")
     return copied, _RULE.judge(rule.mode, [Problem("allow", f"extension {oid} is not allowed") for oid in refused], said)
 
 

@@ -66,7 +66,7 @@ def judge_sans(rule: SanRule, asked: tuple[SubjectAltName, ...], vouched: bool) 
     granted = tuple(one.name for one in judged if one.name is not None)
     found = {which: [one.problem for one in judged if one.problem and one.rule is which] for which in (_FORM, _RULE, _SID)}
     dropped = len(judged) - len(granted)
-    kept = f"{len(granted)} names are allowed" + (f", {dropped} dropped" if dropped else "")
+    kept = f"names that pass: {len(granted)}" + (f", left out: {dropped}" if dropped else "")
     return granted, (
         *_FORM.judge(RuleMode.ENFORCE, found[_FORM], "every name is what it looks like"),
         *_RULE.judge(rule.mode, found[_RULE] + _count_problems(rule, granted), kept),
@@ -205,10 +205,10 @@ def _judge_sid(rule: SanRule, name: SubjectAltName, vouched: bool) -> _Judged:
     """A SID decides who Windows takes the holder for: it passes only where it is configured and the credential vouches for it."""
     if rule.sid is None or not vouched:
         why = "the credential does not vouch for it" if rule.sid else "this profile does not certify SIDs"
-        return _refuse_or_drop(rule, Problem("sid", f"a SID is asked for and {why}"), _SID)
+        return _refuse_or_drop(rule, Problem("", f"a SID is asked for and {why}"), _SID)
     plain = _plainly_encoded(name) if name.kind is SanKind.SID and _SID_VALUE.fullmatch(name.value) else None
     if plain is None:
-        return _Judged(None, Problem("sid", f"{shown(name.value)} is not a SID"), _SID)
+        return _Judged(None, Problem("", f"{shown(name.value)} is not a SID"), _SID)
     return _Judged(plain)
 
 

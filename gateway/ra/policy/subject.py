@@ -77,6 +77,18 @@ def _oids(names: tuple[str, ...]) -> frozenset[str | None]:
     return frozenset(map(resolve_attribute, names)) - {None}
 
 
+def same_subject(one: Name, other: Name) -> bool:
+    """Say whether two names say the same to every reader: string types do not count, case does.
+
+    Stricter than name matching (RFC 5280 §7.1), by which `CN=ADMIN` and full-width letters would pass for `CN=admin`.
+    """
+    return _exact(one) == _exact(other)
+
+
+def _exact(name: Name) -> list[list[tuple[str, str, bool]]]:
+    return [sorted((a.oid, a.value, a.tag in _STRING_TAGS) for a in rdn) for rdn in name.rdns]
+
+
 def judge_subject(rule: SubjectRule, asked: Name, facts: Mapping[str, str | None]) -> tuple[Subject, Verdicts]:
     """Judge the asked subject and return the one to be granted.
 

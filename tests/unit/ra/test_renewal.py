@@ -13,6 +13,7 @@ from gateway.model import (
     CertificateRequest,
     CredentialKind,
     EnrollmentRequest,
+    Name,
     ProfileName,
     Protocol,
     PublicKey,
@@ -102,6 +103,7 @@ REFUSALS = [
     pytest.param(signer(not_after=NOW + 31 * DAY), ROW, Reason.RENEWAL_REFUSED, id="before-the-window"),
     pytest.param(signer(not_before=NOW + DAY), ROW, Reason.RENEWAL_REFUSED, id="not-valid-yet"),
     pytest.param(csr(subject=parse_name_text("CN=gate-2,O=Corp")), ROW, Reason.RENEWAL_REFUSED, id="another-subject"),
+    pytest.param(csr(subject=parse_name_text("CN=GATE-1,O=Corp")), ROW, Reason.RENEWAL_REFUSED, id="subject-in-other-case"),
     pytest.param(csr(subject=parse_name_text("CN=gate-1")), ROW, Reason.RENEWAL_REFUSED, id="less-subject"),
     pytest.param(csr(sans=()), ROW, Reason.RENEWAL_REFUSED, id="no-names"),
     pytest.param(csr(sans=(*SANS, make_san(SanKind.DNS, "x"))), ROW, Reason.RENEWAL_REFUSED, id="more-names"),
@@ -128,7 +130,9 @@ async def test_a_challenge_may_prove_what_the_certificate_does_not(
     [
         pytest.param(signer(not_after=NOW - DAY), id="within-grace"),
         pytest.param(signer(not_after=NOW + 30 * DAY), id="window-begins"),
-        pytest.param(csr(subject=parse_name_text("CN=GATE-1,O=corp")), id="subject-in-other-case"),
+        pytest.param(
+            csr(subject=Name(tuple(tuple(replace(a, tag=19) for a in r) for r in SUBJECT.rdns), b"")), id="other-strings"
+        ),
         pytest.param(csr(sans=(make_san(SanKind.DNS, "GATE-1.corp.example"),)), id="name-in-other-case"),
         pytest.param(csr(public_key=OLD), id="same-key"),
         pytest.param(replace(REQUEST, operation="PKCSReq", is_renewal=False, challenge="left over"), id="as-new-with-challenge"),
@@ -170,7 +174,10 @@ async def test_the_gateways_own_certificates_authenticate_nobody() -> None:
 
 async def test_names_that_the_policy_made() -> None:
     policy = PolicyConfig.model_validate({"subject": {"override": {"O": "Corp"}}, "san": {"unlisted": "drop"}}, strict=False)
-    asked = replace(signer(sans=()), csr=replace(CSR, subject=parse_name_text("CN=gate-1"), sans=SANS))
+    asked = replace(
+        signer(sans=(), subject=parse_name_text("CN=gate-1,O=Corp")),
+        csr=replace(CSR, subject=parse_name_text("CN=gate-1"), sans=SANS),
+    )
     assert await provider(policy=policy).authenticate(asked, NOW) is not None
     made = replace(asked, csr=replace(asked.csr, subject=parse_name_text("CN=gate-2")))
     with pytest.raises(Rejection):

@@ -236,7 +236,9 @@ class TestExtensions:
     ("binding", "bound"),
     [
         pytest.param(NameBinding(), True, id="unbound"),
-        pytest.param(NameBinding("cn=GATE-1"), True, id="subject-in-other-case"),
+        pytest.param(NameBinding("cn=gate-1"), True, id="subject"),
+        pytest.param(NameBinding("CN=GATE-1"), False, id="subject-in-other-case"),
+        pytest.param(NameBinding("CN=\uff47ate-1"), False, id="subject-in-full-width"),
         pytest.param(NameBinding("CN=gate-2"), False, id="other-subject"),
         pytest.param(NameBinding("CN=gate-1,O=Corp"), False, id="subject-with-more"),
         pytest.param(NameBinding("nonsense"), False, id="unreadable-binding"),
