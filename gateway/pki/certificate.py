@@ -234,7 +234,7 @@ def build_certificate(
         issuer.authority_key_id,
         _basic_constraints_extension(is_ca, path_length),
         _usage_extensions(grant.key_usage, grant.ekus),
-        _pointer_extensions(crl_url, ca_issuers_url),
+        _pointers_beside(grant, crl_url, ca_issuers_url),
     ]
     if grant.sans:
         critical = grant.subject_der == _EMPTY_NAME
@@ -288,6 +288,15 @@ def _usage_extensions(key_usage: tuple[str, ...], ekus: tuple[str, ...]) -> byte
     if ekus:
         encoded += extensions.encode_extension(extensions.EXTENDED_KEY_USAGE, False, extensions.encode_ekus(ekus))
     return encoded
+
+
+def _pointers_beside(grant: Grant, crl_url: str | None, ca_issuers_url: str | None) -> bytes:
+    """Return the CA's own pointers, without those that were granted otherwise."""
+    granted = {e.oid for e in grant.extensions}
+    return _pointer_extensions(
+        None if extensions.CRL_DISTRIBUTION_POINTS in granted else crl_url,
+        None if extensions.AUTHORITY_INFO_ACCESS in granted else ca_issuers_url,
+    )
 
 
 @lru_cache(maxsize=256)

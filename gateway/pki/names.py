@@ -259,15 +259,11 @@ _ESCAPED = re.compile(r'(?:\\[0-9A-Fa-f]{2})+|\\([ "#+,;<=>\\])|(\\)|("|;|<|>)')
 
 def _unescape(value: str) -> str:
     """Undo `_escape`; ValueError for a character that must not stand bare (RFC 4514 §3)."""
-    end = len(value)
-    while end and value[end - 1] == " " and not _is_escaped(value, end - 1):
-        end -= 1
-    return _ESCAPED.sub(_unescape_match, value[:end])
-
-
-def _is_escaped(value: str, index: int) -> bool:
-    before = value[:index]
-    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
+    bare = value.rstrip(" ")
+    escapes = len(bare) - len(bare.rstrip("\\"))
+    if escapes % 2 and len(bare) < len(value):
+        bare += " "
+    return _ESCAPED.sub(_unescape_match, bare)
 
 
 def _unescape_match(match: re.Match[str]) -> str:
