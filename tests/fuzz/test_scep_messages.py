@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,7 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from gateway.errors import MalformedMessage, Rejection
 from gateway.pki import cms, der, envelope
 from gateway.pki.certificate import pem_to_ders
-from gateway.pki.keys import load_private_key, load_public_key
+from gateway.pki.csr import build_csr
+from gateway.pki.keys import generate_private_key, load_private_key, load_public_key
+from gateway.pki.names import parse_name_text
+from gateway.wire.scep.client import decode_cert_rep, encode_request, self_signed_signer
 from gateway.wire.scep.operations import decode_body, parse_query
 from gateway.wire.scep.pkimessage import (
     Algorithms,
@@ -26,6 +30,7 @@ from gateway.wire.scep.pkimessage import (
     RaIdentity,
     decode_pki_message,
     decode_request,
+    encode_success,
     open_envelope,
     verify_signature,
 )
@@ -156,9 +161,19 @@ def refused_cheaply(work: Callable[[], object], what: str) -> bool:
     raise AssertionError
 
 
+def decoded(data: bytes) -> PkiMessage:
+    """Decode; what no CertRep can be made for must say so by its type."""
+    try:
+        return decode_pki_message(data)
+    except Rejection as rejection:
+        if not isinstance(rejection, MalformedMessage):
+            raise AssertionError from rejection
+        raise
+
+
 def walk(data: bytes, ra: RaIdentity) -> None:
     """Go as far as the message lets us, signature or not, as if its sender had signed what he broke; then refuse it."""
-    message = decode_pki_message(data)
+    message = decoded(data)
     with suppress(Rejection):
         verify_signature(message, LEGACY)
     decode_request(message, open_envelope(message, ra, LEGACY))
@@ -210,6 +225,22 @@ def test_mutated_envelopes(path: Path, ra: RaIdentity) -> None:
 
     for i, data in enumerate(Mutator(content, path.name).mutations(MUTATIONS)):
         refused_cheaply(lambda d=data: work(d), f"{path.stem} {i}")  # type: ignore[misc]
+
+
+def test_mutated_answers(ra: RaIdentity) -> None:
+    """Our own client takes a broken answer for what it was, or refuses it."""
+    key = generate_private_key("rsa-2048")
+    subject = parse_name_text("CN=device").der
+    signer = self_signed_signer(key, subject, datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
+    request = encode_request(build_csr(key, subject), signer, ra.certificate.der, transaction="T")
+    answer = encode_success(decode_pki_message(request.message), ra, (signer.certificate,))
+    expected = decode_cert_rep(answer, request, signer, ra.certificate.der)
+
+    def work(data: bytes) -> None:
+        assert decode_cert_rep(data, request, signer, ra.certificate.der) == expected
+
+    for i, data in enumerate(Mutator(answer, "answer").mutations(MUTATIONS)):
+        refused_cheaply(lambda d=data: work(d), f"answer {i}")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("path", REQUESTS[:2], ids=lambda p: p.stem)

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from gateway.model import Name
 from gateway.pki import cms
 from gateway.pki.certificate import Certificate, parse_certificate
+from gateway.pki.csr import build_csr
 from gateway.pki.keys import PrivateKey, key_matches
 from gateway.pki.names import normalize_name, parse_name
 
@@ -33,6 +34,8 @@ class RaIdentity:
     key: RSAPrivateKey = field(repr=False)
     certificate: Certificate = field(repr=False)
     chain: tuple[bytes, ...] = field(repr=False)
+    decoy: bytes = field(repr=False)
+    """A PKCS#10 that is read when a decryption fails, so that failing takes as long as succeeding."""
 
     @classmethod
     def create(cls, certificate_der: bytes, key: PrivateKey, chain_ders: tuple[bytes, ...]) -> RaIdentity:
@@ -47,7 +50,8 @@ class RaIdentity:
         missing = _REQUIRED_KEY_USAGE - (certificate.key_usage or frozenset())
         if missing:
             raise ValueError(f"the SCEP RA certificate lacks key usage {' and '.join(sorted(missing))}: clients refuse it")
-        return cls(cms.Signer.create(certificate_der, key), key, certificate, chain_ders)
+        decoy = build_csr(key, certificate.subject.der)
+        return cls(cms.Signer.create(certificate_der, key), key, certificate, chain_ders, decoy)
 
     def is_named_by(self, rid: cms.CertificateId) -> bool:
         """Whether a RecipientIdentifier means this certificate; a name that the client encoded anew is compared by meaning."""

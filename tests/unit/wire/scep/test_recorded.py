@@ -1,6 +1,6 @@
 """Every recorded request decodes, verifies and decrypts, and every recorded answer is read by our own client."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -118,7 +118,7 @@ def test_answers_are_signed_by_the_ra(row: Recorded, ra: RaIdentity) -> None:
 @recorded
 def test_other_key_opens_nothing(row: Recorded, ra: RaIdentity, other_key: RSAPrivateKey) -> None:
     message = decode_pki_message(row.data)
-    stranger = RaIdentity(ra.signer, other_key, ra.certificate, ra.chain)
+    stranger = replace(ra, key=other_key)
     with pytest.raises(Rejection) as refused:
         open_envelope(message, stranger, LEGACY)
     assert refused.value.reason is Reason.DECRYPTION_FAILED

@@ -16,11 +16,13 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from gateway.asn1 import cms as asn1_cms
 from gateway.asn1 import scep as asn1
 from gateway.errors import MalformedMessage, Reason, Rejection
+from gateway.model import CertificateRequest
 from gateway.pki import cms, der, envelope
 from gateway.pki.algorithms import digest_oid
-from gateway.pki.csr import build_csr
+from gateway.pki.csr import build_csr, parse_csr
 from gateway.pki.keys import generate_private_key, sign, signature_algorithm
 from gateway.pki.names import parse_name_text
+from gateway.wire.scep import pkimessage
 from gateway.wire.scep.client import self_signed_signer
 from gateway.wire.scep.pkimessage import (
     MessageType,
@@ -381,17 +383,24 @@ def test_decryption_faults_look_alike(
     message = message_of(client, Envelope(ra, **fault(ra)).build())
     key: Any = CountingKey(ra.key)
     passes: list[int] = []
+    decoys: list[bytes] = []
 
     def counted(*arguments: Any) -> Any:
         passes.append(1)
         return Cipher(*arguments)
 
+    def read(data: bytes) -> CertificateRequest:
+        decoys.append(data)
+        return parse_csr(data)
+
     monkeypatch.setattr(envelope, "Cipher", counted)
+    monkeypatch.setattr(pkimessage, "parse_csr", read)
     with pytest.raises(Rejection) as refused:
-        open_envelope(message, RaIdentity(ra.signer, key, ra.certificate, ra.chain))
+        open_envelope(message, replace(ra, key=key))
     assert (refused.value.reason, refused.value.detail) == (Reason.DECRYPTION_FAILED, envelope.UNREADABLE)
     assert refused.value.cause == "the content or its key did not decrypt"
     assert (key.operations, len(passes)) == (1, 1), "every fault costs one RSA operation and one CBC pass"
+    assert decoys == [ra.decoy], "and one CSR, as success does"
 
 
 def test_the_envelope_itself_opens(ra: RaIdentity, client: cms.Signer) -> None:
