@@ -139,7 +139,7 @@ def _revoked_and_extensions(
         raise MalformedMessage("CRL is broken")
     for tag, _, start, end in rest:
         if tag == der.SEQUENCE:
-            entries = tuple(_parse_entry(body, *element) for element in der.elements(body, start, end))
+            entries = tuple(_parse_entry(body, *element) for element in der.elements(body, start, end, MAX_CRL_BYTES))
         else:
             found = extensions.parse_extensions(body[start:end])
     if any(e.critical for e in found):

@@ -111,11 +111,8 @@ def _decode(encoded: bytes) -> _Fields:
 
 
 def _decode_attributes(body: bytes) -> _Attributes:
-    found = der.elements(body)
-    if len(found) > MAX_ATTRIBUTES:
-        raise MalformedMessage("certification request has too many attributes")
     by_type: dict[str, bytes] = {}
-    for tag, _, start, end in found:
+    for tag, _, start, end in der.elements(body, limit=MAX_ATTRIBUTES):
         type_start, type_end = der.read_as(der.OBJECT_IDENTIFIER, body, start)
         values_start, values_end = der.read_as(der.SET, body, type_end)
         oid = der.decode_oid(body[type_start:type_end])

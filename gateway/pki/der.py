@@ -101,9 +101,12 @@ def content(expected: int, data: bytes) -> bytes:
     return data[start:end]
 
 
-def elements(data: bytes, start: int = 0, end: int | None = None) -> list[tuple[int, int, int, int]]:
-    """Return (tag, element start, content start, content end) of every element between `start` and `end`."""
-    found = []
+def elements(data: bytes, start: int = 0, end: int | None = None, limit: int = 4096) -> list[tuple[int, int, int, int]]:
+    """Return (tag, element start, content start, content end) of every element between `start` and `end`.
+
+    MalformedMessage when one is broken or reaches over `end`, or when there are more than `limit`.
+    """
+    found: list[tuple[int, int, int, int]] = []
     stop = len(data) if end is None else end
     while start < stop:
         # The short form is read here: a call for each element would double the cost of a certificate.
@@ -114,6 +117,8 @@ def elements(data: bytes, start: int = 0, end: int | None = None) -> list[tuple[
             tag, content_start, content_end = read(data, start)
         if content_end > stop:
             raise MalformedMessage("message is truncated", f"element at {start} runs over its container")
+        if len(found) >= limit:
+            raise MalformedMessage("message has too many elements", f"more than {limit} in one list")
         found.append((tag, start, content_start, content_end))
         start = content_end
     return found

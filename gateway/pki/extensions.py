@@ -86,10 +86,7 @@ _KEY_USAGE_NUMBERS = MappingProxyType({name: number for number, name in enumerat
 def parse_extensions(data: bytes) -> tuple[Extension, ...]:
     """Decode a SEQUENCE OF Extension, such as extensionRequest's value; a repeated extension is refused (RFC 5280 §4.2)."""
     body = der.content(der.SEQUENCE, data)
-    found = der.elements(body)
-    if len(found) > MAX_EXTENSIONS:
-        raise MalformedMessage("too many extensions")
-    extensions = tuple(_parse_extension(body, *element) for element in found)
+    extensions = tuple(_parse_extension(body, *element) for element in der.elements(body, limit=MAX_EXTENSIONS))
     if len({e.oid for e in extensions}) != len(extensions):
         raise MalformedMessage("an extension is repeated")
     return extensions
@@ -122,9 +119,7 @@ def encode_extension(oid: str, critical: bool, value: bytes) -> bytes:
 def parse_sans(extn_value: bytes) -> tuple[SubjectAltName, ...]:
     """Decode the content of a subjectAltName extension (RFC 5280 §4.2.1.6); MalformedMessage also for control characters."""
     body = der.content(der.SEQUENCE, extn_value)
-    found = der.elements(body)
-    if len(found) > MAX_GENERAL_NAMES:
-        raise MalformedMessage("too many subject alternative names")
+    found = der.elements(body, limit=MAX_GENERAL_NAMES)
     return tuple(_parse_general_name(tag, body[start:stop], body[content:stop]) for tag, start, content, stop in found)
 
 
@@ -286,8 +281,8 @@ def encode_ekus(oids: Iterable[str]) -> bytes:
 def parse_ekus(extn_value: bytes) -> tuple[str, ...]:
     """Decode the content of an extendedKeyUsage extension into dotted OIDs (RFC 5280 §4.2.1.12)."""
     body = der.content(der.SEQUENCE, extn_value)
-    found = der.elements(body)
-    if len(found) > MAX_EXTENSIONS or any(f[0] != der.OBJECT_IDENTIFIER for f in found):
+    found = der.elements(body, limit=MAX_EXTENSIONS)
+    if any(f[0] != der.OBJECT_IDENTIFIER for f in found):
         raise MalformedMessage("extended key usage is broken")
     return tuple(der.decode_oid(body[start:end]) for _, _, start, end in found)
 

@@ -65,8 +65,8 @@ def parse_name_constraints(extn_value: bytes) -> NameConstraints:
     body = der.content(der.SEQUENCE, extn_value)
     lists: dict[int, tuple[Subtree, ...]] = {0xA0: (), 0xA1: ()}
     for tag, _, start, end in der.elements(body):
-        subtrees = der.elements(body, start, end)
-        if tag not in lists or len(subtrees) > MAX_SUBTREES:
+        subtrees = der.elements(body, start, end, MAX_SUBTREES)
+        if tag not in lists:
             raise MalformedMessage("name constraints are broken")
         lists[tag] = tuple(_parse_subtree(body, *subtree) for subtree in subtrees)
     return NameConstraints(lists[0xA0], lists[0xA1])

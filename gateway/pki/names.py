@@ -116,10 +116,10 @@ def parse_name(data: bytes) -> Name:
     """
     body = der.content(der.SEQUENCE, data)
     rdns, count = [], 0
-    for tag, _, start, end in der.elements(body):
+    for tag, _, start, end in der.elements(body, limit=MAX_ATTRIBUTES):
         if tag != der.SET or start == end:
             raise MalformedMessage("name is broken", "an RDN is no SET or empty")
-        rdn = tuple(_parse_attribute(body, *found) for found in der.elements(body, start, end))
+        rdn = tuple(_parse_attribute(body, *found) for found in der.elements(body, start, end, MAX_ATTRIBUTES))
         count += len(rdn)
         if count > MAX_ATTRIBUTES:
             raise MalformedMessage("name has too many attributes")

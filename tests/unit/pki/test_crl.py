@@ -48,6 +48,11 @@ def test_cryptography_reads_and_verifies_what_every_key_signs(spec: str, key_of:
     assert len(unspecified.extensions) == 0
 
 
+def test_a_long_list(hierarchy: Hierarchy) -> None:
+    entries = tuple((n, NOW, RevocationReason.SUPERSEDED) for n in range(1, 10001))
+    assert crl.parse_crl(build(hierarchy, entries=entries)).entries == entries
+
+
 def test_an_empty_list_has_no_list(hierarchy: Hierarchy, openssl: Callable[..., str]) -> None:
     data = build(hierarchy, entries=())
     assert crl.parse_crl(data).entries == ()

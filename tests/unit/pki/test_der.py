@@ -165,6 +165,13 @@ def test_elements_stay_inside_or_are_refused(data: bytes, start: int, end: int) 
         assert content_end <= min(end, len(data))
 
 
+def test_lists_are_limited() -> None:
+    assert len(der.elements(b"\x05\x00" * 4096)) == 4096
+    for data, limit in ((b"\x05\x00" * 4097, 4096), (b"\x05\x00" * 3, 2)):
+        with pytest.raises(MalformedMessage, match="more than"):
+            der.elements(data, limit=limit)
+
+
 def test_whole_values_only() -> None:
     assert der.content(4, b"\x04\x01a") == b"a"
     for broken in (b"\x04\x01ab", b"\x02\x01a", b""):
