@@ -13,6 +13,8 @@ from gateway.pki import der
 
 MAX_ATTRIBUTES = 64
 """More AttributeTypeAndValues in one name are refused."""
+MAX_NAME_BYTES = 8192
+"""Larger names are refused: they are compared, escaped and logged."""
 
 ATTRIBUTE_OIDS: Mapping[str, str] = MappingProxyType(
     {
@@ -112,8 +114,11 @@ def attribute_name(oid: str) -> str:
 def parse_name(data: bytes) -> Name:
     """Decode a Name; string values become text, other values `#` and the hex of their DER (RFC 4514 §2.4).
 
-    Raises MalformedMessage, also for more than `MAX_ATTRIBUTES` and for text that its string type cannot hold.
+    Raises MalformedMessage, also for more than `MAX_ATTRIBUTES` or `MAX_NAME_BYTES` and for text that its string type cannot
+    hold.
     """
+    if len(data) > MAX_NAME_BYTES:
+        raise MalformedMessage("name is too large", f"{len(data)} bytes")
     body = der.content(der.SEQUENCE, data)
     rdns, count = [], 0
     for tag, _, start, end in der.elements(body, limit=MAX_ATTRIBUTES):
@@ -216,7 +221,10 @@ def parse_name_text(text: str) -> Name:
     if sum(map(len, rdns)) > MAX_ATTRIBUTES:
         raise ValueError("the name has too many attributes")
     rdns.reverse()
-    return parse_name(encode_name(rdns))
+    encoded = encode_name(rdns)
+    if len(encoded) > MAX_NAME_BYTES:
+        raise ValueError(f"the name has more than {MAX_NAME_BYTES} bytes")
+    return parse_name(encoded)
 
 
 def _split(text: str, separator: str) -> Iterator[str]:

@@ -91,6 +91,7 @@ ONE = der.sequence(der.oid(CN), der.utf8_string("x"))
         pytest.param(der.sequence(der.tlv(0x31, ONE * (MAX_ATTRIBUTES + 1))), id="too-many-in-one-rdn"),
         pytest.param(der.sequence(der.set_of(ONE)) + b"\x00", id="byte-behind"),
         pytest.param(name_of(12, b"x", "1.2.3")[:-1], id="cut-short"),
+        pytest.param(name_of(12, b"x" * 8192), id="too-large"),
         pytest.param(
             der.sequence(der.set_of(der.sequence(der.tlv(6, b"\x81" * 60000), der.null()))), id="long-object-identifier"
         ),
@@ -154,6 +155,7 @@ def test_text(text: str, written: str | None) -> None:
         "C=C1",
         "1.2=x,3.4=y",
         "+".join(["CN=a"] * 65),
+        pytest.param("CN=" + "a" * 8192, id="too-large"),
     ],
 )
 def test_text_that_is_no_name(text: str) -> None:
