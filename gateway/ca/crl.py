@@ -80,6 +80,7 @@ class CrlPublisher:
         self._cached: CRLRow | None = None
         self._cached_at = float("-inf")
         self._wake = asyncio.Event()
+        self._signing = asyncio.Lock()
 
     async def current(self) -> CRLRow | None:
         """Return the newest CRL, at most a second old as an answer, or None. Raises StoreUnavailable if never read."""
@@ -110,7 +111,8 @@ class CrlPublisher:
             if newest is not None and not forced and not await self._is_due(newest):
                 self._remember(newest)
                 return newest
-            row = await self._try_publish(actor or self._holder)
+            async with self._signing:  # the lease is this process's, whichever of its tasks asks
+                row = await self._try_publish(actor or self._holder)
             if row is not None:
                 self._remember(row)
                 return row

@@ -133,7 +133,6 @@ def _write_beside(target: Path, files: tuple[NewFile, ...]) -> bool:
         stage.mkdir(mode=FOLDER)
         _write_files(stage, files)
         stage.rename(target)
-        _sync(target.parent)
     except OSError as error:
         shutil.rmtree(stage, ignore_errors=True)
         if target.is_dir() and not any(target.iterdir()):
@@ -142,6 +141,8 @@ def _write_beside(target: Path, files: tuple[NewFile, ...]) -> bool:
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise
+    with suppress(OSError):
+        _sync(target.parent)
     return True
 
 
