@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from gateway.config.patterns import PatternError, linear_pattern
+from gateway.config.patterns import LinearPattern, PatternError
 
 MAX_TEXT = 4096
 """Longest path, URL or environment value, in characters."""
@@ -73,21 +73,17 @@ def format_duration(duration: timedelta) -> str:
     return f"{seconds // _UNITS[unit]}{unit}"
 
 
-def parse_pattern(value: object) -> re.Pattern[str]:
-    """Compile a regular expression of at most 512 characters that `linear_pattern` can match. Raises ValueError."""
-    if isinstance(value, re.Pattern):
+def parse_pattern(value: object) -> LinearPattern:
+    """Compile a regular expression of at most 512 characters. Raises ValueError."""
+    if isinstance(value, LinearPattern):
         return value
     text = _text(value, "a pattern")
     if len(text) > MAX_PATTERN:
         raise ValueError(f"a pattern must not be longer than {MAX_PATTERN} characters")
     try:
-        pattern = re.compile(text)
-        linear_pattern(pattern)
+        return LinearPattern.compile(text)
     except PatternError as error:
-        raise ValueError(f"is a regular expression that is not offered: {error}") from error
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"is not a regular expression: {error}") from error
-    return pattern
+        raise ValueError(f"is not a regular expression that RE2 can match: {error}") from error
 
 
 def parse_network(value: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
@@ -225,9 +221,9 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^(0|[1-9][0-9]{0,9})[smhdw]$", "examples": ["90s", "15m", "12h", "30d", "2w"]}),
 ]
 Pattern = Annotated[
-    re.Pattern[str],
+    LinearPattern,
     PlainValidator(parse_pattern),
-    PlainSerializer(lambda pattern: pattern.pattern, return_type=str),
+    PlainSerializer(lambda pattern: pattern.text, return_type=str),
     WithJsonSchema({"type": "string", "format": "regex", "maxLength": MAX_PATTERN}),
 ]
 Network = Annotated[

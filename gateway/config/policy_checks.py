@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 
 from gateway.config.document import Problem
-from gateway.config.patterns import linear_pattern
+from gateway.config.patterns import LinearPattern
 from gateway.config.policy import (
     EkuRule,
     IpAddresses,
@@ -95,9 +95,8 @@ def _oid(name: str) -> str | None:
     return _oid_or_none(attribute_oid, name)
 
 
-def _matches_everything(pattern: re.Pattern[str], probes: Iterable[str] = _PROBES) -> bool:
-    automaton = linear_pattern(pattern)
-    return all(automaton.matches(probe) for probe in probes)
+def _matches_everything(pattern: LinearPattern, probes: Iterable[str] = _PROBES) -> bool:
+    return all(pattern.matches(probe) for probe in probes)
 
 
 def _open_san_types(rule: SanRule) -> Iterator[str]:

@@ -19,7 +19,7 @@ from gateway.pki.names import (
     make_attribute,
     parse_name_text,
 )
-from gateway.ra.policy.texts import matches, text_problem
+from gateway.ra.policy.texts import text_problem
 from gateway.ra.policy.verdicts import Problem, Rule, Verdicts, shown
 
 MAX_VALUE = 512
@@ -170,7 +170,7 @@ def _value_problems(rule: SubjectRule, attributes: list[NameAttribute]) -> list[
             problems.append(Problem("", f"subject attribute {name} is longer than {bound} characters"))
             continue
         field, pattern = patterns.get(attribute.oid, ("", None))
-        if pattern is not None and not matches(pattern, attribute.value):
+        if pattern is not None and not pattern.matches(attribute.value):
             problems.append(Problem(f"patterns.{field}", f"{name} {shown(attribute.value)} does not match the pattern"))
     return problems
 
