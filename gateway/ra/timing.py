@@ -36,7 +36,7 @@ class Timing:
     busy_retry: int = 5
     """Retry-After where work goes on in this very moment, or the store is down."""
     attempts: int = 3
-    """How often one row is sent to the CA, when the CA says definitely that it did nothing the last time."""
+    """How often a row is sent to the CA while its client waits, when the CA says definitely that it did nothing the last time."""
 
 
 def rest_for(timing: Timing, age: timedelta) -> timedelta:

@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 Clock = Callable[[], datetime]
 IN_HAND = frozenset({LedgerState.OPEN, LedgerState.UNKNOWN, LedgerState.PENDING})
+EAGER_ATTEMPTS = 8
+"""A row that was taken up so often is sent again only after a rest: its CA loses every request, or its workers die of it."""
 
 
 class Verify(Protocol):
@@ -218,17 +220,19 @@ class Walk:
         """Give a request back that did not reach its CA, or try again later when its client does not wait for it."""
         if not self._background:
             return await self._end(row, upstream, Unavailable(Reason.UPSTREAM_UNAVAILABLE, max(1, error.retry_after)), str(error))
-        now = self._clock()
         pause = max(self._timing.rest, timedelta(seconds=error.retry_after))
+        return await self._postpone(row, pause, str(error))
+
+    async def _postpone(self, row: LedgerRow, pause: timedelta, cause: str) -> Outcome:
+        """Let a row go of which nothing is at the CA; whoever takes it up after `pause` sends it."""
+        now = self._clock()
         postponed = Transition(
             id=row.id,
             expected=IN_HAND,
             worker=self._worker,
             to=LedgerState.OPEN,
             at=now,
-            audit=journal.change(
-                row, "enrollment.postponed", "pending", now, reason=Reason.UPSTREAM_UNAVAILABLE, detail=str(error)
-            ),
+            audit=journal.change(row, "enrollment.postponed", "pending", now, reason=Reason.UPSTREAM_UNAVAILABLE, detail=cause),
             new_worker=NOBODY,
             lease_until=now + pause,
             sent=False,
@@ -283,9 +287,12 @@ class Walk:
 
     async def _again(self, row: LedgerRow, upstream: UpstreamCA) -> Outcome:
         """Send once more what the CA says it never saw; with the same row, serial and grant it is still one request."""
+        cause = "the CA never processed the request"
+        if self._background:
+            pause = timedelta(0) if row.attempts < EAGER_ATTEMPTS else rest_for(self._timing, self._clock() - row.created_at)
+            return await self._postpone(row, pause, cause)
         if row.attempts >= self._timing.attempts:
-            outcome = Unavailable(Reason.UPSTREAM_UNAVAILABLE, self._timing.hold_retry)
-            return await self._end(row, upstream, outcome, "the CA never processed the request")
+            return await self._end(row, upstream, Unavailable(Reason.UPSTREAM_UNAVAILABLE, self._timing.hold_retry), cause)
         opened = await self._commit(self.sending(row, again=True))
         return await self._as_it_stands(row) if opened is None else await self.issue(opened, upstream)
 

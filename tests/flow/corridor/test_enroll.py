@@ -319,7 +319,7 @@ async def test_certificate_is_looked_up_by_the_holder_of_its_key_only(world: Wor
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_store_that_fails_to_open_sends_nothing(world: World, when: str) -> None:
     store = FlakyStore(await world.open_store("w1"))
-    authority = await world.start("w1", store)  # type: ignore[arg-type]
+    authority = await world.start("w1", store)
     store.faults["open"] = [when]
     outcome = await authority.enroll(world.snapshot, world.request())
     assert outcome == Unavailable(Reason.STORE_UNAVAILABLE, QUICK.busy_retry)
@@ -330,7 +330,7 @@ async def test_store_that_fails_to_open_sends_nothing(world: World, when: str) -
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_store_that_fails_to_record_is_asked_again(world: World, when: str) -> None:
     store = FlakyStore(await world.open_store("w1"))
-    authority = await world.start("w1", store)  # type: ignore[arg-type]
+    authority = await world.start("w1", store)
     store.faults["transition"] = [when]
     outcome = await authority.enroll(world.snapshot, world.request())
     assert isinstance(outcome, Issued)
@@ -340,7 +340,7 @@ async def test_store_that_fails_to_record_is_asked_again(world: World, when: str
 async def test_certificate_that_cannot_be_recorded_is_not_given_and_not_lost(new_world: NewWorld) -> None:
     world = new_world(FIND)
     store = FlakyStore(await world.open_store("w1"))
-    authority = await world.start("w1", store)  # type: ignore[arg-type]
+    authority = await world.start("w1", store)
     store.faults["transition"] = ["before"] * 50
     with capture_logs() as logs:
         outcome = await authority.enroll(world.snapshot, world.request())
@@ -356,7 +356,7 @@ async def test_certificate_that_cannot_be_recorded_is_not_given_and_not_lost(new
 
 async def test_no_answer_without_its_audit_row(world: World) -> None:
     store = FlakyStore(await world.open_store("w1"))
-    authority = await world.start("w1", store)  # type: ignore[arg-type]
+    authority = await world.start("w1", store)
     assert isinstance(await authority.enroll(world.snapshot, world.request()), Issued)
     store.faults["append_audit"] = ["before"]
     assert isinstance(await authority.enroll(world.snapshot, world.request()), Unavailable)

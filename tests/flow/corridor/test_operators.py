@@ -9,6 +9,8 @@ from gateway.ca.interfaces import IssueRequest, NotSent
 from gateway.errors import Reason, Rejection
 from gateway.model import Issued, Pending, Rejected, RequestId, RevocationReason, SanKind
 from gateway.pki.certificate import parse_certificate
+from gateway.pki.keys import generate_private_key, public_key_der
+from gateway.pki.names import parse_name_text
 from gateway.ra.transactions import to_issue_request
 from gateway.store.interfaces import CertificateFilter, LedgerState, WaitingFor
 from tests.flow.corridor.conftest import NewWorld
@@ -59,7 +61,11 @@ async def test_approved_request_is_issued(manual: World, how: str) -> None:
     await manual.administration().approve(pending.request_id, ROOT)
     if how == "recovery":
         assert await authority.recover(manual.snapshot) == 1
-    asked = authority.enroll(manual.snapshot, request) if how == "retransmission" else authority.poll(manual.snapshot, manual.poll(request))
+    asked = (
+        authority.enroll(manual.snapshot, request)
+        if how == "retransmission"
+        else authority.poll(manual.snapshot, manual.poll(request))
+    )
     issued = await asked
     assert isinstance(issued, Issued)
     assert issued.request_id == pending.request_id
@@ -108,44 +114,41 @@ async def test_approval_comes_too_late_when_the_granted_validity_is_over(manual:
 
 
 async def test_attach_delivers_the_certificate_that_the_ca_issued(world: World) -> None:
-    id = await held(world)
+    request_id = await held(world)
     authority = await world.start("w2")
     [certificate] = world.ca.issued()
-    row = await world.administration().attach(id, certificate, ROOT)
+    row = await world.administration().attach(request_id, certificate, ROOT)
     assert row.state is LedgerState.DELIVERED
     issued = await authority.enroll(world.snapshot, world.request())
     assert isinstance(issued, Issued)
     assert issued.certificate == certificate
     with pytest.raises(Rejection, match="delivered"):
-        await world.administration().reissue(id, ROOT)
+        await world.administration().reissue(request_id, ROOT)
     with pytest.raises(Rejection, match="delivered"):
-        await world.administration().fail(id, ROOT)
+        await world.administration().fail(request_id, ROOT)
 
 
 async def test_attach_takes_only_what_was_granted(world: World) -> None:
-    id = await held(world)
+    request_id = await held(world)
     administration = world.administration()
-    row = await administration.show_request(id)
+    row = await administration.show_request(request_id)
     good = to_issue_request(row, 0)
-    from gateway.pki.keys import generate_private_key, public_key_der
-    from gateway.pki.names import parse_name_text
-
     named = world.ca.sign(replace(row.grant, subject_der=parse_name_text("CN=another").der), good.public_key)
     keyed = world.ca.sign(row.grant, public_key_der(generate_private_key("ec-p256")))
     longer = world.ca.sign(replace(row.grant, not_after=row.grant.not_after + timedelta(days=1)), good.public_key)
     for wrong, why in ((named, "subject"), (keyed, "another key"), (longer, "notAfter"), (b"garbage", "certificate")):
         with pytest.raises(Rejection, match=why):
-            await administration.attach(id, wrong, ROOT)
-    assert (await administration.show_request(id)).state is LedgerState.UNKNOWN
+            await administration.attach(request_id, wrong, ROOT)
+    assert (await administration.show_request(request_id)).state is LedgerState.UNKNOWN
 
 
 async def test_reissue_sends_it_once_more(world: World) -> None:
-    id = await held(world, "lost before")
+    request_id = await held(world, "lost before")
     authority = await world.start("w2")
-    await world.administration().reissue(id, ROOT)
+    await world.administration().reissue(request_id, ROOT)
     issued = await authority.enroll(world.snapshot, world.request())
     assert isinstance(issued, Issued)
-    assert issued.request_id == id
+    assert issued.request_id == request_id
     assert len(world.ca.issued()) == 1
 
 
@@ -212,7 +215,9 @@ async def test_names_of_unknown_things_are_refused(world: World) -> None:
 async def test_challenge_is_stored_as_hmac_and_ends(world: World) -> None:
     authority = await world.start()
     administration = world.administration()
-    made = await administration.new_challenge(PROFILE, ROOT, subject="CN=device", owner="it@example.org", ttl=timedelta(minutes=5))
+    made = await administration.new_challenge(
+        PROFILE, ROOT, subject="CN=device", owner="it@example.org", ttl=timedelta(minutes=5)
+    )
     assert made.challenge not in repr(made)
     assert made.challenge.encode() not in b"".join(path.read_bytes() for path in world.folder.glob("gateway.db*"))
     [row] = await administration.list_challenges(PROFILE)

@@ -144,7 +144,9 @@ async def test_ca_that_never_saw_it_is_sent_it_again_but_not_for_ever(new_world:
 
 
 @pytest.mark.parametrize("capabilities", [Capability.NONE, FIND, FIND | REVOKE], ids=["bare", "find", "find and revoke"])
-async def test_certificate_of_another_name_is_never_delivered_but_kept_revoked(new_world: NewWorld, capabilities: Capability) -> None:
+async def test_certificate_of_another_name_is_never_delivered_but_kept_revoked(
+    new_world: NewWorld, capabilities: Capability
+) -> None:
     world = new_world(capabilities)
     authority = await world.start()
     challenge = await challenge_of(world)

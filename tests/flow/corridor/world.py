@@ -1,6 +1,8 @@
-"""A whole corridor in a folder: the real store, policy and credentials, a CA with faults at will, and a clock that can be moved."""
+"""A whole corridor in a folder: real store, policy and credentials, a CA with faults at will, a clock that can be moved."""
 
 import asyncio
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -10,13 +12,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from gateway.audit import AuditHead
 from gateway.ca.interfaces import (
     Capability,
     IssueRequest,
     NotSent,
     UnknownResult,
-
     UpstreamIssued,
     UpstreamPending,
     UpstreamRejected,
@@ -84,7 +87,8 @@ class Clock:
 
 @cache
 def device_key(name: str) -> PrivateKey:
-    return generate_private_key("ec-p256")
+    """The key of this device: always the same, in every process."""
+    return ec.derive_private_key(int.from_bytes(hashlib.sha256(name.encode()).digest()) >> 8, ec.SECP256R1())
 
 
 def macs(challenge: str) -> tuple[bytes, ...]:
@@ -98,6 +102,7 @@ class FaultyCA:
     """
 
     accepts = frozenset({RequestForm.PKCS10})
+    NO_CAPABILITIES = Capability.NONE
 
     def __init__(self, folder: Path, capabilities: Capability = Capability.NONE, name: UpstreamCAName = CA_NAME) -> None:
         self.name = name
@@ -158,6 +163,8 @@ class FaultyCA:
             case "wrong name":
                 grant = replace(request.grant, subject_der=parse_name_text("CN=somebody else").der)
                 return self._answer(self._sign(replace(request, grant=grant)))
+            case _:
+                pass
         certificate = self._sign(request)
         await asyncio.sleep(0)
         if fault == "lost after":
@@ -304,8 +311,6 @@ class World:
         return [event["event"] for event in await self.audit()]
 
     async def audit(self) -> list[Mapping[str, Any]]:
-        import json
-
         return [json.loads(row.body) async for row in self.store.audit_rows()]
 
     async def lapse(self) -> None:
@@ -356,7 +361,7 @@ ONE_AN_HOUR = Quota(1, timedelta(hours=1))
 
 
 class FlakyStore:
-    """A store whose next writes fail as told: `before` nothing is written, `after` it is and yet the store says that it is not."""
+    """A store whose next writes fail as told: `before` they happen, or `after`, when it says that they did not."""
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
