@@ -49,6 +49,9 @@ class CrlSigner(Protocol):
     ) -> bytes:
         """Return a signed CRL, DER."""
 
+    async def has_signed(self, crl: bytes) -> bool:
+        """Whether this CA's present key signed the CRL."""
+
 
 @dataclass(frozen=True, slots=True)
 class CrlSchedule:
@@ -81,6 +84,7 @@ class CrlPublisher:
         self._cached_at = float("-inf")
         self._wake = asyncio.Event()
         self._signing = asyncio.Lock()
+        self._is_ours = False
 
     async def current(self) -> CRLRow | None:
         """Return the newest CRL, at most a second old as an answer, or None. Raises StoreUnavailable if never read."""
@@ -111,8 +115,7 @@ class CrlPublisher:
             if newest is not None and not forced and not await self._is_due(newest):
                 self._remember(newest)
                 return newest
-            async with self._signing:  # the lease is this process's, whichever of its tasks asks
-                row = await self._try_publish(actor or self._holder)
+            row = await self._try_publish(_number(newest), actor or self._holder)
             if row is not None:
                 self._remember(row)
                 return row
@@ -147,19 +150,23 @@ class CrlPublisher:
     async def _is_due(self, newest: CRLRow) -> bool:
         if self._clock() >= min(newest.this_update + self._schedule.refresh, newest.next_update):
             return True
-        return await self._store.crl_is_stale(self._ca.name)
+        if not self._is_ours:
+            # Once: a CA that came back with a new key or name must not go on serving what the old one signed.
+            self._is_ours = await self._ca.has_signed(newest.der)
+        return not self._is_ours or await self._store.crl_is_stale(self._ca.name)
 
-    async def _try_publish(self, actor: str) -> CRLRow | None:
-        """Sign the next CRL under the lease; None when another process has the lease or was first."""
-        now = self._clock()
+    async def _try_publish(self, newest: int, actor: str) -> CRLRow | None:
+        """Sign the CRL after number `newest` under the lease; None when another has the lease or was first."""
         name = f"crl:{self._ca.name}"
-        if not await self._store.take_lease(name, self._holder, now, now + LEASE):
-            return None
-        try:
-            return await self._sign_next(actor)
-        finally:
-            # The lease ends with the work: the next revocation may come to another process.
-            await self._release(name)
+        async with self._signing:  # the lease belongs to the process, whichever of its tasks asks
+            now = self._clock()
+            if not await self._store.take_lease(name, self._holder, now, now + LEASE):
+                return None
+            try:
+                return await self._sign_after(newest, actor)
+            finally:
+                # The lease ends with the work: the next revocation may come to another process.
+                await self._release(name)
 
     async def _release(self, name: str) -> None:
         now = self._clock()
@@ -168,8 +175,10 @@ class CrlPublisher:
         except StoreUnavailable:
             log.warning("crl_lease_not_released", upstream_ca=self._ca.name)
 
-    async def _sign_next(self, actor: str) -> CRLRow | None:
+    async def _sign_after(self, seen: int, actor: str) -> CRLRow | None:
         newest = await self._store.newest_crl(self._ca.name)
+        if _number(newest) != seen:
+            return None
         this_update = self._clock().replace(microsecond=0)
         if self._ca.not_after <= this_update:
             raise CrlError(f"the certificate of upstream CA {self._ca.name} expired: it can sign no CRL any more")

@@ -22,9 +22,9 @@ from gateway.ca.interfaces import (
 from gateway.errors import Rejection
 from gateway.model import UNLIMITED_NOT_AFTER, RequestForm, RevocationReason, UpstreamCAName
 from gateway.pki.certificate import Certificate, Issuer, build_certificate, new_serial, parse_certificate
-from gateway.pki.crl import build_crl
+from gateway.pki.crl import build_crl, parse_crl
 from gateway.pki.keys import PrivateKey
-from gateway.pki.trust import check_pair, verify_issued_by
+from gateway.pki.trust import check_pair, verify_crl, verify_issued_by
 
 T = TypeVar("T")
 
@@ -180,6 +180,18 @@ class LocalCA:
         return await asyncio.get_running_loop().run_in_executor(
             self._executor, lambda: build_crl(self._issuer, number, this_update, next_update, listed)
         )
+
+    async def has_signed(self, crl: bytes) -> bool:
+        """Whether this CA's present key signed the CRL, DER."""
+
+        def check() -> bool:
+            try:
+                verify_crl(parse_crl(crl), self._certificates[0])
+            except Rejection:
+                return False
+            return True
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, check)
 
     @property
     def not_after(self) -> datetime:

@@ -37,6 +37,7 @@ class FakeSigner:
     signed: list[tuple[int, datetime, datetime, tuple[int, ...]]] = field(default_factory=list)
     gate: asyncio.Event | None = None
     fails: bool = False
+    key: str = "k1"
 
     async def sign_crl(
         self, number: int, this_update: datetime, next_update: datetime, entries: Iterable[tuple[int, datetime, RevocationReason]]
@@ -47,7 +48,10 @@ class FakeSigner:
         if self.gate is not None:
             await self.gate.wait()
         await asyncio.sleep(0)
-        return f"CRL {number}".encode()
+        return f"CRL {number} by {self.key}".encode()
+
+    async def has_signed(self, crl: bytes) -> bool:
+        return crl.endswith(self.key.encode())
 
 
 @dataclass
@@ -162,6 +166,26 @@ async def test_expired_certificate_is_listed_once_more_and_then_leaves(store: Fa
     clock.advance(hours=24)
     await it.publish()
     assert [serials for _, _, _, serials in signer.signed] == [(77,), (77,), ()]
+
+
+async def test_a_ca_with_a_new_key_signs_anew(store: FakeInventory, clock: Clock) -> None:
+    await publisher(store, clock).publish()
+    it = publisher(store, clock, signer=FakeSigner(key="k2"))
+    assert (await it.publish()).number == 2
+    assert (await it.publish()).number == 2
+
+
+async def test_two_tasks_of_one_process_do_not_sign_at_once(store: FakeInventory, clock: Clock) -> None:
+    """They share the lease, and the store counts what the last list held."""
+    signer = FakeSigner(gate=asyncio.Event())
+    it = publisher(store, clock, signer=signer)
+    tasks = [asyncio.create_task(it.publish()) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    assert len(signer.signed) == 1
+    assert signer.gate is not None
+    signer.gate.set()
+    assert [row.number for row in await asyncio.gather(*tasks)] == [1, 1]
+    assert len(signer.signed) == 1
 
 
 async def test_next_update_does_not_pass_the_end_of_the_ca(store: FakeInventory, clock: Clock) -> None:

@@ -146,6 +146,9 @@ async def test_crl_satisfies_openssl(spec: str, root: Pair, openssl: Judge) -> N
     assert text.count("Serial Number:") == len(entries)
     assert "X509v3 CRL Number: \n                42" in text
     assert "Key Compromise" in text
+    assert await ca.has_signed(crl)
+    assert not await local(root, root).has_signed(crl)
+    assert not await ca.has_signed(b"junk")
     await ca.close()
 
 
