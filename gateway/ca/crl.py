@@ -61,7 +61,7 @@ class CrlSchedule:
     refresh: timedelta
 
 
-class CrlError(Exception):
+class CrlUnavailable(Exception):
     """No CRL could be published now; the text says why."""
 
 
@@ -105,7 +105,7 @@ class CrlPublisher:
     async def publish(self, force: bool = False, actor: str | None = None) -> CRLRow:
         """Sign and store a CRL if one is due, or in any case with `force`; return the newest.
 
-        When another process is signing, its CRL is awaited. Raises CrlError, StoreUnavailable.
+        When another process is signing, its CRL is awaited. Raises CrlUnavailable, StoreUnavailable.
         """
         give_up = time.monotonic() + LEASE.total_seconds()
         first = await self._store.newest_crl(self._ca.name)
@@ -120,7 +120,7 @@ class CrlPublisher:
                 self._remember(row)
                 return row
             if time.monotonic() > give_up:
-                raise CrlError(f"another process holds the right to sign the CRL of {self._ca.name} and does not finish")
+                raise CrlUnavailable(f"another process holds the right to sign the CRL of {self._ca.name} and does not finish")
             await asyncio.sleep(LEASE_POLL)
 
     async def run(self) -> None:
@@ -131,7 +131,7 @@ class CrlPublisher:
                 current = await self.current()
                 if current is None or await self._is_due(current):
                     await self.publish()
-            except (CrlError, StoreUnavailable, UpstreamError) as error:
+            except (CrlUnavailable, StoreUnavailable, UpstreamError) as error:
                 log.warning("crl_not_published", upstream_ca=self._ca.name, cause=str(error), retry_after=RETRY_SECONDS)
                 pause = RETRY_SECONDS
             except Exception:
@@ -181,7 +181,7 @@ class CrlPublisher:
             return None
         this_update = self._clock().replace(microsecond=0)
         if self._ca.not_after <= this_update:
-            raise CrlError(f"the certificate of upstream CA {self._ca.name} expired: it can sign no CRL any more")
+            raise CrlUnavailable(f"the certificate of upstream CA {self._ca.name} expired: it can sign no CRL any more")
         next_update = min(this_update + self._schedule.lifetime, self._ca.not_after)
         # An entry stays until a CRL after the certificate's end has listed it (RFC 5280 §3.3).
         since = min(newest.this_update, this_update) if newest is not None else this_update

@@ -76,8 +76,8 @@ async def record(store: SqliteStore, request: IssueRequest, issued: UpstreamIssu
     held = InventoryRow(
         sha256=leaf.sha256, der=leaf.der, upstream_ca=NAME, issuer_der=leaf.issuer_der, serial=leaf.serial,
         profile=request.profile, protocol="scep", requester="r", owner=None, request_id=request.request_id,
-        request_sha256=b"d" * 32, public_key_sha256=leaf.public_key.sha256, subject="CN=x", sans=(), not_before=leaf.not_before, not_after=leaf.not_after,
-        issued_at=now(),
+        request_sha256=b"d" * 32, public_key_sha256=leaf.public_key.sha256, subject="CN=x", sans=(),
+        not_before=leaf.not_before, not_after=leaf.not_after, issued_at=now(),
     )  # fmt: skip
     change = Transition(
         request.request_id,

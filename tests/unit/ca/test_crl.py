@@ -9,7 +9,7 @@ import pytest
 
 from gateway.audit import AuditEvent
 from gateway.ca import crl
-from gateway.ca.crl import CrlError, CrlPublisher, CrlSchedule
+from gateway.ca.crl import CrlUnavailable, CrlPublisher, CrlSchedule
 from gateway.errors import StoreUnavailable
 from gateway.model import RevocationReason, UpstreamCAName
 from gateway.store.interfaces import CRLRow, Inventory, RevokedEntry
@@ -195,7 +195,7 @@ async def test_next_update_does_not_pass_the_end_of_the_ca(store: FakeInventory,
 
 
 async def test_expired_ca_says_so(store: FakeInventory, clock: Clock) -> None:
-    with pytest.raises(CrlError, match="the certificate of upstream CA local expired"):
+    with pytest.raises(CrlUnavailable, match="the certificate of upstream CA local expired"):
         await publisher(store, clock, signer=FakeSigner(not_after=START - timedelta(days=1))).publish()
     assert not store.rows
 
