@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import secrets
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,13 +105,13 @@ def _run_here(config: Path, method: str, path: str, arguments: Mapping[str, Any]
     """Run the operation in this process; every write takes the store's lock, so that a server may start meanwhile."""
     from gateway.assemble import open_gateway
     from gateway.config.load import read
-    from gateway.web.operations import AdminRequest
+    from gateway.web.admin import AdminRequest
     from gateway.web.peer import describe_user
 
     parsed, sources = read(config)
 
     async def run() -> tuple[int, Any]:
-        gateway = await open_gateway(parsed, sources, worker=f"cli:{os.getpid()}", generation=0)
+        gateway = await open_gateway(parsed, sources, worker=f"cli:{secrets.token_hex(8)}", generation=0)
         try:
             answer = await gateway.operations.run(AdminRequest(method, path, arguments, describe_user(os.getuid())))
         finally:

@@ -22,14 +22,13 @@ def serve(
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not print URLs and example commands.")] = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight."""
-    from gateway.assemble import check_listeners, prepare_store
+    from gateway.assemble import prepare_store
     from gateway.config.load import read
     from gateway.supervise.sockets import BindError, bind_all
-    from gateway.supervise.supervisor import Plan, Supervisor, WorkerRefused, worker_count
+    from gateway.supervise.supervisor import Plan, Supervisor, WorkerRefusedError, worker_count
 
     configure_logging(log_format, log_level)
     parsed, sources = read(config)
-    check_listeners(parsed)
     server = parsed.server
     try:
         sockets = bind_all(server.http, server.https.listen, sources.resolve(server.admin_socket))
@@ -41,7 +40,7 @@ def serve(
     welcome = (lambda: None) if quiet else (lambda: print(describe_service(parsed, config, count), flush=True))
     try:
         asyncio.run(Supervisor(plan, welcome).run())
-    except WorkerRefused as error:
+    except WorkerRefusedError as error:
         raise CommandError(str(error), ExitCode(error.code) if error.code in {1, 3} else ExitCode.FAILED) from error
     finally:
         sockets.close()

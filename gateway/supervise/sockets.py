@@ -73,11 +73,11 @@ def bind_unix(path: Path) -> socket.socket:
     """Listen on a unix socket, mode 0660; one that a dead server left is replaced. Raises BindError."""
     if len(os.fsencode(path)) > MAX_UNIX_PATH:
         raise BindError(f"server.admin_socket: {path} is longer than the {MAX_UNIX_PATH} bytes that a socket's path may have")
+    if _answers(path):
+        raise BindError(f"server.admin_socket: another server answers on {path}")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        if _answers(path):
-            raise BindError(f"server.admin_socket: another server answers on {path}")
         with suppress(FileNotFoundError):
             path.unlink()
         _bind_with_mode(sock, path)
@@ -85,9 +85,6 @@ def bind_unix(path: Path) -> socket.socket:
     except OSError as error:
         sock.close()
         raise BindError(f"server.admin_socket: cannot listen on {path}: {_reason(error)}") from error
-    except BindError:
-        sock.close()
-        raise
     return sock
 
 

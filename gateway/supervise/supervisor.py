@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 READY_SECONDS = 60.0
 """How long a worker may take to open the store, the keys and the upstream CAs."""
-KILL_AFTER_DRAIN = 10.0
+END_SECONDS = 15.0
 """Seconds beyond the drain time after which a worker that does not end is killed."""
 STEADY_SECONDS = 30.0
 """A worker that served this long before it died is replaced at once."""
@@ -39,7 +39,7 @@ class Plan:
     drain_seconds: float = 30.0
 
 
-class WorkerRefused(Exception):
+class WorkerRefusedError(Exception):
     """A worker could not begin; the text says why, `code` is the command's exit status."""
 
     def __init__(self, message: str, code: int) -> None:
@@ -66,7 +66,7 @@ class Supervisor:
         self._workers: set[_Worker] = set()
 
     async def run(self) -> None:
-        """Serve. Raises WorkerRefused when the first workers cannot begin; later ones are tried again."""
+        """Serve. Raises WorkerRefusedError when the first workers cannot begin; later ones are tried again."""
         self._handle_signals()
         slots: list[asyncio.Task[None]] = []
         try:
@@ -76,7 +76,7 @@ class Supervisor:
                 self._on_ready()
             slots = [asyncio.create_task(self._keep(number, task.result())) for number, task in enumerate(starting, 1)]
             await self._stopping.wait()
-        except* WorkerRefused as refused:
+        except* WorkerRefusedError as refused:
             if not self._stopping.is_set():
                 raise refused.exceptions[0] from None
         finally:
@@ -113,25 +113,25 @@ class Supervisor:
                 return
             steady = monotonic() - worker.ready_at >= STEADY_SECONDS
             pause = 0.5 if steady else min(pause * 2, LONGEST_PAUSE)
-            log.error("a worker died and is replaced", worker=worker.name, status=describe_status(code), pause=0 if steady else pause)
-            if not steady:
-                await asyncio.sleep(pause)
+            wait = 0.0 if steady else pause
+            log.error("a worker died and is replaced", worker=worker.name, status=describe_status(code), after=wait)
+            await asyncio.sleep(wait)
             worker = await self._spawn_until_ready(number, pause)
 
     async def _spawn_until_ready(self, number: int, pause: float) -> _Worker:
         while True:
             try:
                 worker = await self._spawn(number)
-            except WorkerRefused as refused:
+            except WorkerRefusedError as refused:
                 pause = min(pause * 2, LONGEST_PAUSE)
-                log.error("a worker cannot begin and is tried again", cause=str(refused), pause=pause)
+                log.error("a worker cannot begin and is tried again", cause=str(refused), retry_after=pause)  # noqa: TRY400
                 await asyncio.sleep(pause)
             else:
                 log.info("a worker was replaced", worker=worker.name)
                 return worker
 
     async def _spawn(self, number: int) -> _Worker:
-        """Start one worker and wait until it is ready. Raises WorkerRefused."""
+        """Start one worker and wait until it is ready. Raises WorkerRefusedError."""
         ours, theirs = socket.socketpair()
         plan = self._plan
         fds = (theirs.fileno(), plan.sockets.http.fileno(), plan.sockets.https.fileno(), plan.sockets.admin.fileno())
@@ -144,7 +144,7 @@ class Supervisor:
             )
         except OSError as error:
             ours.close()
-            raise WorkerRefused(f"a worker process cannot be started: {error}", 1) from error
+            raise WorkerRefusedError(f"a worker process cannot be started: {error}", 1) from error
         finally:
             theirs.close()
         name = f"{socket.gethostname()}:{process.pid}:{number}"
@@ -154,7 +154,7 @@ class Supervisor:
         answer = await self._ask(worker, order.encode(plan.sources))
         if not answer.ready:
             await self._end(worker)
-            raise WorkerRefused(answer.message, answer.code or 1)
+            raise WorkerRefusedError(answer.message, answer.code or 1)
         worker.ready_at = monotonic()
         return worker
 
@@ -186,10 +186,10 @@ class Supervisor:
         if process.returncode is None:
             process.terminate()
         try:
-            async with asyncio.timeout(self._plan.drain_seconds + KILL_AFTER_DRAIN):
+            async with asyncio.timeout(self._plan.drain_seconds + END_SECONDS):
                 await process.wait()
         except TimeoutError:
-            log.error("a worker did not end in time and is killed", worker=worker.name)
+            log.error("a worker did not end in time and is killed", worker=worker.name)  # noqa: TRY400
             process.kill()
             await process.wait()
         worker.control.close()

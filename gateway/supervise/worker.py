@@ -6,7 +6,8 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from gateway.config.load import Sources, parse
 from gateway.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from gateway.logging import LogFormat, configure_logging
 from gateway.supervise.control import Answer, Order
-from gateway.web.assembly import FrontDoor, open_front_door
+from gateway.supervise.front_door import FrontDoor
 
 log = structlog.get_logger(__name__)
 
@@ -44,12 +45,12 @@ class Background:
         """Run a coroutine that loops for ever and handles its own failures."""
         self._tasks.append(asyncio.create_task(task, name=name))
 
-    def repeat(self, name: str, seconds: float, step: Any) -> None:
+    def repeat(self, name: str, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
         """Await `step()` every so many seconds."""
         self.run(name, _repeat(name, seconds, step))
 
 
-async def _repeat(name: str, seconds: float, step: Any) -> None:
+async def _repeat(name: str, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await step()
@@ -68,28 +69,31 @@ async def serve(order: Order, sources: Sources, control: socket.socket) -> int:
     try:
         gateway = await open_gateway(parse(sources), sources, worker=order.worker, generation=order.generation)
     except (ConfigurationError, StoreRefused, StoreUnavailable) as error:
-        answer = Answer(ready=False, code=3 if isinstance(error, ConfigurationError) else 1, message=str(error))
-        control.sendall(answer.encode())
-        return answer.code
+        return _refuse(control, error)
     try:
-        door = await open_front_door(gateway, order.drain_seconds)
-        await _listen(door, order)
+        door = FrontDoor(gateway, order.drain_seconds)
+        await door.open(*(socket.socket(fileno=number) for number in (order.http, order.https, order.admin)))
         control.sendall(Answer(ready=True).encode())
         _end_with_supervisor(control, stopping)
         async with Background() as background:
             _start_background(background, gateway, door)
             await stopping.wait()
-            await _drain(gateway, door, order.drain_seconds)
+            log.info("draining")
+            until = loop.time() + order.drain_seconds
+            await door.close()
+            await gateway.authority.drain(max(1.0, until - loop.time()))
+    except ConfigurationError as error:
+        return _refuse(control, error)
     finally:
         await gateway.close()
     return 0
 
 
-async def _listen(door: FrontDoor, order: Order) -> None:
-    """Take over the inherited sockets; they are duplicates, closing them does not end the listening."""
-    door.listen_http(socket.socket(fileno=order.http))
-    door.listen_https(socket.socket(fileno=order.https))
-    await door.listen_admin(socket.socket(fileno=order.admin))
+def _refuse(control: socket.socket, error: Exception) -> int:
+    """Tell the supervisor why this worker cannot begin; returns the exit status."""
+    answer = Answer(ready=False, code=3 if isinstance(error, ConfigurationError) else 1, message=str(error))
+    control.sendall(answer.encode())
+    return answer.code
 
 
 def _end_with_supervisor(control: socket.socket, stopping: asyncio.Event) -> None:
@@ -105,19 +109,25 @@ def _end_with_supervisor(control: socket.socket, stopping: asyncio.Event) -> Non
 
 
 def _start_background(background: Background, gateway: Gateway, door: FrontDoor) -> None:
-    background.repeat("recovery", RECOVERY_SECONDS, gateway.recover)
+    background.run("recovery", _recover(gateway))
     background.repeat("upkeep", UPKEEP_SECONDS, gateway.expire)
     background.run("floods", door.floods.run())
     for name, publisher in gateway.publishers.items():
         background.run(f"crl {name}", publisher.run())
 
 
-async def _drain(gateway: Gateway, door: FrontDoor, seconds: float) -> None:
-    """Finish what is in flight: answers first, then work whose client has gone, then what is only counted."""
-    log.info("draining", worker=gateway.worker)
-    await door.stop()
-    await gateway.authority.drain(seconds)
-    await door.floods.flush()
+async def _recover(gateway: Gateway) -> None:
+    """Look after the ledger every few seconds, and at once when an operator has changed a row."""
+    while True:
+        try:
+            await gateway.recover()
+        except StoreUnavailable as error:
+            log.warning("recovery waits for the store", cause=str(error))
+        except Exception:
+            log.exception("recovery failed and is tried again", retry_after=RECOVERY_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECOVERY_SECONDS):
+                await gateway.wanted.wait()
 
 
 def main() -> int:

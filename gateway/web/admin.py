@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from aiohttp import web
 
 from gateway.web.middleware import BODY
-from gateway.web.operations import AdminAnswer, AdminRequest
 from gateway.web.peer import local_user
 
-log = structlog.get_logger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class AdminRequest:
+    """One command; `arguments` are JSON values or text from a query, `actor` whom the kernel named."""
+
+    method: str
+    path: str
+    arguments: Mapping[str, Any]
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdminAnswer:
+    """An HTTP status and a JSON body; a refusal's body has its sentence under `error`."""
+
+    status: int
+    body: Any
+
 
 Dispatch = Callable[[AdminRequest], Awaitable[AdminAnswer]]
 

@@ -109,7 +109,11 @@ class Listener:
     """One listening socket, inherited or bound by the caller; it stays the caller's."""
 
     def __init__(
-        self, sock: socket.socket, protocol: Callable[[], asyncio.Protocol], admission: Admission, tls: ssl.SSLContext | None = None
+        self,
+        sock: socket.socket,
+        protocol: Callable[[], asyncio.Protocol],
+        admission: Admission,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._sock = sock
         self._protocol = protocol

@@ -56,7 +56,7 @@ async def _passes(probe: Probe) -> bool:
         async with asyncio.timeout(PROBE_TIMEOUT):
             await probe.check()
     except Exception as error:  # noqa: BLE001  whatever a probe raises means not ready
-        log.error("not ready", probe=probe.name, cause=str(error) or type(error).__name__)
+        log.error("not ready", probe=probe.name, cause=str(error) or type(error).__name__)  # noqa: TRY400
         return False
     return True
 

@@ -28,31 +28,31 @@ class HttpLimits:
     request_line: int
     header: int
     body: BodyLimits
+    in_flight: int
 
 
-class _QuietRefusals(logging.Filter):
-    """Drops what aiohttp logs with a traceback for every request that is not HTTP: clients could fill the log."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+def _quiet_refusals(record: logging.LogRecord) -> bool:
+    """Drop what aiohttp logs with a traceback for every request that is not HTTP: clients could fill the log."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-def build_app(routes: Sequence[web.RouteDef], body: BodyLimits, places: InFlight) -> web.Application:
-    """Return the application that network clients reach."""
-    app = web.Application(middlewares=[hide_internals(), bound_body(body), bound_in_flight(places)])
+def build_app(routes: Sequence[web.RouteDef], limits: HttpLimits) -> web.Application:
+    """Return an application whose requests pass every limit before their endpoint."""
+    places = InFlight(limits.in_flight)
+    app = web.Application(middlewares=[hide_internals(), bound_body(limits.body), bound_in_flight(places)])
     app.on_response_prepare.append(name_server)
     app.add_routes(routes)
     return app
 
 
 class HttpServer:
-    """Serves one application on sockets that the caller bound."""
+    """Serves routes on sockets that the caller bound."""
 
-    def __init__(self, app: web.Application, limits: HttpLimits, drain_seconds: float) -> None:
+    def __init__(self, routes: Sequence[web.RouteDef], limits: HttpLimits, drain_seconds: float) -> None:
         logger = logging.getLogger("gateway.http")
-        logger.addFilter(_QuietRefusals())
+        logger.addFilter(_quiet_refusals)
         self._runner = web.AppRunner(
-            app,
+            build_app(routes, limits),
             handle_signals=False,
             access_log=None,
             logger=logger,

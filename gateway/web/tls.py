@@ -24,7 +24,9 @@ def server_context(certificate_pem: bytes, key_pem: bytes, min_version: str) -> 
     try:
         _load(context, certificate_pem, key_pem)
     except ssl.SSLError as error:
-        raise ConfigurationError((f"server.https: certificate and key cannot be used together: {error.reason or error}",)) from error
+        raise ConfigurationError(
+            (f"server.https: certificate and key cannot be used together: {error.reason or error}",)
+        ) from error
     return context
 
 

@@ -1,0 +1,5 @@
+"""Where concrete classes meet: configuration bytes become store, upstream CAs, profiles and endpoints."""
+
+from gateway.assemble.gateway import Gateway, open_gateway, prepare_store
+
+__all__ = ["Gateway", "open_gateway", "prepare_store"]

@@ -1,0 +1,157 @@
+"""`pki-gateway certs`: the inventory of every certificate that was issued."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.client import AdminClient, quoted
+from gateway.cli.options import ConfigOption, FormatOption, OutputFormat, print_record, print_records, with_exit_codes
+
+app = typer.Typer(no_args_is_help=True)
+
+COLUMNS = ("serial", "subject", "sans", "profile", "requester", "not_after", "revoked_at")
+PAGE = 500
+
+NameArgument = Annotated[str, typer.Argument(help="SHA-256 of the certificate, or its serial; hex, colons allowed.")]
+ProfileOption = Annotated[str | None, typer.Option(help="Only this profile's.")]
+CaOption = Annotated[str | None, typer.Option("--upstream-ca", help="Only this CA's.")]
+SubjectOption = Annotated[str | None, typer.Option("--subject", help="Only subjects that contain this text.")]
+ExpiresOption = Annotated[str | None, typer.Option("--expires-before", help="Only what ends before this time, ISO 8601.")]
+RevokedOption = Annotated[bool | None, typer.Option("--revoked/--not-revoked", help="Only revoked ones, or only others.")]
+
+
+class ExportFormat(StrEnum):
+    """How an export is written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+    PEM = "pem"
+
+
+@app.command(name="list")
+@with_exit_codes
+def list_(
+    config: ConfigOption,
+    profile: ProfileOption = None,
+    upstream_ca: CaOption = None,
+    subject: SubjectOption = None,
+    serial: Annotated[str | None, typer.Option(help="Only this serial, hex.")] = None,
+    expires_before: ExpiresOption = None,
+    revoked: RevokedOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
+    offset: Annotated[int, typer.Option(min=0)] = 0,
+    format: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """List certificates, newest first."""
+    rows = AdminClient(config).get(
+        "/v1/certificates",
+        **_filter(profile, upstream_ca, subject, expires_before, revoked),
+        serial=serial,
+        limit=limit,
+        offset=offset,
+    )
+    print_records(rows, format, COLUMNS, empty="No certificates.")
+
+
+@app.command()
+@with_exit_codes
+def show(name: NameArgument, config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
+    """Show one certificate, with its PEM."""
+    row = AdminClient(config).get(f"/v1/certificates/{quoted(name)}")
+    if format is OutputFormat.JSON:
+        print_record(row, format)
+        return
+    pem = row.pop("pem")
+    print_record(row, format)
+    print(pem, end="")
+
+
+@app.command()
+@with_exit_codes
+def revoke(
+    name: NameArgument,
+    config: ConfigOption,
+    reason: Annotated[
+        str, typer.Option(help="RFC 5280 §5.3.1: key_compromise, superseded, cessation_of_operation, privilege_withdrawn …")
+    ] = "unspecified",
+    format: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Revoke one certificate; where the CRL is signed here, it is published before this returns."""
+    row = AdminClient(config).post(f"/v1/certificates/{quoted(name)}/revoke", reason=reason)
+    if format is OutputFormat.JSON:
+        print_record(row, format)
+        return
+    number = row["crl_number"]
+    told = f"CRL {number} says so" if number is not None else "no CRL was signed here"
+    print(f"Certificate {row['serial']} ({row['subject']}) is revoked since {row['revoked_at']}; {told}.")
+
+
+@app.command()
+@with_exit_codes
+def export(
+    config: ConfigOption,
+    profile: ProfileOption = None,
+    upstream_ca: CaOption = None,
+    subject: SubjectOption = None,
+    expires_before: ExpiresOption = None,
+    revoked: RevokedOption = None,
+    format: Annotated[ExportFormat, typer.Option("--format", help="jsonl has everything, csv no PEM.")] = ExportFormat.JSONL,
+) -> None:
+    """Write the whole inventory, or what the filter leaves of it, to standard output."""
+    rows = _pages(AdminClient(config), _filter(profile, upstream_ca, subject, expires_before, revoked))
+    match format:
+        case ExportFormat.JSONL:
+            for row in rows:
+                print(json.dumps(row, separators=(",", ":")))
+        case ExportFormat.PEM:
+            for row in rows:
+                print(row["pem"], end="")
+        case ExportFormat.CSV:
+            _write_csv(rows)
+
+
+def _filter(
+    profile: str | None, upstream_ca: str | None, subject: str | None, expires_before: str | None, revoked: bool | None
+) -> dict[str, Any]:
+    return {
+        "profile": profile,
+        "upstream_ca": upstream_ca,
+        "subject": subject,
+        "expires_before": expires_before,
+        "revoked": None if revoked is None else str(revoked).lower(),
+    }
+
+
+def _pages(client: AdminClient, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield every row; certificates that are issued meanwhile move the pages, so what was seen is not shown again."""
+    seen: set[str] = set()
+    offset = 0
+    while rows := client.get("/v1/certificates", **wanted, whole="true", limit=PAGE, offset=offset):
+        for row in rows:
+            if row["sha256"] not in seen:
+                seen.add(row["sha256"])
+                yield row
+        offset += len(rows)
+
+
+def _write_csv(rows: Iterator[dict[str, Any]]) -> None:
+    writer: csv.DictWriter[str] | None = None
+    for row in rows:
+        del row["pem"]
+        row["sans"] = " ".join(row["sans"])
+        if writer is None:
+            writer = csv.DictWriter(sys.stdout, tuple(row), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow({name: _harmless(value) for name, value in row.items()})
+
+
+def _harmless(value: object) -> object:
+    """Quote what a spreadsheet would run as a formula: subjects are chosen by devices."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value

@@ -1,0 +1,92 @@
+"""`pki-gateway challenge`: one-time challenges."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli.client import AdminClient, quoted
+from gateway.cli.options import (
+    ConfigOption,
+    ExitCode,
+    FormatOption,
+    OutputFormat,
+    fail,
+    print_record,
+    print_records,
+    with_exit_codes,
+)
+from gateway.config.fields import parse_duration
+
+app = typer.Typer(no_args_is_help=True)
+
+COLUMNS = ("id", "profile", "expires_at", "created_by", "subject", "sans", "used_by", "revoked_at")
+
+
+@app.command()
+@with_exit_codes
+def new(
+    profile: Annotated[str, typer.Argument(help="The profile that the challenge enrolls under.")],
+    config: ConfigOption,
+    subject: Annotated[str | None, typer.Option(help="Bind it to this subject, such as 'CN=host,O=Example'.")] = None,
+    san: Annotated[
+        list[str] | None, typer.Option(help="Bind it to exactly these names: dns:host.example, ip:…, email:…, uri:…, upn:….")
+    ] = None,
+    no_sans: Annotated[bool, typer.Option("--no-sans", help="Bind it to requests without alternative names.")] = False,
+    ttl: Annotated[str | None, typer.Option(help="How long it can be used, such as 30m; default: the profile's.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Whom the certificate belongs to, for the inventory.")] = None,
+    format: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Make a challenge for one certificate and print it, alone, on standard output."""
+    if san and no_sans:
+        fail("--san and --no-sans exclude each other.", ExitCode.USAGE)
+    made = AdminClient(config).post(
+        "/v1/challenges",
+        profile=profile,
+        subject=subject,
+        sans=san or ([] if no_sans else None),
+        ttl=_seconds(ttl),
+        owner=owner,
+    )
+    if format is OutputFormat.JSON:
+        print_record(made, format)
+    else:
+        print(made["challenge"])
+
+
+@app.command(name="list")
+@with_exit_codes
+def list_(
+    config: ConfigOption,
+    profile: Annotated[str | None, typer.Option(help="Only this profile's.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
+    format: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """List challenges that have not expired, newest first; the secrets themselves are not known any more."""
+    rows = AdminClient(config).get("/v1/challenges", profile=profile, limit=limit)
+    print_records(rows, format, COLUMNS, empty="No challenges.")
+
+
+@app.command()
+@with_exit_codes
+def revoke(
+    id: Annotated[str, typer.Argument(help="The challenge's ID, as `challenge list` shows it.")],
+    config: ConfigOption,
+    format: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Revoke a challenge that was not used yet."""
+    done = AdminClient(config).post(f"/v1/challenges/{quoted(id)}/revoke")
+    if format is OutputFormat.JSON:
+        print_record(done, format)
+    else:
+        print(f"Challenge {id} is revoked.")
+
+
+def _seconds(ttl: str | None) -> int | None:
+    if ttl is None:
+        return None
+    try:
+        return int(parse_duration(ttl).total_seconds())
+    except ValueError as error:
+        fail(f"--ttl {error}", ExitCode.USAGE)

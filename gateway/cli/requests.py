@@ -1,0 +1,115 @@
+"""`pki-gateway requests`: enrollments that wait for a person, or whose end nobody but a person can know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.client import AdminClient, quoted
+from gateway.cli.options import (
+    ConfigOption,
+    ExitCode,
+    FormatOption,
+    OutputFormat,
+    fail,
+    print_record,
+    print_records,
+    with_exit_codes,
+)
+
+app = typer.Typer(no_args_is_help=True)
+
+COLUMNS = ("id", "state", "waiting_for", "profile", "subject", "sans", "requester", "created_at", "detail")
+STATES = "open, pending, issued, held, delivered, confirmed, revoked, rejected, unknown"
+
+IdArgument = Annotated[str, typer.Argument(help="The request's ID, as `requests list` shows it.")]
+
+
+@app.command(name="list")
+@with_exit_codes
+def list_(
+    config: ConfigOption,
+    state: Annotated[str | None, typer.Option(help=f"One or more of {STATES}; default: pending and unknown.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Only this profile's.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
+    offset: Annotated[int, typer.Option(min=0)] = 0,
+    format: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """List requests, newest first; without --state those that wait for somebody."""
+    rows = AdminClient(config).get("/v1/requests", state=state, profile=profile, limit=limit, offset=offset)
+    print_records(rows, format, COLUMNS, empty="No requests.")
+
+
+@app.command()
+@with_exit_codes
+def show(id: IdArgument, config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
+    """Show one request, and what was granted."""
+    row = AdminClient(config).get(f"/v1/requests/{quoted(id)}")
+    if format is OutputFormat.TABLE:
+        row = {**row, **{f"granted_{name}": value for name, value in row.pop("granted").items()}}
+        del row["request_pem"]
+        certificate = row.pop("certificate_pem")
+        print_record(row, format)
+        print(certificate or "", end="")
+    else:
+        print_record(row, format)
+
+
+@app.command()
+@with_exit_codes
+def approve(id: IdArgument, config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
+    """Let a request go to its CA that waits for approval."""
+    _told(AdminClient(config).post(f"/v1/requests/{quoted(id)}/approve"), format, "is approved and goes to its CA")
+
+
+@app.command()
+@with_exit_codes
+def deny(
+    id: IdArgument,
+    config: ConfigOption,
+    detail: Annotated[str | None, typer.Option(help="What the client is told.")] = None,
+    format: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """Refuse a request that waits for approval."""
+    _told(AdminClient(config).post(f"/v1/requests/{quoted(id)}/deny", detail=detail), format, "is denied")
+
+
+@app.command()
+@with_exit_codes
+def resolve(
+    id: IdArgument,
+    config: ConfigOption,
+    attach: Annotated[
+        Path | None, typer.Option(metavar="CERT", help="The certificate that the CA did issue, PEM, with its chain if you like.")
+    ] = None,
+    reissue: Annotated[bool, typer.Option("--reissue", help="The CA issued nothing: send the request again.")] = False,
+    failed: Annotated[bool, typer.Option("--fail", help="End the request without a certificate.")] = False,
+    detail: Annotated[str | None, typer.Option(help="With --fail: what the client is told.")] = None,
+    format: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """End a request in doubt, whose CA does not say whether it issued a certificate."""
+    if (attach is not None) + reissue + failed != 1:
+        fail("Choose one of --attach CERT, --reissue and --fail.", ExitCode.USAGE)
+    client, path = AdminClient(config), f"/v1/requests/{quoted(id)}"
+    if attach is not None:
+        _told(client.post(f"{path}/attach", certificate=_read_pem(attach)), format, "has its certificate")
+    elif reissue:
+        _told(client.post(f"{path}/reissue"), format, "goes to its CA again")
+    else:
+        _told(client.post(f"{path}/fail", detail=detail), format, "is ended without a certificate")
+
+
+def _read_pem(path: Path) -> str:
+    try:
+        return path.read_text("ascii")
+    except UnicodeDecodeError:
+        fail(f"{path} is not PEM.", ExitCode.USAGE)
+
+
+def _told(row: dict[str, Any], format: OutputFormat, what: str) -> None:
+    if format is OutputFormat.JSON:
+        print_record(row, format)
+    else:
+        print(f"Request {row['id']} {what}.")

@@ -1,0 +1,78 @@
+"""The servers of one worker: the network's and the operators', over one gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+from gateway.assemble import Gateway
+from gateway.config.schema import Limits
+from gateway.web.admin import AdminEndpoint
+from gateway.web.floods import FloodCounter
+from gateway.web.listener import Admission, ConnectionCaps
+from gateway.web.middleware import BodyLimits
+from gateway.web.ops import OpsEndpoint, Readiness
+from gateway.web.revocation import RevocationEndpoint
+from gateway.web.scep import ScepEndpoint
+from gateway.web.server import HttpLimits, HttpServer
+from gateway.web.tls import server_context
+
+KEY_THREADS = 2
+"""Threads for slow RSA keys: more only add switches, since workers are processes."""
+ADMIN_BODY = 1048576
+ADMIN_IN_FLIGHT = 16
+
+
+class FrontDoor:
+    """Owns what is between sockets and corridor; the gateway stays the caller's."""
+
+    def __init__(self, gateway: Gateway, drain_seconds: float) -> None:
+        server = gateway.config.server
+        limits = server.limits
+        self._executor = ThreadPoolExecutor(KEY_THREADS, thread_name_prefix="ra-key")
+        self._admission = Admission(ConnectionCaps(limits.connections, limits.connections_per_address))
+        self._tls = server_context(
+            gateway.sources.file(server.https.certificate), gateway.sources.secret(server.https.key), server.https.min_version
+        )
+        self._readiness = Readiness(gateway.probes())
+        self.floods = FloodCounter(gateway.store.append_audit, gateway.clock)
+        ops = OpsEndpoint(self._readiness).routes()
+        scep = ScepEndpoint(lambda: gateway.generation, gateway.authority, self.floods, gateway.clock, self._executor)
+        revocation = RevocationEndpoint(lambda: gateway.generation, gateway.clock)
+        admin = AdminEndpoint(gateway.operations.run)
+        self._network = HttpServer([*scep.routes(), *revocation.routes(), *ops], _network_limits(limits), drain_seconds)
+        self._operators = HttpServer([*admin.routes(), *ops], _operator_limits(limits), drain_seconds)
+
+    async def open(self, http: socket.socket, https: socket.socket, admin: socket.socket) -> None:
+        """Begin to accept on all three sockets, which stay the caller's."""
+        await self._network.start()
+        await self._operators.start()
+        self._network.listen(http, self._admission)
+        self._network.listen(https, self._admission, self._tls)
+        await self._operators.listen_unix(admin)
+
+    async def close(self) -> None:
+        """Accept no more, finish requests in flight, and write what was only counted."""
+        self._readiness.draining = True
+        await asyncio.gather(self._network.stop(), self._operators.stop())
+        self._executor.shutdown()
+        await self.floods.flush()
+
+
+def _network_limits(limits: Limits) -> HttpLimits:
+    return HttpLimits(
+        request_line=limits.request_line_bytes,
+        header=limits.header_bytes,
+        body=BodyLimits(limits.body_bytes, limits.body_timeout),
+        in_flight=limits.requests_in_flight,
+    )
+
+
+def _operator_limits(limits: Limits) -> HttpLimits:
+    return HttpLimits(
+        request_line=limits.request_line_bytes,
+        header=limits.header_bytes,
+        body=BodyLimits(ADMIN_BODY, limits.body_timeout),
+        in_flight=ADMIN_IN_FLIGHT,
+    )
