@@ -46,9 +46,12 @@ _TRANSACTION = (
     LEDGER_SELECT + "WHERE l.profile = :profile AND l.protocol = :protocol AND l.transaction_id = :transaction "
     "AND l.requester_key = :key ORDER BY l.created_at DESC, l.id DESC LIMIT 1"
 )
+_WAITING_STATES = frozenset({LedgerState.OPEN, LedgerState.PENDING, LedgerState.UNKNOWN})
+_WAITING = "l.state IN ('open', 'pending', 'unknown')"
+"""Word for word the condition of the partial index, which serves only queries that repeat it."""
 _LAPSED = LEDGER_SELECT + (
-    "WHERE (l.state IN ('open', 'unknown') AND l.lease_until <= :now) "
-    "OR (l.state = 'pending' AND l.waiting_for = 'upstream' AND l.poll_at <= :now) ORDER BY l.lease_until, l.id LIMIT :limit"
+    f"WHERE {_WAITING} AND ((l.state IN ('open', 'unknown') AND l.lease_until <= :now) "
+    "OR (l.state = 'pending' AND l.waiting_for = 'upstream' AND l.poll_at <= :now)) ORDER BY l.lease_until, l.id LIMIT :limit"
 )
 
 _INSERT_LEDGER = insert(tables.ledger)
@@ -119,11 +122,18 @@ def list_rows(
     """Return rows in these states, newest first."""
     if not states:
         return ()
-    query = LEDGER_SELECT + f"WHERE l.state IN ({_literals(states)}) "
+    parameters = {"profile": profile, "limit": limit, "offset": offset}
+    return tuple(read_ledger(row) for row in sql.all(listing(states, profile), parameters))
+
+
+def listing(states: frozenset[LedgerState], profile: str | None) -> str:
+    """Return the query of `list_rows`; identifiers sort by time."""
+    conditions = [f"l.state IN ({_literals(states)})"]
+    if states <= _WAITING_STATES:
+        conditions.append(_WAITING)
     if profile is not None:
-        query += "AND l.profile = :profile "
-    query += "ORDER BY l.created_at DESC, l.id DESC LIMIT :limit OFFSET :offset"
-    return tuple(read_ledger(row) for row in sql.all(query, {"profile": profile, "limit": limit, "offset": offset}))
+        conditions.append("l.profile = :profile")
+    return f"{LEDGER_SELECT} WHERE {' AND '.join(conditions)} ORDER BY l.id DESC LIMIT :limit OFFSET :offset"
 
 
 def open_row(tx: Transaction, opening: Opening) -> Opened | AlreadyOpen | OpeningRefused:
@@ -291,5 +301,5 @@ def _change_columns(change: Transition, chain_sha256: bytes | None) -> dict[str,
 
 
 def _literals(states: Iterable[LedgerState]) -> str:
-    """States as literals: a partial index serves a query only if its condition can be read from the text."""
+    """States as literals, sorted, so that the same question is the same statement."""
     return ", ".join(f"'{state.value}'" for state in sorted(states))

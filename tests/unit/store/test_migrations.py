@@ -1,0 +1,114 @@
+"""Migrations lead to exactly the schema that the program works with."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+from gateway.store import migrations
+from gateway.store.interfaces import LedgerState
+from gateway.store.keys import KeyRing
+from gateway.store.sqlite import connection, migrate
+from gateway.store.tables import REVISIONS, SCHEMA, metadata
+
+KEYS = KeyRing((bytes(32),))
+STORE = Path(migrations.__file__).parent.parent
+
+
+def test_lead_to_the_tables(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    assert migrate(path, KEYS) == (None, SCHEMA)
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as bound:
+        assert compare_metadata(MigrationContext.configure(bound), metadata) == []
+    engine.dispose()
+
+
+def test_partial_indexes_are_partial(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    migrate(path, KEYS)
+    engine = create_engine("sqlite://")
+    metadata.create_all(engine)
+    with engine.connect() as bound:
+        wanted = bound.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'index' ORDER BY name").fetchall()
+    engine.dispose()
+    reader = connection.open_reader(path)
+    found = reader.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' ORDER BY name").fetchall()
+    reader.close()
+
+    def conditions(rows: object) -> dict[str, str]:
+        return {name: sql.partition("WHERE")[2].strip() for name, sql in rows if sql and "alembic" not in name}  # type: ignore[attr-defined]
+
+    assert conditions(found) == conditions(wanted)
+
+
+def test_revisions_are_the_scripts() -> None:
+    configuration = Config()
+    configuration.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    script = ScriptDirectory.from_config(configuration)
+    assert tuple(reversed([revision.revision for revision in script.walk_revisions()])) == REVISIONS
+    assert script.get_current_head() == SCHEMA
+
+
+@pytest.mark.parametrize("query", ["lapsed", "pending rows", "by request key", "transaction", "by mac"])
+def test_hot_look_ups_use_an_index(tmp_path: Path, query: str) -> None:
+    from gateway.store.rows import CHALLENGE_SELECT
+    from gateway.store.sqlite import ledger
+
+    listing = ledger.listing(frozenset({LedgerState.PENDING}), None)
+    statements = {
+        "pending rows": listing,
+        "lapsed": ledger._LAPSED,
+        "by request key": ledger._REQUEST,
+        "transaction": ledger._TRANSACTION,
+        "by mac": CHALLENGE_SELECT + "WHERE h.mac = :mac",
+    }
+    path = tmp_path / "gateway.db"
+    migrate(path, KEYS)
+    names = dict.fromkeys(re.findall(r":(\w+)", statements[query]), 1)
+    reader = connection.open_reader(path)
+    plan = reader.execute(f"EXPLAIN QUERY PLAN {statements[query]}", names).fetchall()
+    reader.close()
+    assert not [step for *_, step in plan if step.startswith("SCAN")]
+
+
+def test_only_the_connection_knows_sqlite() -> None:
+    words = re.compile(r"PRAGMA|sqlite_master|VACUUM|SAVEPOINT|BEGIN IMMEDIATE|INSERT OR|rowid|strftime|json_")
+    allowed = {STORE / "sqlite" / "connection.py", STORE / "sqlite" / "upgrade.py"}
+    files = [path for path in STORE.rglob("*.py") if path not in allowed]
+    strings = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"")
+    found = [(path.name, text) for path in files for text in strings.findall(path.read_text()) if words.search(text)]
+    assert found == []
+
+
+def test_wheel_carries_the_migrations(tmp_path: Path) -> None:
+    """The files that alembic reads by path are inside the package, and run from a copy of it without the source tree."""
+    import shutil
+
+    shutil.copytree(STORE.parent, tmp_path / "site" / "gateway", ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "from pathlib import Path; import gateway; from gateway.store.keys import KeyRing; "
+        "from gateway.store.sqlite import migrate; assert 'site' in gateway.__file__; "
+        "print(migrate(Path('x.db'), KeyRing((bytes(32),))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == str((None, SCHEMA))
+    assert sqlite3.connect(tmp_path / "x.db").execute("SELECT version_num FROM alembic_version").fetchone() == (SCHEMA,)
