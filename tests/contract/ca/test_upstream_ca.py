@@ -4,6 +4,8 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from gateway.ca.bootstrap import Hierarchy
 from gateway.ca.interfaces import Capability, UpstreamIssued
 from gateway.ca.verify import verify_issued
@@ -83,11 +85,12 @@ async def test_the_same_request_again_is_the_same_certificate(lab: Lab, new_requ
         assert lab.count() == 1
 
 
-async def test_revoking_twice_is_success(lab: Lab, new_request: NewRequest) -> None:
+@pytest.mark.parametrize("reason", [RevocationReason.CA_COMPROMISE, RevocationReason.PRIVILEGE_WITHDRAWN], ids=lambda r: r.name)
+async def test_revoking_twice_is_success(lab: Lab, new_request: NewRequest, reason: RevocationReason) -> None:
     issued = await issue(lab, new_request)
     serial = parse_certificate(issued.certificate).serial
     for _ in range(2):
-        await lab.ca.revoke(issued.certificate, serial, RevocationReason.KEY_COMPROMISE, datetime.now(UTC))
+        await lab.ca.revoke(issued.certificate, serial, reason, datetime.now(UTC))
 
 
 async def test_chain_and_limits(lab: Lab, chain: tuple[bytes, ...]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.audit import AuditEvent
 from gateway.ca import crl
-from gateway.ca.crl import CrlUnavailable, CrlPublisher, CrlSchedule
+from gateway.ca.crl import CrlPublisher, CrlSchedule, CrlUnavailable
 from gateway.errors import StoreUnavailable
 from gateway.model import RevocationReason, UpstreamCAName
 from gateway.store.interfaces import CRLRow, Inventory, RevokedEntry
