@@ -42,7 +42,7 @@ def configure_logging(format: LogFormat | None = None, level: str = "info") -> N
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(chosen)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, put_first, _renderer(chosen)],
         )
     )
     root = logging.getLogger()
@@ -57,6 +57,12 @@ def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     for name in SECRET_NAMES & event.keys():
         event[name] = "(hidden)"
     return event
+
+
+def put_first(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Begin each line with time, level and event, and leave out fields that say nothing."""
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
+    return {**first, **{name: value for name, value in event.items() if value is not None}}
 
 
 def _renderer(format: LogFormat) -> structlog.typing.Processor:

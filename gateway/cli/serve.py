@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -48,34 +50,47 @@ def serve(
 
 
 def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
-    """Return the URLs of every open endpoint, and commands that enroll a first certificate."""
+    """Return the URLs of every open endpoint, and commands that enroll a first certificate.
+
+    Only commands are indented by four spaces, so that they can be told apart.
+    """
     url = config.server.external_url
     lines = [f"pki-gateway serves with {workers} worker{'s' if workers > 1 else ''}; Ctrl-C ends it.", ""]
-    for name, profile in config.profiles.items():
-        if profile.endpoints.scep:
-            lines += [f"  SCEP  {url.http}/scep/{name}", f"        {url.https}/scep/{name}"]
+    scep = [name for name, profile in config.profiles.items() if profile.endpoints.scep]
+    for name in scep:
+        lines += [f"  SCEP   {url.http}/scep/{name}", f"  SCEP   {url.https}/scep/{name}"]
     for name, upstream in config.upstream_cas.items():
         if upstream.type == "local" and upstream.crl:
-            lines.append(f"  CRL   {url.http}/crl/{name}.crl")
-    lines += [f"  Admin {path.absolute().parent / config.server.admin_socket}", ""]
-    scep = next((name for name, profile in config.profiles.items() if profile.endpoints.scep), None)
+            lines.append(f"  CRL    {url.http}/crl/{name}.crl")
+        lines.append(f"  CA     {url.http}/ca/{name}.crt")
+    lines += [f"  Admin  {path.absolute().parent / config.server.admin_socket}", ""]
     if scep:
-        lines += _first_enrollment(f"{url.http}/scep/{scep}", scep, path)
+        profile = "demo" if "demo" in scep else scep[0]
+        lines += _first_enrollment(f"{url.http}/scep/{profile}", profile, path)
     return "\n".join(lines)
 
 
 def _first_enrollment(url: str, profile: str, path: Path) -> list[str]:
-    """Commands for another terminal; each can be copied as it is."""
-    config = f"--config {path}"
+    """Commands for another terminal, in this folder; each can be copied as it is."""
+    program, folder = _program(), shlex.quote(str(path.parent / "device"))
     return [
-        "Try it from another terminal:",
-        f"  pki-gateway test-enroll {config} --protocol scep --profile {profile}",
+        "Enroll a first device, from another terminal:",
+        f"    export PKI_GATEWAY_CONFIG={shlex.quote(str(path))}",
+        f"    {program} test-enroll --protocol scep --profile {profile}",
         "",
-        "With strongSwan (apt install strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins):",
-        f"  pki --scepca --url {url} --caout ca.pem --raout ra.pem --outform pem --force",
-        "  pki --gen --type rsa --size 2048 --outform pem > device.key",
-        f"  pki --scep --url {url} --in device.key --dn 'CN=device-1' \\",
-        f'    --password "$(pki-gateway challenge new {profile} {config})" \\',
-        "    --cacert-enc ra.pem --cacert-sig ra.pem --cacert ca.pem --cacert ca-1.pem --outform pem > device.pem",
+        "The same with strongSwan (apt-get install strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins):",
+        f"    mkdir -p {folder}",
+        f"    pki --scepca --url {url} --caout {folder}/ca.der --raout {folder}/ra.der --force",
+        f"    pki --gen --type rsa --size 2048 --outform der > {folder}/device.key",
+        f"    pki --scep --url {url} --in {folder}/device.key --dn 'CN=device-1' \\",
+        f'      --password "$({program} challenge new {profile})" \\',
+        f"      --cacert-enc {folder}/ra.der --cacert-sig {folder}/ca-1.der --cacert {folder}/ca.der > {folder}/device.der",
+        f"    openssl x509 -inform DER -in {folder}/device.der -noout -subject -issuer -dates",
         "",
     ]
+
+
+def _program() -> str:
+    """Return how this command was called, to be printed in examples."""
+    called = Path(sys.argv[0])
+    return f"{sys.executable} -m gateway" if called.name == "__main__.py" else shlex.quote(str(called))

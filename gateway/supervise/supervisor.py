@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -147,7 +148,7 @@ class Supervisor:
             raise WorkerRefusedError(f"a worker process cannot be started: {error}", 1) from error
         finally:
             theirs.close()
-        name = f"{socket.gethostname()}:{process.pid}:{number}"
+        name = f"{socket.gethostname()}:{number}:{secrets.token_hex(4)}"
         worker = _Worker(name, process, ours, monotonic())
         self._workers.add(worker)
         order = Order(name, 1, *fds[1:], plan.log_format, plan.log_level, plan.drain_seconds)
