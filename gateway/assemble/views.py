@@ -122,7 +122,7 @@ def plain(value: Any) -> Any:
     """Return a value as JSON knows it: times in ISO 8601, bytes in hex."""
     match value:
         case datetime():
-            return value.isoformat()
+            return value.isoformat(timespec="seconds")
         case bytes():
             return value.hex()
         case Enum():

@@ -15,6 +15,7 @@ from gateway.cli.options import FormatOption, OutputFormat, print_json
 from gateway.cli.serve import serve
 from gateway.cli.status import status
 from gateway.cli.test_enroll import test_enroll
+from gateway.logging import LogFormat, configure_logging
 
 app = typer.Typer(
     name="pki-gateway",
@@ -51,6 +52,8 @@ def version(format: FormatOption = OutputFormat.TABLE) -> None:
 
 def main() -> None:
     """Run the command line; exit status 0 done, 1 failed, 2 usage, 3 configuration."""
+    # Commands print their answer on standard output, alone; whatever is logged meanwhile goes to standard error.
+    configure_logging(LogFormat.CONSOLE, "warning")
     try:
         app()
     except BrokenPipeError:

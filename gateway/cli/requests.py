@@ -48,7 +48,8 @@ def show(id: IdArgument, config: ConfigOption, format: FormatOption = OutputForm
     """Show one request, and what was granted."""
     row = AdminClient(config).get(f"/v1/requests/{quoted(id)}")
     if format is OutputFormat.TABLE:
-        row = {**row, **{f"granted_{name}": value for name, value in row.pop("granted").items()}}
+        granted = row.pop("granted")
+        row.update({f"granted_{name}": value for name, value in granted.items()})
         del row["request_pem"]
         certificate = row.pop("certificate_pem")
         print_record(row, format)
