@@ -54,7 +54,7 @@ class AuditHead:
         try:
             raw = json.loads(line)
             head = cls(int(raw["seq"]), bytes.fromhex(raw["hash"]), datetime.fromisoformat(raw["at"]), bytes.fromhex(raw["mac"]))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError("not an audit head") from error
         if head.at.tzinfo is None or not 0 <= head.seq < 1 << 63:
             raise ValueError("not an audit head")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -82,7 +83,7 @@ def to_ecs(row: ChainRow) -> str:
         ),
         "message": event.get("detail", event.get("event")),
         "network": _present(protocol=event.get("protocol")),
-        "source": _present(address=event.get("source")),
+        "source": _present(address=event.get("source"), ip=_ip_or_none(event.get("source"))),
         "user": _present(name=event.get("actor")),
         "x509": _present(
             serial_number=str(event["serial"]).upper() if "serial" in event else None,
@@ -101,6 +102,13 @@ FORMATS: Mapping[str, Callable[[ChainRow], str]] = MappingProxyType({"jsonl": to
 def _event(row: ChainRow) -> dict[str, Any]:
     event = json.loads(row.body)
     return event if isinstance(event, dict) else {}
+
+
+def _ip_or_none(text: str | None) -> str | None:
+    try:
+        return str(ipaddress.ip_address(text or ""))
+    except ValueError:
+        return None
 
 
 def _present(**fields: Any) -> dict[str, Any]:

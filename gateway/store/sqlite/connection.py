@@ -100,14 +100,15 @@ def return_to_savepoint(connection: sqlite3.Connection) -> None:
     connection.execute("RELEASE operation")
 
 
-def checkpoint(connection: sqlite3.Connection, *, truncate: bool) -> None:
+def checkpoint(connection: sqlite3.Connection, *, truncate: bool) -> bool:
     """Move the WAL into the database as far as readers let it; the caller holds the flock.
 
-    `truncate` also empties the WAL file when no reader is in it; it never waits for one.
+    `truncate` also empties the WAL file. It never waits for a reader: False says that one was in the way.
     """
     connection.execute("PRAGMA busy_timeout=0").fetchall()
     try:
-        connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").fetchall()
+        rows = connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").fetchall()
+        return bool(rows and rows[0][0] == 0)
     finally:
         connection.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}").fetchall()
 

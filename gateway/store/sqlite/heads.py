@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+import structlog
+
 from gateway.audit import AuditHead, sign_head
 from gateway.store.interfaces import AuditRow
 from gateway.store.sqlite.transaction import CHAIN, Link, Queries
 
+log = structlog.get_logger(__name__)
 _PAGE = "SELECT seq, previous, hash, body FROM audit WHERE chain = :chain AND seq > :after ORDER BY seq LIMIT :limit"
 
 
@@ -38,8 +41,14 @@ class HeadSigner:
             self.hand_out()
 
     def hand_out(self) -> None:
-        """Sign and hand out what was not handed out yet."""
-        newest, self._newest = self._newest, None
-        if newest is not None:
-            self._due = time.monotonic() + self._interval
+        """Sign and hand out what was not handed out yet; what could not be taken is offered again after the interval."""
+        newest = self._newest
+        if newest is None:
+            return
+        self._due = time.monotonic() + self._interval
+        try:
             self._on_head(sign_head(self._key, newest.seq, newest.hash, self._clock()))
+        except Exception:  # a full disk under the heads must not stop the writer
+            log.exception("the audit head could not be handed out")
+        else:
+            self._newest = None

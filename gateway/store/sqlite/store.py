@@ -80,7 +80,7 @@ class SqliteStore:
         self._writer = GroupWriter(self._path, self._audit_key, self._timeout, self._heads.note)
         self._writer.start()
         try:
-            await self._write(lambda _: None)
+            await self.ping()
         except StoreUnavailable:
             await self.close()
             raise

@@ -151,7 +151,7 @@ class GroupWriter:
             self._fail(group, error)
         with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everyone who waited
             self._loop.call_soon_threadsafe(_settle, group)
-        self._report(head)
+        self._on_commit(head)
         return ended
 
     def _gather(self, group: list[_Operation]) -> bool:
@@ -165,12 +165,6 @@ class GroupWriter:
                 return True
             group += arrived
         return False
-
-    def _report(self, head: Link | None) -> None:
-        try:
-            self._on_commit(head)
-        except Exception:  # a full disk under the heads must not stop the writer
-            log.exception("the audit head could not be handed out")
 
     def _commit(self, group: list[_Operation]) -> Link | None:
         """Run and commit a group; every operation has its result or error afterwards."""
@@ -234,16 +228,16 @@ class GroupWriter:
 
     def _rest(self) -> None:
         """Nothing to do: empty the WAL, and let the audit head out."""
-        self._report(None)
+        self._on_commit(None)
         if self._since_checkpoint:
             with contextlib.suppress(StoreUnavailable), self._lock.hold(timeout=0.0):
                 self._checkpoint(truncate=True)
 
     def _checkpoint(self, *, truncate: bool) -> None:
-        self._since_checkpoint = 0
         if self._connection is not None:
             try:
-                sqlite.checkpoint(self._connection, truncate=truncate)
+                if sqlite.checkpoint(self._connection, truncate=truncate) or not truncate:
+                    self._since_checkpoint = 0
             except sqlite3.Error as error:  # the WAL keeps what was committed, and grows
                 log.warning("the WAL could not be moved into the database", error=str(error), path=str(self._path))
 

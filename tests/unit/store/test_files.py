@@ -1,0 +1,290 @@
+"""Commands on the store as a file: creation, refusals, backup, check and change of keys."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.audit import AuditHead
+from gateway.errors import StoreRefused, StoreUnavailable
+from gateway.store.keys import KeyRing
+from gateway.store.sqlite import SqliteStore, audit_trail, backup, check, check_usable, connection, locked, migrate, rekey
+from gateway.store.sqlite.upgrade import upgrade
+from gateway.store.tables import SCHEMA
+from tests.contract.store.rows import NOW, challenge, event, issued
+
+OLD, NEW, OTHER = (bytes([n]) * 32 for n in (1, 2, 3))
+KEYS = KeyRing((OLD,))
+AUDIT_KEY = b"a" * 32
+REKEYED = event("store.rekeyed", "done")
+
+Change = Callable[[sqlite3.Connection], object]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    migrate(tmp_path / "gateway.db", KEYS)
+    return tmp_path / "gateway.db"
+
+
+def start(path: Path, keys: KeyRing = KEYS, heads: list[AuditHead] | None = None) -> SqliteStore:
+    return SqliteStore(path, keys, AUDIT_KEY, "w1", ([] if heads is None else heads).append, timeout=1.0)
+
+
+def change(path: Path, sql: str) -> None:
+    writer = connection.open_writer(path)
+    writer.execute(sql)
+    writer.close()
+
+
+async def fill(path: Path, count: int = 3, keys: KeyRing = KEYS) -> list[AuditHead]:
+    heads: list[AuditHead] = []
+    store = start(path, keys, heads)
+    await store.start()
+    for _ in range(count):
+        await issued(store)
+    await store.close()
+    return heads
+
+
+class TestMigrate:
+    def test_creates_and_then_changes_nothing(self, tmp_path: Path) -> None:
+        path = tmp_path / "deep" / "er" / "gateway.db"
+        assert migrate(path, KEYS) == (None, SCHEMA)
+        assert migrate(path, KEYS) == (SCHEMA, SCHEMA)
+        check_usable(path, KEYS)
+
+    def test_that_failed_half_way_can_be_repeated(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "gateway.db"
+
+        def fail(*_: object) -> bytes:
+            raise RuntimeError("cut short")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(KeyRing, "encrypt", fail)
+            with pytest.raises(RuntimeError, match="cut short"):
+                migrate(path, KEYS)
+        with pytest.raises(StoreRefused, match="store migrate"):
+            check_usable(path, KEYS)
+        assert migrate(path, KEYS) == (None, SCHEMA)
+
+    def test_refuses_another_key(self, path: Path) -> None:
+        with pytest.raises(StoreRefused, match=r"another store\.key"):
+            migrate(path, KeyRing((OTHER,)))
+
+    def test_waits_for_the_lock(self, path: Path) -> None:
+        with locked(path, 1.0), pytest.raises(StoreUnavailable, match="held by another process"):
+            migrate(path, KEYS, timeout=0.1)
+
+    def test_upgrade_that_fails_changes_nothing(self, tmp_path: Path) -> None:
+        path = tmp_path / "gateway.db"
+        connection.create(path)
+        writer = connection.open_writer(path)
+
+        def fail() -> None:
+            raise RuntimeError("cut short")
+
+        with pytest.raises(RuntimeError, match="cut short"):
+            upgrade(writer, fail)
+        assert writer.execute("SELECT name FROM sqlite_master").fetchall() == []
+        writer.close()
+
+    def test_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StoreUnavailable, match="cannot create"):
+            migrate(tmp_path / "file" / "gateway.db", KEYS)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("sql", "sentence"),
+        [
+            pytest.param("UPDATE alembic_version SET version_num = '9999'", "newer pki-gateway wrote", id="newer schema"),
+            pytest.param("DELETE FROM alembic_version", "holds no store yet", id="no schema"),
+            pytest.param("DELETE FROM sealed", "no key check", id="no key check"),
+            pytest.param("UPDATE sealed SET value = x'00'", r"another store\.key", id="key check of no key"),
+        ],
+    )
+    async def test_changed_store(self, path: Path, sql: str, sentence: str) -> None:
+        change(path, sql)
+        with pytest.raises(StoreRefused, match=sentence):
+            await start(path).start()
+
+    async def test_older_schema(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from gateway.store.sqlite import files
+
+        monkeypatch.setattr(files, "SCHEMA", "0002")
+        monkeypatch.setattr(files, "REVISIONS", ("0001", "0002"))
+        with pytest.raises(StoreRefused, match="has schema 0001 and this program needs 0002; run `pki-gateway store backup`"):
+            await start(path).start()
+
+    async def test_no_store(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreRefused, match="`pki-gateway store migrate` creates it"):
+            await start(tmp_path / "gateway.db").start()
+        assert not list(tmp_path.iterdir())
+
+    async def test_other_key(self, path: Path) -> None:
+        with pytest.raises(StoreRefused, match=r"written under another store\.key"):
+            await start(path, KeyRing((OTHER,))).start()
+
+    @pytest.mark.parametrize("content", [pytest.param(b"no database" * 100, id="text"), pytest.param(bytes(4096), id="zeros")])
+    async def test_no_database(self, path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        with pytest.raises(StoreRefused):
+            await start(path).start()
+
+    async def test_damaged_pages_are_found(self, path: Path) -> None:
+        await fill(path, 20)
+        data = bytearray(path.read_bytes())
+        for page in range(4096, len(data), 4096):
+            data[page : page + 100] = bytes(100)
+        path.write_bytes(data)
+        with pytest.raises(StoreRefused, match="damaged"):
+            check(path, KEYS, AUDIT_KEY)
+
+
+class TestBackup:
+    async def test_is_the_store(self, path: Path, tmp_path: Path) -> None:
+        await fill(path)
+        target = tmp_path / "copy.db"
+        assert backup(path, target) == target.stat().st_size
+        assert oct(target.stat().st_mode & 0o777) == "0o600"
+        report = check(target, KEYS, AUDIT_KEY)
+        assert (report.problems, report.ledger_rows, report.certificates, report.audit.rows) == ((), 3, 3, 6)
+        store = start(target)
+        await store.start()
+        await issued(store)
+        await store.close()
+
+    async def test_while_the_store_is_written(self, path: Path, tmp_path: Path) -> None:
+        import asyncio
+
+        store = start(path)
+        await store.start()
+
+        async def write() -> None:
+            for _ in range(40):
+                await issued(store)
+
+        copies = [asyncio.to_thread(backup, path, tmp_path / f"copy{n}.db") for n in range(3)]
+        await asyncio.gather(write(), *copies)
+        await store.close()
+        for number in range(3):
+            report = check(tmp_path / f"copy{number}.db", KEYS, AUDIT_KEY)
+            assert report.problems == ()
+            assert report.audit.rows >= report.ledger_rows + report.certificates
+
+    def test_never_overwrites(self, path: Path, tmp_path: Path) -> None:
+        target = tmp_path / "copy.db"
+        target.write_text("precious")
+        with pytest.raises(StoreRefused, match="never overwrites"):
+            backup(path, target)
+        assert target.read_text() == "precious"
+
+    def test_that_fails_leaves_nothing(self, path: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "copies"
+        folder.mkdir()
+        with locked(path, 1.0), pytest.raises(StoreUnavailable):
+            backup(path, folder / "copy.db", timeout=0.1)
+        assert list(folder.iterdir()) == []
+        with pytest.raises(StoreUnavailable, match="cannot write the backup"):
+            backup(path, tmp_path / "nowhere" / "copy.db")
+
+    def test_of_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreRefused, match="no store"):
+            backup(tmp_path / "gateway.db", tmp_path / "copy.db")
+
+
+class TestCheck:
+    async def test_finds_a_changed_audit_row(self, path: Path) -> None:
+        await fill(path)
+        change(path, "UPDATE audit SET body = REPLACE(body, 'one_time', 'static') WHERE seq = 2")
+        assert check(path, KEYS, AUDIT_KEY).problems == ("row 2 was changed, or written under another audit key",)
+
+    async def test_finds_a_cut_tail_against_heads(self, path: Path) -> None:
+        heads = await fill(path)
+        change(path, "DELETE FROM audit WHERE seq > 4")
+        assert check(path, KEYS, AUDIT_KEY).problems == ()
+        [problem] = check(path, KEYS, AUDIT_KEY, heads).problems
+        assert "the chain ends at row 4: rows were cut off" in problem
+
+    async def test_of_another_key_says_so(self, path: Path) -> None:
+        [problem] = check(path, KeyRing((OTHER,)), AUDIT_KEY).problems
+        assert "another store.key" in problem
+
+    async def test_trail_is_read_while_others_write(self, path: Path) -> None:
+        store = start(path)
+        await store.start()
+        await issued(store)
+        with audit_trail(path) as rows:
+            await issued(store)
+            assert [row.seq for row in rows] == [1, 2, 3, 4]
+        with audit_trail(path, after=3) as rows:
+            assert [row.seq for row in rows] == [4]
+        await store.close()
+
+    @pytest.mark.parametrize("command", [check_usable, lambda path, _: audit_trail(path).__enter__()])
+    def test_of_nothing(self, tmp_path: Path, command: Callable[[Path, KeyRing], object]) -> None:
+        with pytest.raises(StoreRefused, match="no store"):
+            command(tmp_path / "gateway.db", KEYS)
+
+
+class TestRekey:
+    def seal(self, path: Path, keys: KeyRing) -> None:
+        writer = connection.open_writer(path)
+        sql = "INSERT INTO sealed (purpose, name, value) VALUES ('eab', 'k1', :value)"
+        writer.execute(sql, {"value": keys.encrypt("eab", b"the secret")})
+        writer.close()
+
+    def sealed(self, path: Path) -> bytes:
+        reader = connection.open_reader(path)
+        [(value,)] = reader.execute("SELECT value FROM sealed WHERE purpose = 'eab'").fetchall()
+        reader.close()
+        return bytes(value)
+
+    def test_seals_everything_under_the_newest_key(self, path: Path) -> None:
+        self.seal(path, KEYS)
+        report = rekey(path, KeyRing((NEW, OLD)), AUDIT_KEY, REKEYED)
+        assert (report.resealed, report.older_challenges, report.older_until) == (2, 0, None)
+        assert KeyRing((NEW,)).decrypt("eab", self.sealed(path)) == b"the secret"
+        check_usable(path, KeyRing((NEW,)))
+        with pytest.raises(StoreRefused, match="another"):
+            check_usable(path, KEYS)
+        with audit_trail(path) as rows:
+            assert ["store.rekeyed" in row.body for row in rows] == [True]
+        assert check(path, KeyRing((NEW,)), AUDIT_KEY).problems == ()
+
+    async def test_challenges_of_older_keys_are_still_recognised(self, path: Path) -> None:
+        store = start(path)
+        await store.start()
+        await store.add_challenge(challenge(mac=KEYS.mac("challenge", b"secret")), event())
+        await store.close()
+        ring = KeyRing((NEW, OLD))
+        report = rekey(path, ring, AUDIT_KEY, REKEYED)
+        assert (report.older_challenges, report.older_until) == (1, NOW + timedelta(hours=1))
+        store = start(path, ring)
+        await store.start()
+        found = [await store.find_challenge(mac) for mac in ring.macs("challenge", b"secret")]
+        assert [row.id if row else None for row in found] == [None, "c1"]
+        await store.close()
+
+    def test_without_the_old_key_is_refused_and_changes_nothing(self, path: Path) -> None:
+        with pytest.raises(StoreRefused, match="another store"):
+            rekey(path, KeyRing((NEW,)), AUDIT_KEY, REKEYED)
+        check_usable(path, KEYS)
+
+    def test_value_of_a_lost_key_stops_it_and_changes_nothing(self, path: Path) -> None:
+        self.seal(path, KeyRing((OTHER,)))
+        with pytest.raises(StoreRefused, match="does not hold"):
+            rekey(path, KeyRing((NEW, OLD)), AUDIT_KEY, REKEYED)
+        check_usable(path, KEYS)
+        with audit_trail(path) as rows:
+            assert list(rows) == []
+
+    def test_of_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreRefused, match="no store"):
+            rekey(tmp_path / "gateway.db", KEYS, AUDIT_KEY, REKEYED)

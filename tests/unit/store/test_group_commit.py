@@ -1,0 +1,333 @@
+"""One group of writes: isolation of what fails, departing callers, faults of the disk, the flock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import resource
+import signal
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.audit import AuditHead, verify_chain
+from gateway.errors import StoreUnavailable
+from gateway.store.keys import KeyRing
+from gateway.store.sqlite import SqliteStore, connection, migrate
+from gateway.store.sqlite.lock import StoreLock, locked
+from gateway.store.sqlite.transaction import Transaction, Undo
+from gateway.store.sqlite.writer import MAX_GROUP
+from tests.contract.store.rows import NOW, event, ledger_row, opened, opening
+
+KEYS = KeyRing((bytes(32),))
+AUDIT_KEY = b"a" * 32
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    migrate(tmp_path / "gateway.db", KEYS)
+    return tmp_path / "gateway.db"
+
+
+@pytest.fixture
+def heads() -> list[AuditHead]:
+    return []
+
+
+@pytest.fixture
+async def store(path: Path, heads: list[AuditHead]) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path, KEYS, AUDIT_KEY, "w1", heads.append, timeout=2.0)
+    await store.start()
+    yield store
+    await store.close()
+
+
+@contextlib.contextmanager
+def stopped(path: Path) -> Iterator[None]:
+    """Keep every writer waiting, so that what is queued meanwhile forms one group."""
+    with locked(path, 5.0):
+        yield
+
+
+def put(store: SqliteStore, name: str, then: Exception | None = None) -> asyncio.Future[str]:
+    """Queue a write of one lease and one audit row that fails afterwards if told so."""
+
+    def work(tx: Transaction) -> str:
+        tx.audit(event(detail=name))
+        tx.execute("INSERT INTO leases (name, holder, held_until) VALUES (:name, 'w1', 0)", {"name": name})
+        if then is not None:
+            raise then
+        return name
+
+    return asyncio.ensure_future(store._write(work))
+
+
+async def names(path: Path) -> list[str]:
+    reader = connection.open_reader(path)
+    try:
+        return [row[0] for row in reader.execute("SELECT name FROM leases ORDER BY name").fetchall()]
+    finally:
+        reader.close()
+
+
+async def chain_problems(store: SqliteStore) -> tuple[str, ...]:
+    return verify_chain([row async for row in store.audit_rows()], AUDIT_KEY).problems
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        pytest.param(ValueError("mine"), ValueError, id="its own exception"),
+        pytest.param(sqlite3.IntegrityError("twice"), StoreUnavailable, id="a broken constraint"),
+        pytest.param(UnicodeEncodeError("utf-8", "x", 0, 1, "lone"), UnicodeEncodeError, id="text that is none"),
+    ],
+)
+async def test_failing_operation_leaves_the_group_alone(
+    store: SqliteStore, path: Path, fault: Exception, expected: type[Exception]
+) -> None:
+    with stopped(path):
+        works = [put(store, f"n{n}", fault if n in {0, 3, 7} else None) for n in range(8)]
+        await asyncio.sleep(0.05)
+    answers = await asyncio.gather(*works, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [expected if n in {0, 3, 7} else str for n in range(8)]
+    assert await names(path) == ["n1", "n2", "n4", "n5", "n6"]
+    assert [row.seq async for row in store.audit_rows()] == [1, 2, 3, 4, 5]
+    assert await chain_problems(store) == ()
+
+
+async def test_undone_operation_answers_and_leaves_nothing(store: SqliteStore, path: Path) -> None:
+    with stopped(path):
+        works = [put(store, "a"), put(store, "b", Undo("undone")), put(store, "c")]
+        await asyncio.sleep(0.05)
+    assert await asyncio.gather(*works) == ["a", "undone", "c"]
+    assert await names(path) == ["a", "c"]
+    assert await chain_problems(store) == ()
+
+
+async def test_group_is_one_transaction(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = []
+    commit = connection.commit
+
+    def counted(c: sqlite3.Connection) -> None:
+        commits.append(1)
+        commit(c)
+
+    monkeypatch.setattr(connection, "commit", counted)
+    with stopped(path):
+        works = [put(store, f"n{n:03}") for n in range(100)]
+        await asyncio.sleep(0.05)
+    await asyncio.gather(*works)
+    assert len(commits) <= 100 // 32 + 2
+    assert MAX_GROUP >= 100
+
+
+async def test_fault_of_the_disk_fails_the_whole_group_and_passes(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(store, "before")
+    commit = connection.commit
+
+    def fail(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(connection, "commit", fail)
+    with stopped(path):
+        works = [put(store, f"n{n}") for n in range(5)]
+        await asyncio.sleep(0.05)
+    answers = await asyncio.gather(*works, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * 5
+    assert await names(path) == ["before"]
+    monkeypatch.setattr(connection, "commit", commit)
+    assert await put(store, "after") == "after"
+    assert await names(path) == ["after", "before"]
+    assert await chain_problems(store) == ()
+
+
+class TestFlock:
+    async def test_held_by_another_makes_writes_fail_and_reads_work(self, store: SqliteStore, path: Path) -> None:
+        row = await opened(store)
+        other = ledger_row()
+        with locked(path, 1.0):
+            with pytest.raises(StoreUnavailable, match="within 2 s"):
+                await store.open(opening(other))
+            assert await store.get_row(row.id) == row
+        await asyncio.sleep(0.05)
+        await store.ping()
+        assert await store.get_row(other.id) is None, "who was told that it failed finds that it did not happen"
+
+    async def test_departed_caller_leaves_nothing(self, store: SqliteStore, path: Path) -> None:
+        row = ledger_row()
+        with stopped(path):
+            task = asyncio.create_task(store.open(opening(row)))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await store.ping()
+        assert await store.get_row(row.id) is None
+
+    async def test_every_commit_and_checkpoint_holds_it(
+        self, store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        free = []
+
+        def note(name: str) -> None:
+            original = getattr(connection, name)
+
+            def watched(*args: object, **kwargs: object) -> object:
+                fd = os.open(path.with_name("gateway.db.lock"), os.O_RDWR)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    free.append(name)
+                except BlockingIOError:
+                    pass
+                finally:
+                    os.close(fd)
+                return original(*args, **kwargs)
+
+            monkeypatch.setattr(connection, name, watched)
+
+        for name in ("begin", "commit", "checkpoint", "open_writer"):
+            note(name)
+        for _ in range(20):
+            await asyncio.gather(*(opened(store) for _ in range(30)))
+        await store.close()
+        assert free == []
+
+    def test_waits_no_longer_than_told(self, path: Path) -> None:
+        lock = StoreLock(path)
+        with lock.hold(), pytest.raises(StoreUnavailable, match="held by another process"), locked(path, 0.1):
+            pytest.fail("two held it")
+        lock.close()
+
+    def test_goes_with_its_holder(self, path: Path) -> None:
+        pid = os.fork()
+        if pid == 0:
+            fd = os.open(path.with_name("gateway.db.lock"), os.O_RDWR)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            signal.pause()
+        try:
+            with contextlib.suppress(StoreUnavailable):
+                while True:
+                    with locked(path, 0.0):
+                        pass
+            os.kill(pid, signal.SIGKILL)
+            with locked(path, 5.0):
+                pass
+        finally:
+            os.waitpid(pid, 0)
+
+
+class TestFullDisk:
+    """RLIMIT_FSIZE stands for it: a write past the limit fails with EFBIG, which SQLite reports as any other failed write."""
+
+    @pytest.fixture
+    def limit(self) -> Iterator[object]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+        def set_limit(size: int) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+
+        yield set_limit
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+    async def test_is_unavailable_never_success_and_recovers(self, store: SqliteStore, path: Path, limit: object) -> None:
+        assert callable(limit)
+        written = [await opened(store) for _ in range(3)]
+        refused = []
+        limit(path.with_name("gateway.db-wal").stat().st_size + 20_000)
+        try:
+            for _ in range(30):
+                row = ledger_row(request=bytes(5000))
+                try:
+                    await store.open(opening(row))
+                    written.append(row)
+                except StoreUnavailable:
+                    refused.append(row)
+            with pytest.raises(StoreUnavailable):
+                await store.open(opening(ledger_row(request=bytes(30000))))
+        finally:
+            limit(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        assert refused
+        await store.ping()
+        assert [await store.get_row(row.id) for row in written] == written
+        assert [await store.get_row(row.id) for row in refused] == [None] * len(refused)
+        assert await chain_problems(store) == ()
+
+
+async def test_folder_that_nobody_may_write_is_unavailable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write anything: a read-only open stands for the read-only file system."""
+    opened_with = connection._connect
+    monkeypatch.setattr(connection, "_connect", lambda p, mode, busy: opened_with(p, "ro", busy))
+    store = SqliteStore(path, KEYS, AUDIT_KEY, "w1", lambda _: None, timeout=1.0)
+    with pytest.raises(StoreUnavailable, match="SQLITE_READONLY"):
+        await store.start()
+
+
+async def test_database_that_vanished_is_unavailable(store: SqliteStore, path: Path) -> None:
+    await opened(store)
+    store._writer._drop_connection()  # type: ignore[union-attr]
+    path.rename(path.with_name("moved"))
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    path.with_name("moved").rename(path)
+    await store.ping()
+
+
+class TestHeads:
+    async def test_come_at_intervals_and_at_the_end(self, path: Path, heads: list[AuditHead]) -> None:
+        store = SqliteStore(path, KEYS, AUDIT_KEY, "w1", heads.append, head_interval=3600, clock=lambda: NOW)
+        await store.start()
+        for _ in range(3):
+            await opened(store)
+        assert [head.seq for head in heads] == [1]
+        await store.close()
+        assert [head.seq for head in heads] == [1, 3]
+        assert {head.at for head in heads} == {NOW}
+
+    async def test_are_not_repeated(self, path: Path, heads: list[AuditHead]) -> None:
+        store = SqliteStore(path, KEYS, AUDIT_KEY, "w1", heads.append, head_interval=0)
+        await store.start()
+        await opened(store)
+        await store.ping()
+        await store.close()
+        assert [head.seq for head in heads] == [1]
+
+    async def test_whoever_fails_to_take_them_does_not_stop_the_writer(self, path: Path) -> None:
+        def fail(_: AuditHead) -> None:
+            raise OSError("no space")
+
+        store = SqliteStore(path, KEYS, AUDIT_KEY, "w1", fail, head_interval=0)
+        await store.start()
+        await opened(store)
+        await opened(store)
+        await store.close()
+
+
+async def test_idle_writer_empties_the_wal(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rested = threading.Event()
+    checkpoint = connection.checkpoint
+
+    def watched(c: sqlite3.Connection, *, truncate: bool) -> bool:
+        done = checkpoint(c, truncate=truncate)
+        if truncate and done:
+            rested.set()
+        return done
+
+    monkeypatch.setattr(connection, "checkpoint", watched)
+    await opened(store)
+    assert await asyncio.to_thread(rested.wait, 10)
+    assert path.with_name("gateway.db-wal").stat().st_size == 0
+
+
+async def test_store_is_readable_by_its_owner_only(store: SqliteStore, path: Path) -> None:
+    await opened(store)
+    modes = {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.iterdir()}
+    assert set(modes.values()) == {"0o600"}, modes
