@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from gateway.ca.interfaces import IssueRequest, UpstreamIssued
 from gateway.errors import Reason, Rejection
@@ -47,7 +48,7 @@ def verify_issued(request: IssueRequest, issued: UpstreamIssued, ca_chain: tuple
     backdating, and its dates may differ from the granted ones by five minutes.
     """
     leaf = _parse(issued.certificate, "the certificate")
-    chain = tuple(_parse(der, "a certificate of the chain") for der in issued.chain)
+    chain = tuple(_parse_ca(der) for der in issued.chain)
     faults = (
         *_key_faults(request, leaf),
         *_name_faults(request.grant, leaf),
@@ -69,6 +70,12 @@ def _parse(der: bytes, what: str) -> Certificate:
         return parse_certificate(der)
     except Rejection as error:
         raise _mismatch(f"{what} cannot be read: {error.cause}") from error
+
+
+@lru_cache(maxsize=64)
+def _parse_ca(der: bytes) -> Certificate:
+    """Parse a CA certificate, which comes back with every certificate below it."""
+    return _parse(der, "a certificate of the chain")
 
 
 def _key_faults(request: IssueRequest, leaf: Certificate) -> Iterable[str]:

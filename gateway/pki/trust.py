@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki import extensions
@@ -29,7 +31,13 @@ _UNDERSTOOD = frozenset(
 )
 
 
-def verify_issued_by(certificate: Certificate, issuer: Certificate) -> None:
+_verify_ca_signature = lru_cache(maxsize=256)(verify_signature)
+"""CA certificates are few and met again above every leaf: a P-384 signature costs more than all else of a chain."""
+
+
+def verify_issued_by(
+    certificate: Certificate, issuer: Certificate, verify: Callable[[bytes, bytes, bytes, bytes], object] = verify_signature
+) -> None:
     """Check that `issuer` is a CA, has the issuer's name and signed `certificate`.
 
     Raises Rejection BAD_SIGNATURE, or UNSUPPORTED_ALGORITHM. Validity is not looked at.
@@ -37,7 +45,7 @@ def verify_issued_by(certificate: Certificate, issuer: Certificate) -> None:
     if certificate.issuer_der != issuer.subject.der and normalize_name(certificate.issuer) != normalize_name(issuer.subject):
         raise _refused(certificate, f"its issuer is {format_name(certificate.issuer)}, not {format_name(issuer.subject)}")
     _check_may_sign(issuer, "keyCertSign")
-    verify_signature(issuer.public_key.der, certificate.algorithm, certificate.signature, certificate.tbs)
+    verify(issuer.public_key.der, certificate.algorithm, certificate.signature, certificate.tbs)
 
 
 def verify_crl(crl: CertificateList, issuer: Certificate) -> None:
@@ -68,7 +76,7 @@ def verify_chain(leaf: Certificate, chain: tuple[Certificate, ...], at: datetime
     path = (leaf, *chain)
     below = 0
     for position, (certificate, issuer) in enumerate(zip(path, chain, strict=False)):
-        verify_issued_by(certificate, issuer)
+        verify_issued_by(certificate, issuer, _verify_ca_signature if position else verify_signature)
         if issuer.path_length is not None and below > issuer.path_length:
             raise _refused(issuer, f"{below} CA certificates stand below it, {issuer.path_length} may")
         _check_name_constraints(issuer, path[: position + 1])
