@@ -33,7 +33,7 @@ class Queries(Protocol):
         """Return every row."""
 
 
-class Undo(Exception):  # noqa: N818 - an outcome, no error
+class Undo(Exception):
     """Ends an operation without effect: what it wrote is undone, and `answer` is what its caller gets."""
 
     def __init__(self, answer: object) -> None:

@@ -88,7 +88,7 @@ def test_workers_share_one_file_and_no_challenge(path: Path, tmp_path: Path) -> 
 
 
 def test_no_worker_starves(path: Path) -> None:
-    """Two workers that never pause get a like share of the file (flock alone would let one keep it)."""
+    """Two workers that never pause both get their turn."""
     processes = [start(path, f"w{n}", "forever", concurrency=32) for n in range(2)]
     time.sleep(3)
     for process in processes:
