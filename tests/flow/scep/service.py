@@ -1,0 +1,203 @@
+"""One worker in this process: the real store, CA, corridor and servers on loopback ports of their own."""
+
+import socket
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import aiohttp
+
+from gateway.assemble import Gateway, open_gateway, prepare_store
+from gateway.cli.init import make_files, write_directory
+from gateway.config.load import read
+from gateway.model import SanKind
+from gateway.pki import cms
+from gateway.pki.certificate import parse_certificate
+from gateway.pki.csr import build_csr
+from gateway.pki.extensions import make_san
+from gateway.pki.keys import PrivateKey, generate_private_key, public_key_der
+from gateway.pki.names import parse_name_text
+from gateway.supervise.front_door import FrontDoor
+from gateway.wire.scep import client as scep
+from gateway.wire.scep.client import CertRep, ScepRequest
+from gateway.wire.scep.pkimessage import MessageType
+
+DAY = timedelta(days=1)
+KEY = generate_private_key("rsa-2048")
+OTHER_KEY = generate_private_key("rsa-2048")
+
+
+@dataclass
+class MovableClock:
+    """The real time, moved by `ahead`."""
+
+    ahead: timedelta = timedelta(0)
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+
+@dataclass
+class Service:
+    """What a test talks to."""
+
+    folder: Path
+    gateway: Gateway
+    door: FrontDoor
+    clock: MovableClock
+    http: socket.socket
+    https: socket.socket
+    admin: Path
+    sockets: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return int(self.http.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def tls_port(self) -> int:
+        return int(self.https.getsockname()[1])
+
+    @property
+    def static_challenge(self) -> str:
+        return (self.folder / "secrets" / "demo-scep-challenge").read_text().strip()
+
+    async def run(self, method: str, path: str, **arguments: object) -> object:
+        """Run an operator's operation and return its body."""
+        from gateway.web.admin import AdminRequest
+
+        answer = await self.gateway.operations.run(AdminRequest(method, path, arguments, "uid:0 (root)"))
+        assert answer.status == 200, answer.body
+        return answer.body
+
+    async def new_challenge(self, profile: str = "demo", **arguments: object) -> str:
+        made = await self.run("POST", "/v1/challenges", profile=profile, **arguments)
+        assert isinstance(made, dict)
+        return str(made["challenge"])
+
+    async def audit(self) -> list[str]:
+        return [row.body async for row in self.gateway.store.audit_rows()]
+
+    async def close(self) -> None:
+        if not self.sockets:
+            return
+        await self.door.close()
+        await self.gateway.authority.drain(5)
+        await self.gateway.close()
+        while self.sockets:
+            self.sockets.pop().close()
+
+
+def listening(family: int = socket.AF_INET, address: object = ("127.0.0.1", 0)) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.bind(address)  # type: ignore[arg-type]
+    sock.listen(128)
+    return sock
+
+
+async def start_service(
+    folder: Path, *, edit: dict[str, str] | None = None, worker: str = "test:1", ra_key: str = "rsa-2048", drain: float = 5
+) -> Service:
+    """Start a service in `folder`; `edit` replaces text in profiles.yaml before it is read."""
+    config = folder / "profiles.yaml"
+    if not config.exists():
+        write_directory(folder, make_files(ra_key, "ec-p256", 1, 2, datetime.now(UTC)))
+    for old, new in (edit or {}).items():
+        text = config.read_text()
+        assert old in text, old
+        config.write_text(text.replace(old, new))
+    parsed, sources = read(config)
+    prepare_store(parsed, sources)
+    clock = MovableClock()
+    gateway = await open_gateway(parsed, sources, worker=worker, generation=1, clock=clock)
+    door = FrontDoor(gateway, drain)
+    path = folder / f"{worker.replace(':', '-')}.sock"
+    sockets = [listening(), listening(), listening(socket.AF_UNIX, str(path))]
+    await door.open(*sockets)
+    return Service(folder, gateway, door, clock, sockets[0], sockets[1], path, sockets)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A SCEP client with a key and a signer certificate."""
+
+    key: PrivateKey = KEY
+    subject: str = "CN=device-1"
+    signer: cms.Signer | None = None
+    sans: tuple[tuple[SanKind, str], ...] = ()
+
+    def csr(self, challenge: str | None) -> bytes:
+        sans = tuple(make_san(kind, value) for kind, value in self.sans)
+        return build_csr(self.key, parse_name_text(self.subject).der, sans, challenge)
+
+    def own_signer(self) -> cms.Signer:
+        now = datetime.now(UTC)
+        return self.signer or scep.self_signed_signer(self.key, parse_name_text(self.subject).der, now - DAY, now + DAY)
+
+    def renewing(self, certificate: bytes, key: PrivateKey) -> "Device":
+        """Return the device that signs with its old certificate and asks for a certificate of `key`."""
+        return replace(self, key=key, signer=cms.Signer.create(certificate, self.key))
+
+    def request(
+        self,
+        ra: bytes,
+        challenge: str | None,
+        *,
+        message_type: MessageType = MessageType.PKCS_REQ,
+        transaction: str | None = None,
+        cipher: str = "aes-256-cbc",
+        digest: str = "sha256",
+        oaep: bool = False,
+        message_data: bytes | None = None,
+    ) -> tuple[ScepRequest, cms.Signer]:
+        signer = self.own_signer()
+        request = scep.encode_request(
+            self.csr(challenge) if message_data is None else message_data,
+            signer,
+            ra,
+            message_type=message_type,
+            transaction=transaction or scep.transaction_id(public_key_der(self.key)),
+            cipher=cipher,
+            digest=digest,
+            oaep=oaep,
+        )
+        return request, signer
+
+
+@dataclass
+class Client:
+    """Speaks SCEP over HTTP to one profile."""
+
+    session: aiohttp.ClientSession
+    url: str
+    ra: bytes = b""
+
+    async def fetch_ra(self) -> bytes:
+        async with self.session.get(self.url, params={"operation": "GetCACert"}) as reply:
+            found = scep.decode_ca_certificates(await reply.read(), reply.headers["Content-Type"])
+        self.ra = scep.choose_ra_certificate(found)
+        return self.ra
+
+    async def post(self, message: bytes) -> tuple[int, bytes, str]:
+        async with self.session.post(f"{self.url}?operation=PKIOperation", data=message) as reply:
+            return reply.status, await reply.read(), reply.headers["Content-Type"]
+
+    async def send(self, request: ScepRequest, signer: cms.Signer) -> CertRep:
+        status, body, media_type = await self.post(request.message)
+        assert (status, media_type) == (200, "application/x-pki-message"), body
+        return scep.decode_cert_rep(body, request, signer, self.ra)
+
+    async def enroll(self, device: Device, challenge: str | None, **options: object) -> CertRep:
+        request, signer = device.request(self.ra, challenge, **options)  # type: ignore[arg-type]
+        return await self.send(request, signer)
+
+
+def leaf_of(reply: CertRep, key: PrivateKey = KEY) -> bytes:
+    """Return the one certificate for `key`."""
+    wanted = public_key_der(key)
+    [leaf] = [der for der in reply.certificates if parse_certificate(der).public_key.der == wanted]
+    return leaf

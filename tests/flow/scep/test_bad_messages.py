@@ -1,0 +1,139 @@
+"""What is not a good SCEP message: refused in the right form, counted, and never an inner error."""
+
+import json
+
+import aiohttp
+import pytest
+
+from gateway.asn1.scep import FailInfo, PkiStatus
+from gateway.pki import der
+from gateway.wire.scep.pkimessage import MessageType
+from tests.flow.scep.service import OTHER_KEY, Client, Device, Service
+
+
+async def counted(service: Service) -> dict[str, int]:
+    """Flush the counters and return what the audit trail says of them."""
+    await service.door.floods.flush()
+    rows = [json.loads(body) for body in await service.audit()]
+    return {row["reason"]: row["count"] for row in rows if row["event"] == "request.refused"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"hello", id="text"),
+        pytest.param(b"\x30\x80", id="unfinished"),
+        pytest.param(b"\x30\x82\xff\xff", id="lies-about-its-length"),
+        pytest.param(b"\x30\x80" * 16000, id="16000-deep"),
+        pytest.param(der.sequence(der.tlv(0x06, b"\x2a" + b"\x81" * 60000 + b"\x01")), id="60-kb-oid"),
+        pytest.param(der.sequence(*[der.null()] * 20000), id="20000-elements"),
+    ],
+)
+async def test_malformed_messages(service: Service, client: Client, body: bytes) -> None:
+    status, text, media_type = await client.post(body)
+    assert status == 400
+    assert media_type == "text/plain; charset=utf-8"
+    assert b"Traceback" not in text
+    assert b"gateway" not in text
+    await client.post(body)
+    assert await counted(service) == {"malformed": 2}
+
+
+async def test_a_large_body(service: Service, client: Client) -> None:
+    assert (await client.post(b"\x30" * 1048576))[0] == 413
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        pytest.param("", 501, id="nothing"),
+        pytest.param("operation=GetNextCACert", 501, id="next-ca"),
+        pytest.param("operation=%00%ff", 501, id="garbage"),
+        pytest.param("operation=GetCACaps&operation=GetCACert", 400, id="twice"),
+        pytest.param("operation=PKIOperation&message=!!!", 400, id="not-base64"),
+        pytest.param("operation=PKIOperation", 400, id="no-message"),
+        pytest.param("&".join("abcdefghijklmnopqrstuvwxyz"), 400, id="many-parameters"),
+    ],
+)
+async def test_bad_queries(client: Client, session: aiohttp.ClientSession, query: str, status: int) -> None:
+    async with session.get(f"{client.url}?{query}") as reply:
+        assert reply.status == status
+
+
+@pytest.mark.parametrize("path", ["/scep/nope", "/scep/DEMO", "/scep/demo%2f..", "/scep/demo/other.exe", "/scep/", "/", "/scep"])
+async def test_unknown_paths(service: Service, session: aiohttp.ClientSession, path: str) -> None:
+    async with session.get(f"{service.url}{path}?operation=GetCACaps") as reply:
+        assert reply.status == 404
+
+
+async def test_unknown_profiles_are_counted_without_their_names(service: Service, session: aiohttp.ClientSession) -> None:
+    for name in range(50):
+        async with session.get(f"{service.url}/scep/scan{name}?operation=GetCACaps") as reply:
+            assert reply.status == 404
+    assert await counted(service) == {"unknown_profile": 50}
+    assert "scan" not in "".join(await service.audit())
+
+
+async def test_other_methods(service: Service, session: aiohttp.ClientSession) -> None:
+    async with session.delete(f"{service.url}/scep/demo") as reply:
+        assert reply.status == 405
+        assert set(reply.headers["Allow"].split(",")) == {"GET", "POST"}
+
+
+async def test_a_changed_signature(service: Service, client: Client) -> None:
+    request, _ = Device().request(client.ra, service.static_challenge)
+    status, body, media_type = await client.post(request.message[:-1] + bytes([request.message[-1] ^ 1]))
+    assert (status, media_type) == (200, "application/x-pki-message")
+    assert body
+    assert await counted(service) == {"bad_signature": 1}
+    assert await service.run("GET", "/v1/certificates") == []
+
+
+async def test_a_message_for_another_recipient(service: Service, client: Client) -> None:
+    device = Device()
+    request, signer = device.request(device.own_signer().certificate, service.static_challenge)
+    reply = await client.send(request, signer)
+    assert (reply.status, reply.fail_info) == (PkiStatus.FAILURE, FailInfo.BAD_MESSAGE_CHECK)
+
+
+@pytest.mark.parametrize("options", [{"digest": "sha1"}, {"cipher": "des-ede3-cbc"}], ids=["sha-1", "3des"])
+async def test_old_algorithms(service: Service, client: Client, options: dict[str, str]) -> None:
+    reply = await client.enroll(Device(), service.static_challenge, **options)
+    assert (reply.status, reply.fail_info) == (PkiStatus.FAILURE, FailInfo.BAD_ALG)
+
+
+@pytest.mark.parametrize(
+    "message_type", [MessageType.GET_CERT, MessageType.GET_CRL, MessageType.CERT_REP], ids=lambda m: m.name.lower()
+)
+async def test_message_types_without_a_service(service: Service, client: Client, message_type: MessageType) -> None:
+    reply = await client.enroll(Device(), service.static_challenge, message_type=message_type)
+    assert (reply.status, reply.fail_info) == (PkiStatus.FAILURE, FailInfo.BAD_REQUEST)
+    assert await service.run("GET", "/v1/certificates") == []
+
+
+async def test_every_message_type_without_a_challenge_issues_nothing(service: Service, client: Client) -> None:
+    for number in (0, 1, 18, 255):
+        request, _ = Device().request(client.ra, None, message_type=number)  # type: ignore[arg-type]
+        await client.post(request.message)
+    assert await service.run("GET", "/v1/certificates") == []
+
+
+async def test_the_proof_of_possession_is_checked(service: Service, client: Client) -> None:
+    csr = Device(OTHER_KEY).csr(service.static_challenge)
+    broken = csr[:-1] + bytes([csr[-1] ^ 1])
+    reply = await client.enroll(Device(), None, message_data=broken)
+    assert (reply.status, reply.fail_info) == (PkiStatus.FAILURE, FailInfo.BAD_MESSAGE_CHECK)
+
+
+async def test_nothing_is_granted_without_the_store(service: Service, client: Client) -> None:
+    challenge = await service.new_challenge()
+    request, _ = Device().request(client.ra, challenge)
+    await service.gateway.store.close()
+    async with client.session.post(f"{client.url}?operation=PKIOperation", data=request.message) as reply:
+        assert reply.status == 503
+        assert int(reply.headers["Retry-After"]) > 0
+    async with client.session.get(f"{service.url}/readyz") as reply:
+        assert reply.status == 503
+    async with client.session.get(f"{service.url}/livez") as reply:
+        assert reply.status == 200
