@@ -66,7 +66,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 
 
 def block(containing: str) -> str:
-    [found] = [b for b in BLOCKS if containing in b]
+    [found] = [str(b) for b in BLOCKS if containing in b]
     return found
 
 
