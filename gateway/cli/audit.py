@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.audit import parse_audit_key, parse_heads, verify_chain
+from gateway.audit import parse_audit_key, verify_chain
 from gateway.audit.export import FORMATS
 from gateway.cli.options import ConfigOption, FormatOption, OutputFormat, fail, print_json, print_record, with_exit_codes
 from gateway.cli.store import HeadsOption, configured_heads, read_heads
@@ -36,7 +36,7 @@ def verify(config: ConfigOption, heads: HeadsOption = None, format: FormatOption
     """
     configuration, sources = read(config)
     key = parse_audit_key(sources.secret(configuration.audit.key))
-    kept = parse_heads(read_heads(heads or configured_heads(configuration, sources)))
+    kept = read_heads(heads or configured_heads(configuration, sources))
     with audit_trail(sources.resolve(configuration.store.path)) as rows:
         report = verify_chain(rows, key, kept)
     if format is OutputFormat.JSON:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.audit import AuditEvent, parse_audit_key, parse_heads
+from gateway.audit import AuditEvent, AuditHead, parse_audit_key, parse_heads
 from gateway.cli.options import ConfigOption, FormatOption, OutputFormat, fail, print_json, print_record, with_exit_codes
 from gateway.config.load import read
 from gateway.config.schema import GatewayConfig
@@ -60,7 +60,7 @@ def check(config: ConfigOption, heads: HeadsOption = None, format: FormatOption 
     path = sources.resolve(configuration.store.path)
     audit_key = parse_audit_key(sources.secret(configuration.audit.key))
     kept = read_heads(heads or configured_heads(configuration, sources))
-    report = sqlite.check(path, _keys(configuration, sources), audit_key, parse_heads(kept))
+    report = sqlite.check(path, _keys(configuration, sources), audit_key, kept)
     if format is OutputFormat.JSON:
         print_json(asdict(report))
     else:
@@ -104,9 +104,14 @@ def configured_heads(config: GatewayConfig, sources: Sources) -> Path | None:
     return path if path.exists() else None
 
 
-def read_heads(path: Path | None) -> str:
-    """Return the text of a file of heads; none is no heads."""
-    return "" if path is None else path.read_text(encoding="ascii", errors="replace")
+def read_heads(path: Path | None) -> tuple[AuditHead, ...]:
+    """Return the heads in a file; no file is no heads."""
+    if path is None:
+        return ()
+    try:
+        return parse_heads(path.read_text(encoding="ascii", errors="replace"))
+    except ValueError as error:
+        fail(f"{path}: {error}")
 
 
 def _keys(config: GatewayConfig, sources: Sources) -> KeyRing:
