@@ -32,6 +32,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
                 "journal_mode=WAL",
                 "synchronous=FULL",
                 "wal_autocheckpoint=0",
+                "cache_size=-16384",
                 "foreign_keys=ON",
                 "trusted_schema=OFF",
             ):

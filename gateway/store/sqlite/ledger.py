@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from gateway.audit import AuditEvent
@@ -164,7 +165,7 @@ def change_row(tx: Transaction, change: Transition) -> LedgerRow | None:
     chain_sha256, packed = (None, None) if change.chain is None else pack_chain(change.chain)
     if chain_sha256 is not None and packed is not None:
         tx.add_chain(chain_sha256, packed)
-    changed = tx.returning(_CHANGE % _literals(change.expected), _change_columns(change, chain_sha256))
+    changed = tx.returning(_change_statement(change.expected), _change_columns(change, chain_sha256))
     if changed is None:
         raise Undo(None)
     if change.certificate is not None:
@@ -278,6 +279,11 @@ def _release(tx: Transaction, id: RequestId) -> None:
     tx.execute("UPDATE ledger SET quota_slots = '[]' WHERE id = :id", {"id": id})
     if renews is not None:
         tx.execute(_GIVE_RENEWAL_BACK, {"renews": renews, "key": key, "id": id})
+
+
+@lru_cache(maxsize=64)
+def _change_statement(expected: frozenset[LedgerState]) -> str:
+    return _CHANGE % _literals(expected)
 
 
 def _change_columns(change: Transition, chain_sha256: bytes | None) -> dict[str, Any]:

@@ -94,7 +94,8 @@ class GroupWriter:
     async def submit(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in a transaction and return its answer once that is durable.
 
-        Raises what `work` raises (then nothing of it was written), or StoreUnavailable.
+        Raises what `work` raises (then nothing of it was written), or StoreUnavailable: then nothing was written either,
+        unless the disk took longer than the timeout over a group that had begun.
         """
         if self._closing:
             raise StoreUnavailable("the store is closed")
