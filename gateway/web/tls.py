@@ -13,7 +13,7 @@ _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 def server_context(certificate_pem: bytes, key_pem: bytes, min_version: str) -> ssl.SSLContext:
     """Build the context from a PEM chain, leaf first, and its PEM key.
 
-    Sessions are not resumed: nothing about a client may outlive the generation that judged it.
+    No tickets: nothing that a client keeps may outlive the generation that gave it.
     Raises ConfigurationError when key and certificate do not load or do not belong together.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

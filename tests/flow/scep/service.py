@@ -4,6 +4,7 @@ import socket
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -66,7 +67,7 @@ class Service:
     def static_challenge(self) -> str:
         return (self.folder / "secrets" / "demo-scep-challenge").read_text().strip()
 
-    async def run(self, method: str, path: str, **arguments: object) -> object:
+    async def run(self, method: str, path: str, **arguments: object) -> Any:
         """Run an operator's operation and return its body."""
         from gateway.web.admin import AdminRequest
 

@@ -41,7 +41,7 @@ async def test_one_time_challenge_enrolls(service: Service, client: Client) -> N
         for der in pem_to_ders((service.folder / "ca" / f"{name}.pem").read_bytes())
     )
     verify_chain(leaf, chain, service.clock())
-    [row] = await service.run("GET", "/v1/certificates")  # type: ignore[misc]
+    [row] = await service.run("GET", "/v1/certificates")
     assert row["serial"] == format(leaf.serial, "x")
     assert row["requester"].startswith("one_time:")
 
@@ -107,7 +107,7 @@ async def test_many_at_once_get_one_certificate(service: Service, client: Client
     request, signer = Device().request(client.ra, await service.new_challenge())
     replies = await asyncio.gather(*(client.send(request, signer) for _ in range(20)))
     assert len({leaf_of(reply) for reply in replies}) == 1
-    assert len(await service.run("GET", "/v1/certificates")) == 1  # type: ignore[arg-type]
+    assert len(await service.run("GET", "/v1/certificates")) == 1
 
 
 async def test_one_challenge_serves_one_device(service: Service, client: Client) -> None:
@@ -136,7 +136,7 @@ async def test_bad_challenges(service: Service, client: Client, challenge: str |
 
 async def test_expired_and_revoked_challenges(service: Service, client: Client) -> None:
     expired, revoked = await service.new_challenge(), await service.new_challenge(ttl=7200)
-    [row] = [r for r in await service.run("GET", "/v1/challenges") if r["expires_at"] > _later(service, 90)]  # type: ignore[union-attr,index]
+    [row] = [r for r in await service.run("GET", "/v1/challenges") if r["expires_at"] > _later(service, 90)]
     await service.run("POST", f"/v1/challenges/{row['id']}/revoke")
     service.clock.ahead = 61 * MINUTE
     assert (await client.enroll(Device(), expired)).status is PkiStatus.FAILURE
@@ -190,7 +190,7 @@ async def test_a_revoked_certificate_renews_nothing(service: Service, client: Cl
     old = leaf_of(await client.enroll(device, await service.new_challenge()))
     serial = format(parse_certificate(old).serial, "x")
     revoked = await service.run("POST", f"/v1/certificates/{serial}/revoke", reason="key_compromise")
-    assert revoked["crl_number"] == 1  # type: ignore[index,call-overload]
+    assert revoked["crl_number"] == 1
     reply = await client.enroll(device.renewing(old, OTHER_KEY), None, message_type=MessageType.RENEWAL_REQ)
     assert reply.status is PkiStatus.FAILURE
 
@@ -213,7 +213,7 @@ async def test_manual_approval(start: StartService, session: aiohttp.ClientSessi
     assert (await poll(device)).status is PkiStatus.PENDING
     stranger = await poll(Device(OTHER_KEY))
     assert (stranger.status, stranger.fail_info) == (PkiStatus.FAILURE, FailInfo.BAD_CERT_ID)
-    [row] = await service.run("GET", "/v1/requests")  # type: ignore[misc]
+    [row] = await service.run("GET", "/v1/requests")
     await service.run("POST", f"/v1/requests/{row['id']}/approve")
     assert service.gateway.wanted.is_set()
     await service.gateway.recover()
@@ -226,7 +226,7 @@ async def test_denial(start: StartService, session: aiohttp.ClientSession) -> No
     await client.fetch_ra()
     request, signer = Device().request(client.ra, await service.new_challenge())
     assert (await client.send(request, signer)).status is PkiStatus.PENDING
-    [row] = await service.run("GET", "/v1/requests")  # type: ignore[misc]
+    [row] = await service.run("GET", "/v1/requests")
     await service.run("POST", f"/v1/requests/{row['id']}/deny", detail="not this one")
     reply = await client.send(request, signer)
     assert (reply.status, reply.fail_info_text) == (PkiStatus.FAILURE, "not this one")
