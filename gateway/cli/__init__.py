@@ -4,56 +4,71 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version as distribution_version
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
 
 import typer
 
-from gateway.cli import audit, certs, challenge, config, crl, policy, requests, store
-from gateway.cli.doctor import doctor
-from gateway.cli.init import init
-from gateway.cli.options import FormatOption, OutputFormat, print_json
-from gateway.cli.serve import serve
-from gateway.cli.status import status
-from gateway.cli.test_enroll import test_enroll
 from gateway.logging import LogFormat, configure_logging
 
-app = typer.Typer(
-    name="pki-gateway",
-    help="Registration authority: devices enroll by SCEP, one policy decides, the CA that the profile names signs.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=True,
-)
 
-app.command()(init)
-app.command()(serve)
-app.add_typer(config.app, name="config", help="Check, show and compare the configuration.")
-app.add_typer(challenge.app, name="challenge", help="One-time challenges.")
-app.add_typer(requests.app, name="requests", help="Enrollments that wait for a person.")
-app.add_typer(certs.app, name="certs", help="The inventory of certificates.")
-app.add_typer(crl.app, name="crl", help="Certificate revocation lists.")
-app.add_typer(policy.app, name="policy", help="What the certificate policy says.")
-app.add_typer(store.app, name="store", help="The store: schema, backup, check, keys.")
-app.add_typer(audit.app, name="audit", help="The audit trail.")
-app.command()(doctor)
-app.command(name="test-enroll")(test_enroll)
-app.command()(status)
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Where a command or a group of commands is defined; `help` is a group's line in the overview."""
+
+    module: str
+    attribute: str
+    help: str = ""
 
 
-@app.command()
-def version(format: FormatOption = OutputFormat.TABLE) -> None:
-    """Print the version."""
-    number = distribution_version("pki-gateway")
-    if format is OutputFormat.JSON:
-        print_json({"version": number, "python": sys.version.split()[0]})
-    else:
-        print(f"pki-gateway {number}")
+COMMANDS = {
+    "init": Command("gateway.cli.init", "init"),
+    "serve": Command("gateway.cli.serve", "serve"),
+    "config": Command("gateway.cli.config", "app", "Check, show and compare the configuration."),
+    "challenge": Command("gateway.cli.challenge", "app", "One-time challenges."),
+    "requests": Command("gateway.cli.requests", "app", "Enrollments that wait for a person."),
+    "certs": Command("gateway.cli.certs", "app", "The inventory of certificates."),
+    "crl": Command("gateway.cli.crl", "app", "Certificate revocation lists."),
+    "policy": Command("gateway.cli.policy", "app", "What the certificate policy says."),
+    "store": Command("gateway.cli.store", "app", "The store: schema, backup, check, keys."),
+    "audit": Command("gateway.cli.audit", "app", "The audit trail."),
+    "doctor": Command("gateway.cli.doctor", "doctor"),
+    "test-enroll": Command("gateway.cli.test_enroll", "test_enroll"),
+    "status": Command("gateway.cli.status", "status"),
+    "version": Command("gateway.cli.version", "version"),
+}
+
+
+def build_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """Return the application with these commands; only their modules are imported, so that each starts fast."""
+    app = typer.Typer(
+        name="pki-gateway",
+        help="Registration authority: devices enroll by SCEP, one policy decides, the CA that the profile names signs.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback()
+    def root() -> None:
+        """Registration authority: devices enroll by SCEP, one policy decides, the CA that the profile names signs."""
+
+    for name in names:
+        command = COMMANDS[name]
+        found = getattr(import_module(command.module), command.attribute)
+        if command.help:
+            app.add_typer(found, name=name, help=command.help)
+        else:
+            app.command(name=name)(found)
+    return app
 
 
 def main() -> None:
     """Run the command line; exit status 0 done, 1 failed, 2 usage, 3 configuration."""
     # Commands print their answer on standard output, alone; whatever is logged meanwhile goes to standard error.
     configure_logging(LogFormat.CONSOLE, "warning")
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    app = build_app((first,) if first in COMMANDS else COMMANDS)
     try:
         app()
     except BrokenPipeError:
