@@ -42,7 +42,7 @@ def configure_logging(format: LogFormat | None = None, level: str = "info") -> N
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, put_first, _renderer(chosen)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, put_first, *_renderers(chosen)],
         )
     )
     root = logging.getLogger()
@@ -65,7 +65,15 @@ def put_first(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mu
     return {**first, **{name: value for name, value in event.items() if value is not None}}
 
 
-def _renderer(format: LogFormat) -> structlog.typing.Processor:
+def show_control_characters(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape what a client could steer a terminal with; JSON does so by itself."""
+    for name, value in event.items():
+        if isinstance(value, str) and name != "exception" and not value.isprintable():
+            event[name] = value.encode("unicode_escape").decode("ascii")
+    return event
+
+
+def _renderers(format: LogFormat) -> tuple[structlog.typing.Processor, ...]:
     if format is LogFormat.JSON:
-        return structlog.processors.JSONRenderer(sort_keys=False, default=str)
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=40)
+        return (structlog.processors.JSONRenderer(sort_keys=False, default=str),)
+    return show_control_characters, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=40)

@@ -75,6 +75,8 @@ def bind_unix(path: Path) -> socket.socket:
         raise BindError(f"server.admin_socket: {path} is longer than the {MAX_UNIX_PATH} bytes that a socket's path may have")
     if _answers(path):
         raise BindError(f"server.admin_socket: another server answers on {path}")
+    if path.exists() and not path.is_socket():
+        raise BindError(f"server.admin_socket: {path} is no socket; remove it or name another place")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 import sys
@@ -25,6 +26,8 @@ log = structlog.get_logger(__name__)
 RECOVERY_SECONDS = 5.0
 """How often rows whose worker died, and requests that wait for an upstream CA, are looked for."""
 UPKEEP_SECONDS = 3600.0
+SPARE_DESCRIPTORS = 512
+"""File descriptors for the store, upstream CAs, logs and sockets beside client connections."""
 
 
 class Background:
@@ -71,6 +74,7 @@ async def serve(order: Order, sources: Sources, control: socket.socket) -> int:
     except (ConfigurationError, StoreRefused, StoreUnavailable) as error:
         return _refuse(control, error)
     try:
+        _allow_connections(gateway.config.server.limits.connections)
         door = FrontDoor(gateway, order.drain_seconds)
         await door.open(*(socket.socket(fileno=number) for number in (order.http, order.https, order.admin)))
         control.sendall(Answer(ready=True).encode())
@@ -94,6 +98,17 @@ def _refuse(control: socket.socket, error: Exception) -> int:
     answer = Answer(ready=False, code=3 if isinstance(error, ConfigurationError) else 1, message=str(error))
     control.sendall(answer.encode())
     return answer.code
+
+
+def _allow_connections(count: int) -> None:
+    """Raise the soft limit of file descriptors, often 1024, so that the configured caps hold and not the kernel's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        if limit < wanted:
+            log.warning("fewer connections than configured: raise the limit of open files", connections=count, limit=hard)
 
 
 def _end_with_supervisor(control: socket.socket, stopping: asyncio.Event) -> None:

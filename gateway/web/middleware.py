@@ -119,11 +119,13 @@ async def read_body(request: web.BaseRequest, limits: BodyLimits) -> bytes | web
     return bytes(body)
 
 
-def bound_in_flight(places: InFlight) -> Middleware:
-    """Return a middleware that answers 503 with Retry-After while every place is taken."""
+def bound_in_flight(places: InFlight, exempt: frozenset[str]) -> Middleware:
+    """Return a middleware that answers 503 with Retry-After while every place is taken, except on `exempt` paths."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in exempt:
+            return await handler(request)
         if not places.enter():
             return plain(503, "busy, try again", retry_after=1)
         try:

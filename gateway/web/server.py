@@ -19,6 +19,8 @@ KEEPALIVE_SECONDS = 75.0
 LINGER_SECONDS = 1.0
 """How long the rest of a refused body is read away, so that its sender sees the answer."""
 MAX_HEADERS = 64
+UNCOUNTED = frozenset({"/livez", "/readyz"})
+"""Answered however busy the worker is: a probe must not take a loaded worker for a dead one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def _quiet_refusals(record: logging.LogRecord) -> bool:
 def build_app(routes: Sequence[web.RouteDef], limits: HttpLimits) -> web.Application:
     """Return an application whose requests pass every limit before their endpoint."""
     places = InFlight(limits.in_flight)
-    app = web.Application(middlewares=[hide_internals(), bound_body(limits.body), bound_in_flight(places)])
+    app = web.Application(middlewares=[hide_internals(), bound_body(limits.body), bound_in_flight(places, UNCOUNTED)])
     app.on_response_prepare.append(name_server)
     app.add_routes(routes)
     return app

@@ -6,10 +6,13 @@ import resource
 import socket
 import ssl
 import time
+from contextlib import suppress
+from pathlib import Path
 
+import aiohttp
 import pytest
 
-from tests.flow.scep.service import Service
+from tests.flow.scep.service import Service, start_service
 from tests.flow.web.conftest import Answer, Talk, parse
 
 POST = b"POST /scep/demo?operation=PKIOperation HTTP/1.1\r\nHost: h\r\n"
@@ -51,6 +54,21 @@ async def test_a_trickled_body_has_a_deadline(service: Service) -> None:
     writer.close()
     assert parse(data).status == 408
     assert 0.8 < time.monotonic() - begun < 4
+
+
+async def test_trickled_headers_have_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.web.server.KEEPALIVE_SECONDS", 1.0)
+    service = await start_service(tmp_path / "quick")
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    begun = time.monotonic()
+    writer.write(b"GET /livez HTTP/1.1\r\n")
+    while time.monotonic() - begun < 8 and not reader.at_eof():
+        writer.write(b"X: 1\r\n")
+        with suppress(TimeoutError, ConnectionError):
+            await asyncio.wait_for(reader.read(100), 0.2)
+    writer.close()
+    assert time.monotonic() - begun < 4
+    await service.close()
 
 
 async def test_a_stalled_body_has_a_deadline(talk: Talk) -> None:
@@ -231,6 +249,8 @@ async def test_requests_in_flight_are_capped(service: Service, monkeypatch: pyte
 
     busy = [asyncio.create_task(crl()) for _ in range(4)]
     await asyncio.sleep(0.3)
+    async with aiohttp.ClientSession() as session, session.get(f"{service.url}/livez") as reply:
+        assert reply.status == 200
     refused = await crl()
     assert (refused.status, refused.header("Retry-After")) == (503, "1")
     gate.set()

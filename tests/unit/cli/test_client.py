@@ -1,0 +1,80 @@
+"""Commands find the server of their configuration, and say why they may not use it."""
+
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.certs import _harmless
+from gateway.cli.client import AdminClient, connect, read_admin_socket
+from gateway.cli.options import CommandError
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        pytest.param("server: {admin_socket: a.sock}", "a.sock", id="relative"),
+        pytest.param("server: {}", "run/admin.sock", id="default"),
+        pytest.param("server: [", "run/admin.sock", id="broken"),
+        pytest.param("- 1", "run/admin.sock", id="no-mapping"),
+        pytest.param("server: {admin_socket: 5}", "run/admin.sock", id="no-text"),
+    ],
+)
+def test_the_socket_is_found_without_reading_secrets(tmp_path: Path, text: str, path: str) -> None:
+    (tmp_path / "profiles.yaml").write_text(text)
+    assert read_admin_socket(tmp_path / "profiles.yaml") == tmp_path / path
+
+
+def test_an_absolute_socket(tmp_path: Path) -> None:
+    (tmp_path / "profiles.yaml").write_text("server: {admin_socket: /run/gateway.sock}")
+    assert read_admin_socket(tmp_path / "profiles.yaml") == Path("/run/gateway.sock")
+
+
+def test_no_server(tmp_path: Path) -> None:
+    assert connect(tmp_path / "none.sock") is None
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead.sock"))
+    assert connect(tmp_path / "dead.sock") is None
+
+
+def test_a_file_that_is_no_socket(tmp_path: Path) -> None:
+    (tmp_path / "file.sock").touch()
+    assert connect(tmp_path / "file.sock") is None
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may use every socket")
+def test_a_socket_of_others(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "other.sock"))
+        other.listen()
+        (tmp_path / "other.sock").chmod(0)
+        with pytest.raises(CommandError, match="root and its group"):
+            connect(tmp_path / "other.sock")
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b"HTTP/1.1 200 OK\r\n\r\nno json"])
+def test_a_server_that_breaks_off(tmp_path: Path, answer: bytes) -> None:
+    (tmp_path / "profiles.yaml").write_text("server: {admin_socket: a.sock}")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "a.sock"))
+        server.listen()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(CommandError, match="broke off"):
+            AdminClient(tmp_path / "profiles.yaml").get("/v1/status")
+        thread.join()
+
+
+def test_exported_names_are_no_formulas() -> None:
+    assert _harmless("=cmd|' /C calc'!A0") == "'=cmd|' /C calc'!A0"
+    assert _harmless("CN=x") == "CN=x"
+    assert _harmless(None) is None

@@ -1,0 +1,63 @@
+"""Operator logs: one line an event, no secret in any."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from gateway.logging import LogFormat, configure_logging
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err.splitlines()
+
+
+def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(LogFormat.JSON)
+    structlog.get_logger("x").info("scep", profile="corp", reason=None, transaction_id="a\nb")
+    logging.getLogger("aiohttp").warning("library %s", "speaks")
+    structlog.get_logger("x").debug("not shown")
+    one, two = map(json.loads, lines(capsys))
+    assert list(one)[:3] == ["timestamp", "level", "event"]
+    assert (one["event"], one["profile"], one["transaction_id"]) == ("scep", "corp", "a\nb")
+    assert "reason" not in one
+    assert (two["event"], two["level"]) == ("library speaks", "warning")
+
+
+@pytest.mark.parametrize("format", LogFormat)
+def test_secrets_are_hidden(format: LogFormat, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(format)
+    structlog.get_logger("x").info("e", challenge="TOPSECRET", password="TOPSECRET")
+    [line] = lines(capsys)
+    assert "TOPSECRET" not in line
+    assert "(hidden)" in line
+
+
+def test_a_client_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(LogFormat.CONSOLE)
+    structlog.get_logger("x").info("e", transaction_id="\x1b[2Jx\r\nfake line")
+    [line] = lines(capsys)
+    assert "\x1b[2J" not in line
+
+
+def test_exceptions_are_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(LogFormat.JSON)
+    try:
+        raise ValueError("deep inside")
+    except ValueError:
+        structlog.get_logger("x").exception("failed")
+    [line] = lines(capsys)
+    assert "deep inside" in json.loads(line)["exception"]
