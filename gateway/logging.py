@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import MutableMapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -31,18 +32,19 @@ def configure_logging(format: LogFormat | None = None, level: str = "info") -> N
         hide_secrets,
         structlog.processors.format_exc_info,
     ]
+    rendered = (put_first, *_renderers(chosen))
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _StandardError())),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_StandardError())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, put_first, *_renderers(chosen)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
         )
     )
     root = logging.getLogger()
@@ -50,6 +52,16 @@ def configure_logging(format: LogFormat | None = None, level: str = "info") -> N
     root.setLevel(number)
     logging.getLogger("asyncio").setLevel(max(number, logging.WARNING))
     logging.getLogger("alembic").setLevel(max(number, logging.WARNING))
+
+
+class _StandardError(io.TextIOBase):
+    """Whatever standard error is when a line is written; one write a line keeps the lines of several processes whole."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

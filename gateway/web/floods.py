@@ -15,6 +15,7 @@ from gateway.model import Protocol
 log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 60.0
+LOGGED_A_MINUTE = 5
 
 Append = Callable[[Sequence[AuditEvent]], Awaitable[None]]
 
@@ -31,10 +32,11 @@ class FloodCounter:
         self._counts: dict[tuple[Protocol, str, Reason], int] = {}
         self._since = clock()
 
-    def count(self, protocol: Protocol, profile: str, reason: Reason) -> None:
-        """Count one refusal."""
+    def count(self, protocol: Protocol, profile: str, reason: Reason) -> bool:
+        """Count one refusal; True for the first few of their kind in a minute, which are worth a log line of their own."""
         key = (protocol, profile, reason)
-        self._counts[key] = self._counts.get(key, 0) + 1
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        return count <= LOGGED_A_MINUTE
 
     async def flush(self) -> None:
         """Write what was counted; it is kept when the store cannot take it."""

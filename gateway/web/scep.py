@@ -90,8 +90,8 @@ class ScepEndpoint:
 
     def _refuse_malformed(self, service: ScepService, request: web.Request, error: MalformedMessage) -> web.Response:
         """Answer what no CertRep can be made for: there is nobody to sign it to."""
-        self._floods.count(Protocol.SCEP, service.profile, error.reason)
-        log.debug("malformed", profile=service.profile, source=source_address(request), cause=error.cause)
+        if self._floods.count(Protocol.SCEP, service.profile, error.reason):
+            log.info("malformed", profile=service.profile, source=source_address(request), cause=error.cause)
         return plain(errors.HTTP_STATUS.get(error.reason, errors.MALFORMED_STATUS), error.detail)
 
     async def _answer_message(
@@ -103,15 +103,16 @@ class ScepEndpoint:
             pkimessage.verify_signature(message)
             asked = await self._run(service, _open, message, service)
         except Rejection as error:
-            # Nobody has proved anything yet: strangers must not be able to write an audit row a message.
-            self._floods.count(Protocol.SCEP, service.profile, error.reason)
+            # Nobody has proved anything yet: strangers must not be able to write a row and a line for each message.
+            told = self._floods.count(Protocol.SCEP, service.profile, error.reason)
             outcome: Outcome = Rejected(error.reason, error.detail)
             cause = error.cause
         else:
-            cause = ""
+            told, cause = True, ""
             outcome = await self._ask_authority(generation, service, message, asked, source)
         response = await self._reply(service, message, outcome)
-        _log_outcome(service, message, outcome, source, cause, perf_counter() - begun)
+        if told:
+            _log_outcome(service, message, outcome, source, cause, perf_counter() - begun)
         return response
 
     async def _ask_authority(
