@@ -42,7 +42,6 @@ class Reason(StrEnum):
     DENIED = "denied"
     # how much
     RATE_LIMITED = "rate_limited"
-    QUOTA_EXCEEDED = "quota_exceeded"
     OVERLOADED = "overloaded"
     # beyond us
     UPSTREAM_REJECTED = "upstream_rejected"

@@ -189,7 +189,6 @@ class EnrollmentRequest:
     challenge: str | None = field(repr=False)
     signer: SignerCertificate | None
     source: str
-    received_at: datetime
     is_renewal: bool = False
     """The protocol's own word that this is a renewal; the profile's `renewal` rule must then allow it."""
 

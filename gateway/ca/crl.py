@@ -82,7 +82,6 @@ class CrlPublisher:
         self._schedule = schedule
         self._cached: CRLRow | None = None
         self._cached_at = float("-inf")
-        self._wake = asyncio.Event()
         self._signing = asyncio.Lock()
         self._is_ours = False
 
@@ -97,10 +96,6 @@ class CrlPublisher:
             if self._cached is None or self._cached.next_update <= self._clock():
                 raise
             return self._cached
-
-    def wake(self) -> None:
-        """Have `run` look at once: something was revoked in this process."""
-        self._wake.set()
 
     async def publish(self, force: bool = False, actor: str | None = None) -> CRLRow:
         """Sign and store a CRL if one is due, or in any case with `force`; return the newest.
@@ -132,20 +127,14 @@ class CrlPublisher:
                 if current is None or await self._is_due(current):
                     await self.publish()
             except (CrlUnavailable, StoreUnavailable, UpstreamError) as error:
-                log.warning("crl_not_published", upstream_ca=self._ca.name, cause=str(error), retry_after=RETRY_SECONDS)
+                log.warning(
+                    "the CRL could not be published", upstream_ca=self._ca.name, cause=str(error), retry_after=RETRY_SECONDS
+                )
                 pause = RETRY_SECONDS
             except Exception:
-                log.exception("crl_not_published", upstream_ca=self._ca.name, retry_after=RETRY_SECONDS)
+                log.exception("the CRL could not be published", upstream_ca=self._ca.name, retry_after=RETRY_SECONDS)
                 pause = RETRY_SECONDS
-            await self._pause(pause)
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
-        self._wake.clear()
+            await asyncio.sleep(pause)
 
     async def _is_due(self, newest: CRLRow) -> bool:
         if self._clock() >= min(newest.this_update + self._schedule.refresh, newest.next_update):
@@ -173,7 +162,7 @@ class CrlPublisher:
         try:
             await self._store.take_lease(name, self._holder, now, now)
         except StoreUnavailable:
-            log.warning("crl_lease_not_released", upstream_ca=self._ca.name)
+            log.warning("the CRL lease could not be given back", upstream_ca=self._ca.name)
 
     async def _sign_after(self, seen: int, actor: str) -> CRLRow | None:
         newest = await self._store.newest_crl(self._ca.name)
@@ -192,7 +181,11 @@ class CrlPublisher:
         if not await self._store.put_crl(row, self._event(row, len(entries), actor)):
             return None
         log.info(
-            "crl_published", upstream_ca=self._ca.name, number=number, entries=len(entries), next_update=next_update.isoformat()
+            "a CRL was published",
+            upstream_ca=self._ca.name,
+            number=number,
+            entries=len(entries),
+            next_update=next_update.isoformat(),
         )
         return row
 

@@ -124,10 +124,6 @@ class LocalCA:
         """End the signing threads."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def find_faults(self, now: datetime) -> tuple[str, ...]:
-        """Say in whole sentences why this CA may not sign at `now`; empty if it may."""
-        return find_ca_faults(self._certificates, self._key, now, signs_crl=Capability.CRL in self.capabilities)
-
     def new_serial(self) -> int:
         """Draw a positive serial of 159 random bits (RFC 5280 §4.1.2.2)."""
         return new_serial()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from gateway.ca.interfaces import IssueRequest, UpstreamIssued
+from gateway.ca.interfaces import IssueRequest
 from gateway.errors import Reason, Rejection
 from gateway.model import Grant, Name, SanKind, SubjectAltName
 from gateway.pki.certificate import Certificate, parse_certificate
@@ -40,15 +40,16 @@ CA_EXTENSIONS = frozenset(
 """What a CA adds by itself or what is judged apart; any other extension must have been granted."""
 
 
-def verify_issued(request: IssueRequest, issued: UpstreamIssued, ca_chain: tuple[bytes, ...], now: datetime) -> None:
+def verify_issued(
+    request: IssueRequest, leaf: Certificate, chain: tuple[bytes, ...], ca_chain: tuple[bytes, ...], now: datetime
+) -> None:
     """Raise Rejection UPSTREAM_MISMATCH unless the certificate is what was granted to this key and chains to the CA.
 
-    `ca_chain` holds the trusted CA certificates, DER; `issued.chain` must lead from the leaf's issuer to one of them.
-    Where the gateway chose the serial it chose all: serial and dates must be equal. Another CA may leave out the
+    `ca_chain` holds the trusted CA certificates, DER; `chain`, which came with the leaf, must lead from its issuer to one
+    of them. Where the gateway chose the serial it chose all: serial and dates must be equal. Another CA may leave out the
     backdating, and its dates may differ from the granted ones by five minutes.
     """
-    leaf = _parse(issued.certificate, "the certificate")
-    chain = tuple(_parse_ca(der) for der in issued.chain)
+    parsed = tuple(_parse_ca(der) for der in chain)
     faults = (
         *_key_faults(request, leaf),
         *_name_faults(request.grant, leaf),
@@ -58,24 +59,20 @@ def verify_issued(request: IssueRequest, issued: UpstreamIssued, ca_chain: tuple
     )
     if faults:
         raise _mismatch("; ".join(faults))
-    _verify_path(request.grant, leaf, chain, ca_chain, now)
+    _verify_path(request.grant, leaf, parsed, ca_chain, now)
 
 
 def _mismatch(cause: str) -> Rejection:
     return Rejection(Reason.UPSTREAM_MISMATCH, PUBLIC_DETAIL, cause)
 
 
-def _parse(der: bytes, what: str) -> Certificate:
-    try:
-        return parse_certificate(der)
-    except Rejection as error:
-        raise _mismatch(f"{what} cannot be read: {error.cause}") from error
-
-
 @lru_cache(maxsize=64)
 def _parse_ca(der: bytes) -> Certificate:
     """Parse a CA certificate, which comes back with every certificate below it."""
-    return _parse(der, "a certificate of the chain")
+    try:
+        return parse_certificate(der)
+    except Rejection as error:
+        raise _mismatch(f"a certificate of the chain cannot be read: {error.cause}") from error
 
 
 def _key_faults(request: IssueRequest, leaf: Certificate) -> Iterable[str]:

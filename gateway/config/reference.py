@@ -65,8 +65,8 @@ and `pki-gateway config schema > profiles.schema.json` was run beside it.
 - **name**: up to 63 lower-case letters, digits and hyphens.
 - **file**: read once when the configuration is read. **path**: something that the program makes. Relative ones count from the
   folder of the configuration file.
-- **regular expression**: up to 512 characters in Python's syntax, without look-around and back-references, so that matching takes
-  linear time. It must match the whole value.
+- **regular expression**: up to 512 characters in RE2's syntax, matched in linear time: no look-around, no back-references;
+  `\\d`, `\\w`, `\\s` mean ASCII. It must match the whole value. The only flag is `(?i)`, at the beginning, for ASCII letters.
 - **network**: `10.0.0.0/8`, `2001:db8::/32`. **address and port**: `127.0.0.1:8080`, `"[::1]:8080"`.
 - **object identifier**: dotted, `1.3.6.1.4.1.311.21.7`.
 """

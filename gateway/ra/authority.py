@@ -57,7 +57,6 @@ Work = Outcome | LedgerRow
 REFUSED_OPENINGS = {
     Reason.CREDENTIAL_USED: "this one-time challenge was used for another request",
     Reason.RATE_LIMITED: "too many certificates were requested; try again later",
-    Reason.QUOTA_EXCEEDED: "no more certificates may be requested",
     Reason.RENEWAL_REFUSED: "this certificate was renewed with another key already",
 }
 
@@ -94,32 +93,32 @@ class RegistrationAuthority:
 
         The caller may be cancelled at any time: from the moment the ledger row is opened the work goes on without it.
         """
-        trail = Trail(journal.enrollment(request, snapshot.generation))
+        trail = Trail(journal.enrollment(request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._enroll(snapshot, request, trail))
 
     async def poll(self, snapshot: Snapshot, request: PollRequest) -> Outcome:
         """Return what became of an earlier request of the same key (RFC 8894 §3.3.3, §4.4)."""
-        trail = Trail(journal.verb("poll", request, snapshot.generation))
+        trail = Trail(journal.verb("poll", request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._poll(snapshot, request, trail))
 
     async def confirm(self, snapshot: Snapshot, request: ConfirmRequest) -> AcknowledgeOutcome:
         """Record that the client took its certificate, or revoke the one that it did not want (RFC 9810 §5.3.18)."""
-        trail = Trail(journal.verb("confirm", request, snapshot.generation))
+        trail = Trail(journal.verb("confirm", request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._confirm(snapshot, request, trail))
 
     async def revoke(self, snapshot: Snapshot, request: RevokeRequest) -> AcknowledgeOutcome:
         """Revoke a certificate of this profile for the holder of its key."""
-        trail = Trail(journal.verb("revoke", request, snapshot.generation))
+        trail = Trail(journal.verb("revoke", request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._revoke(snapshot, request, trail))
 
     async def precheck(self, snapshot: Snapshot, request: PrecheckRequest) -> PrecheckOutcome:
         """Judge names before there is a key (RFC 8555 §7.4)."""
-        trail = Trail(journal.verb("precheck", request, snapshot.generation))
+        trail = Trail(journal.verb("precheck", request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._precheck(snapshot, request))
 
     async def look_up(self, snapshot: Snapshot, request: LookUpRequest) -> LookUpOutcome:
         """Return a CA chain, a CRL, or a certificate to the holder of its key; the first two are public, without audit row."""
-        trail = Trail(journal.verb("look_up", request, snapshot.generation))
+        trail = Trail(journal.verb("look_up", request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._look_up(snapshot, request, trail))
 
     async def recover(self, snapshot: Snapshot) -> int:
@@ -304,8 +303,9 @@ class RegistrationAuthority:
     async def _precheck(self, snapshot: Snapshot, request: PrecheckRequest) -> PrecheckOutcome:
         profile = snapshot.profile(request.profile, request.protocol)
         prechecked = Prechecked(precheck_names(profile.policy, request.sans))
-        for violation in prechecked.violations:
-            raise Rejection(violation.reason, violation.message, f"{violation.field}: {violation.message}")
+        if prechecked.violations:
+            first = prechecked.violations[0]
+            raise Rejection(first.reason, first.message, f"{first.field}: {first.message}")
         return prechecked
 
     async def _look_up(self, snapshot: Snapshot, request: LookUpRequest, trail: Trail) -> LookUpOutcome:

@@ -82,11 +82,11 @@ class Trail:
                 return replace(self.event, event=f"{name}.answered", decision="done", at=at)
 
 
-def enrollment(request: EnrollmentRequest, generation: int) -> AuditEvent:
+def enrollment(request: EnrollmentRequest, generation: int, at: datetime) -> AuditEvent:
     """Return what is known of an enrollment before its credential is looked at."""
     return AuditEvent(
         event="enrollment",
-        at=request.received_at,
+        at=at,
         actor=UNAUTHENTICATED,
         decision="",
         source=request.source,
@@ -103,12 +103,15 @@ def enrollment(request: EnrollmentRequest, generation: int) -> AuditEvent:
 
 
 def verb(
-    name: str, request: PollRequest | ConfirmRequest | RevokeRequest | PrecheckRequest | LookUpRequest, generation: int
+    name: str,
+    request: PollRequest | ConfirmRequest | RevokeRequest | PrecheckRequest | LookUpRequest,
+    generation: int,
+    at: datetime,
 ) -> AuditEvent:
     """Return what is known of a request to any other verb."""
     return AuditEvent(
         event=name,
-        at=request.received_at,
+        at=at,
         actor=request.requester if isinstance(request, PrecheckRequest) else UNAUTHENTICATED,
         decision="",
         source=request.source,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 
 from gateway.model import (
@@ -33,7 +32,6 @@ class PollRequest:
     transaction_id: str
     requester_key: bytes
     source: str
-    received_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,6 @@ class ConfirmRequest:
     certificate_sha256: bytes
     accepted: bool
     source: str
-    received_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,6 @@ class RevokeRequest:
     certificate_sha256: bytes
     reason: RevocationReason
     source: str
-    received_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,6 @@ class PrecheckRequest:
     sans: tuple[SubjectAltName, ...]
     requester: str
     source: str
-    received_at: datetime
 
 
 class Sought(StrEnum):
@@ -105,7 +100,6 @@ class LookUpRequest:
     operation: str
     sought: Sought
     source: str
-    received_at: datetime
     serial: int | None = None
     requester_key: bytes | None = None
     transaction_id: str = ""

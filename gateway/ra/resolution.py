@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.ca.interfaces import UpstreamIssued
 from gateway.errors import Reason, Rejection
 from gateway.model import RequestId
 from gateway.pki.certificate import parse_certificate
@@ -65,11 +64,11 @@ class Resolution:
         upstream = self._snapshot().upstream_cas.get(row.upstream_ca)
         if upstream is None:
             raise Rejection(Reason.UPSTREAM_UNAVAILABLE, f"the upstream CA {row.upstream_ca} is not configured any more")
-        issued = UpstreamIssued(certificate, chain or upstream.chain())
+        chain = chain or upstream.chain()
         now = self._clock()
         try:
             parsed = parse_certificate(certificate)
-            self._verify(to_issue_request(row, 0), issued, upstream.chain(), now)
+            self._verify(to_issue_request(row, 0), parsed, chain, upstream.chain(), now)
         except Rejection as error:
             raise Rejection(Reason.UPSTREAM_MISMATCH, f"this is not the certificate of this request: {error.cause}") from error
         event = journal.change(row, "request.attached", "granted", now, actor=actor, serial=parsed.serial)
@@ -84,7 +83,7 @@ class Resolution:
             waiting_for=WaitingFor.NOTHING,
             serial=parsed.serial,
             certificate=inventory_row(row, parsed, now),
-            chain=issued.chain,
+            chain=chain,
         )
         return await self._apply(attached)
 

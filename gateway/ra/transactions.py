@@ -29,8 +29,6 @@ from gateway.store.interfaces import InventoryRow, LedgerRow, LedgerState, Openi
 NOBODY = ""
 """The worker of a row that rests: whoever finds its time come may claim it."""
 
-ANSWERED = frozenset({LedgerState.ISSUED, LedgerState.HELD, LedgerState.DELIVERED, LedgerState.CONFIRMED})
-"""The certificate is on record; ISSUED and HELD wait for what the profile demands before delivery."""
 DELIVERABLE = frozenset({LedgerState.DELIVERED, LedgerState.CONFIRMED})
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

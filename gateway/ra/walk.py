@@ -40,7 +40,9 @@ EAGER_ATTEMPTS = 8
 class Verify(Protocol):
     """Judges what came back by the stored grant; raises Rejection UPSTREAM_MISMATCH."""
 
-    def __call__(self, request: IssueRequest, issued: UpstreamIssued, ca_chain: tuple[bytes, ...], now: datetime, /) -> None:
+    def __call__(
+        self, request: IssueRequest, leaf: Certificate, chain: tuple[bytes, ...], ca_chain: tuple[bytes, ...], now: datetime, /
+    ) -> None:
         """Return when the certificate is what was granted."""
 
 
@@ -124,7 +126,7 @@ class Walk:
         except Rejection as error:
             return await self._doubt(row, upstream, f"the CA returned what is no certificate: {error.cause}")
         try:
-            self._verify(to_issue_request(row, 0), answer, upstream.chain(), self._clock())
+            self._verify(to_issue_request(row, 0), certificate, answer.chain, upstream.chain(), self._clock())
         except Rejection as error:
             return await self._mismatch(row, upstream, certificate, error)
         return await self._record(row, upstream, answer, certificate)

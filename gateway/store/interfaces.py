@@ -208,7 +208,6 @@ class ChallengeRow:
     owner: str | None = None
     revoked_at: datetime | None = None
     used_by: RequestId | None = None
-    used_request_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

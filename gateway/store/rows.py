@@ -49,8 +49,8 @@ LEDGER_SELECT = (
 INVENTORY_SELECT = f"SELECT {columns(tables.inventory, 'i')} FROM inventory i "  # noqa: S608
 CHALLENGE_SELECT = (
     "SELECT h.id, h.profile, h.mac, h.created_at, h.expires_at, h.created_by, h.subject, h.sans, h.owner, h.revoked_at, "
-    "r.request_id, l.request_key FROM challenges h "
-    "LEFT JOIN reservations r ON r.kind = 'one_time' AND r.name = h.id LEFT JOIN ledger l ON l.id = r.request_id "
+    "r.request_id FROM challenges h "
+    "LEFT JOIN reservations r ON r.kind = 'one_time' AND r.name = h.id "
 )
 CRL_SELECT = "SELECT upstream_ca, number, der, this_update, next_update FROM crls "
 
@@ -223,7 +223,6 @@ def read_challenge(r: Sequence[Any]) -> ChallengeRow:
         owner=r[8],
         revoked_at=_moment_or_none(r[9]),
         used_by=RequestId(r[10]) if r[10] is not None else None,
-        used_request_key=r[11],
     )
 
 

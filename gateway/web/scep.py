@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from datetime import datetime
 from time import perf_counter
 from typing import TypeVar, TypeVarTuple, assert_never
 
@@ -53,13 +52,11 @@ class ScepEndpoint:
         current: Callable[[], Generation],
         authority: RegistrationAuthority,
         floods: FloodCounter,
-        clock: Callable[[], datetime],
         executor: Executor,
     ) -> None:
         self._current = current
         self._authority = authority
         self._floods = floods
-        self._clock = clock
         self._executor = executor
 
     def routes(self) -> list[web.RouteDef]:
@@ -123,7 +120,6 @@ class ScepEndpoint:
         asked: CertificateRequest | pkimessage.IssuerAndSubject,
         source: str,
     ) -> Outcome:
-        now = self._clock()
         if isinstance(asked, CertificateRequest):
             enrollment = EnrollmentRequest(
                 profile=service.profile,
@@ -134,7 +130,6 @@ class ScepEndpoint:
                 challenge=asked.challenge_password,
                 signer=message.signer,
                 source=source,
-                received_at=now,
                 is_renewal=message.message_type is MessageType.RENEWAL_REQ,
             )
             outcome = await self._authority.enroll(generation.snapshot, enrollment)
@@ -146,7 +141,6 @@ class ScepEndpoint:
                 transaction_id=message.transaction_id,
                 requester_key=message.signer.public_key.sha256,
                 source=source,
-                received_at=now,
             )
             outcome = await self._authority.poll(generation.snapshot, poll)
         if isinstance(outcome, Rejected | Unavailable) and outcome.reason in FLOODS:

@@ -40,7 +40,6 @@ FAIL_INFO: Mapping[Reason, FailInfo] = MappingProxyType(
         Reason.POLICY_VALIDITY: FailInfo.BAD_REQUEST,
         Reason.POLICY_EXTENSION: FailInfo.BAD_REQUEST,
         Reason.DENIED: FailInfo.BAD_REQUEST,
-        Reason.QUOTA_EXCEEDED: FailInfo.BAD_REQUEST,
         Reason.UPSTREAM_REJECTED: FailInfo.BAD_REQUEST,
         Reason.UPSTREAM_MISMATCH: FailInfo.BAD_REQUEST,
     }

@@ -13,6 +13,7 @@ from gateway.ca.bootstrap import Hierarchy
 from gateway.ca.interfaces import Capability, NotSent, UnknownResult, UpstreamError, UpstreamIssued
 from gateway.ca.verify import verify_issued
 from gateway.errors import Reason, Rejection
+from gateway.pki.certificate import parse_certificate
 from tests.contract.ca.conftest import Lab, NewRequest, judge, make_exec
 
 
@@ -47,7 +48,7 @@ async def test_unknown_result_is_cleared_up_by_find(
     if issued is None:
         issued = await exec_lab.ca.issue(request)
     assert isinstance(issued, UpstreamIssued)
-    verify_issued(request, issued, exec_lab.ca.chain(), datetime.now(UTC))
+    verify_issued(request, parse_certificate(issued.certificate), issued.chain, exec_lab.ca.chain(), datetime.now(UTC))
     judge(tmp_path, hierarchy, issued)
     assert exec_lab.count is not None
     assert exec_lab.count() == 1
@@ -88,7 +89,7 @@ async def test_wrong_certificate_is_never_accepted(exec_lab: Lab, new_request: N
     issued = await exec_lab.ca.issue(request)
     assert isinstance(issued, UpstreamIssued)
     with pytest.raises(Rejection) as refused:
-        verify_issued(request, issued, exec_lab.ca.chain(), datetime.now(UTC))
+        verify_issued(request, parse_certificate(issued.certificate), issued.chain, exec_lab.ca.chain(), datetime.now(UTC))
     assert refused.value.reason is Reason.UPSTREAM_MISMATCH
     assert words in refused.value.cause
     assert words not in refused.value.detail
@@ -112,7 +113,7 @@ async def test_a_run_that_is_killed_at_any_moment_is_explained_by_find(
         await task
     issued = await exec_lab.ca.find(request) or await exec_lab.ca.issue(request)
     assert isinstance(issued, UpstreamIssued)
-    verify_issued(request, issued, exec_lab.ca.chain(), datetime.now(UTC))
+    verify_issued(request, parse_certificate(issued.certificate), issued.chain, exec_lab.ca.chain(), datetime.now(UTC))
     assert exec_lab.count is not None
     assert exec_lab.count() == 1
 

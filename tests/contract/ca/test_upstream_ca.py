@@ -19,7 +19,7 @@ async def issue(lab: Lab, new_request: NewRequest, **kwargs: object) -> Upstream
     request = lab.numbered(new_request(**kwargs))
     issued = await lab.ca.issue(request)
     assert isinstance(issued, UpstreamIssued)
-    verify_issued(request, issued, lab.ca.chain(), datetime.now(UTC))
+    verify_issued(request, parse_certificate(issued.certificate), issued.chain, lab.ca.chain(), datetime.now(UTC))
     return issued
 
 

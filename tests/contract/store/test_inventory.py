@@ -213,7 +213,7 @@ class TestChallenges:
         await store.open(opening(row, (reservation(),)))
         found = await store.find_challenge(challenge().mac)
         assert found is not None
-        assert (found.used_by, found.used_request_key) == (row.id, row.request_key)
+        assert found.used_by == row.id
 
     async def test_that_exist_are_not_replaced(self, store: Store) -> None:
         await store.add_challenge(challenge(), CREATED)

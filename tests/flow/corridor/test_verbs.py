@@ -46,7 +46,6 @@ async def enrolled(world: World) -> tuple[Any, ConfirmRequest, RevokeRequest]:
         "requester_key": request.requester_key,
         "certificate_sha256": sha256,
         "source": "192.0.2.7",
-        "received_at": world.clock(),
     }
     confirm = ConfirmRequest(operation="certConf", accepted=True, **common)
     return authority, confirm, RevokeRequest(operation="rr", reason=RevocationReason.SUPERSEDED, **common)
@@ -130,7 +129,6 @@ async def test_names_are_judged_before_there_is_a_key(world: World, name: str, a
         sans=(make_san(SanKind.DNS, name),),
         requester="account:1",
         source="192.0.2.7",
-        received_at=world.clock(),
     )
     outcome = await authority.precheck(world.make_snapshot(policy=policy), asked)
     assert isinstance(outcome, Prechecked if accepted else Rejected)
@@ -141,9 +139,7 @@ async def test_names_are_judged_before_there_is_a_key(world: World, name: str, a
 
 async def test_crl_is_looked_up_where_there_is_one(world: World) -> None:
     authority = await world.start()
-    asked = LookUpRequest(
-        profile=PROFILE, protocol=Protocol.SCEP, operation="GetCRL", sought=Sought.CRL, source="", received_at=world.clock()
-    )
+    asked = LookUpRequest(profile=PROFILE, protocol=Protocol.SCEP, operation="GetCRL", sought=Sought.CRL, source="")
     assert isinstance(await authority.look_up(world.snapshot, asked), Rejected)
     now = world.clock()
     event = AuditEvent(event="crl.published", at=now, actor="worker", decision="done")

@@ -299,7 +299,6 @@ class World:
             transaction_id=request.transaction_id,
             requester_key=request.requester_key,
             source="192.0.2.7",
-            received_at=self.clock(),
         )
         return replace(asked, **changes)
 
@@ -344,7 +343,6 @@ def make_request(
         challenge=challenge,
         signer=signer,
         source="192.0.2.7",
-        received_at=now,
     )
 
 

@@ -16,7 +16,7 @@ from gateway.store.keys import generate_store_key
 from tests.conftest import COMMAND, RunningServer, StartServer, free_port
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 40) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
@@ -24,9 +24,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def workers(server: RunningServer) -> set[int]:
-    """Return the worker processes."""
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
-    return {int(pid) for pid in children.split()}
+    """Return the worker processes that live."""
+    found = subprocess.run(
+        ["ps", "-o", "pid=,stat=", "--ppid", str(server.process.pid)], capture_output=True, text=True, timeout=10, check=False
+    )
+    rows = [line.split() for line in found.stdout.splitlines()]
+    return {int(pid) for pid, state in rows if not state.startswith("Z")}
 
 
 def enrolls(server: RunningServer) -> bool:

@@ -288,7 +288,6 @@ async def test_run_publishes_on_start_on_revocation_and_after_failures(store: Fa
         signer.fails = False
         await until(lambda: len(store.rows) == 1)
         store.revoke(5, clock(), clock() + timedelta(days=1))
-        it.wake()
         await until(lambda: len(store.rows) == 2)
     finally:
         task.cancel()

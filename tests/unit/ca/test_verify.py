@@ -10,7 +10,7 @@ from gateway.ca.verify import PUBLIC_DETAIL, verify_issued
 from gateway.errors import Reason, Rejection
 from gateway.model import UNLIMITED_NOT_AFTER, Extension, Grant, NameAttribute, SanKind
 from gateway.pki import der
-from gateway.pki.certificate import Issuer, build_certificate, self_signed_ca
+from gateway.pki.certificate import Issuer, build_certificate, parse_certificate, self_signed_ca
 from gateway.pki.extensions import eku_oid, make_san
 from gateway.pki.keys import public_key_der
 from gateway.pki.names import encode_name, parse_name_text
@@ -21,6 +21,10 @@ ROOT = make_root()
 ISSUING = make_issuing(ROOT)
 CHAIN = (ISSUING.der, ROOT.der)
 OID = "1.3.6.1.4.1.99999.1"
+
+
+def judge(request: IssueRequest, issued: UpstreamIssued, ca_chain: tuple[bytes, ...], now: datetime) -> None:
+    verify_issued(request, parse_certificate(issued.certificate), issued.chain, ca_chain, now)
 
 
 def sign(
@@ -41,7 +45,7 @@ def sign(
 
 def refusal(request: IssueRequest, issued: UpstreamIssued, now: datetime = NOW) -> str:
     with pytest.raises(Rejection) as raised:
-        verify_issued(request, issued, CHAIN, now)
+        judge(request, issued, CHAIN, now)
     assert raised.value.reason is Reason.UPSTREAM_MISMATCH
     assert raised.value.detail == PUBLIC_DETAIL
     return raised.value.cause
@@ -50,7 +54,7 @@ def refusal(request: IssueRequest, issued: UpstreamIssued, now: datetime = NOW) 
 @pytest.mark.parametrize("serial", [5, None], ids=["our serial", "its serial"])
 def test_what_was_granted_passes(serial: int | None) -> None:
     request = make_request(serial, sans=NAMES)
-    verify_issued(request, sign(request), CHAIN, NOW)
+    judge(request, sign(request), CHAIN, NOW)
 
 
 @pytest.mark.parametrize(
@@ -118,27 +122,27 @@ def test_dates_of_a_ca_that_reckons_them_itself(changes: dict[str, object], pass
     request = make_request()
     issued = sign(request, **changes)  # type: ignore[arg-type] # by name
     if passes:
-        verify_issued(request, issued, CHAIN, NOW)
+        judge(request, issued, CHAIN, NOW)
     else:
         assert "its not" in refusal(request, issued)
 
 
 def test_string_types_may_differ() -> None:
     request = make_request(subject_der=encode_name([[NameAttribute("2.5.4.3", "device", 12)]]))
-    verify_issued(request, sign(request, subject_der=encode_name([[NameAttribute("2.5.4.3", "device", 19)]])), CHAIN, NOW)
+    judge(request, sign(request, subject_der=encode_name([[NameAttribute("2.5.4.3", "device", 19)]])), CHAIN, NOW)
 
 
 def test_order_of_names_and_usages_may_differ() -> None:
     usage = ("digitalSignature", "keyEncipherment")
     request = make_request(sans=NAMES, key_usage=usage)
-    verify_issued(request, sign(request, sans=NAMES[::-1], key_usage=usage[::-1]), CHAIN, NOW)
+    judge(request, sign(request, sans=NAMES[::-1], key_usage=usage[::-1]), CHAIN, NOW)
 
 
 @pytest.mark.parametrize("critical", [False, True])
 def test_granted_extension_must_be_there_as_it_is(critical: bool) -> None:
     extension = Extension(OID, critical, b"\x05\x00")
     request = make_request(5, extensions=(extension,))
-    verify_issued(request, sign(request), CHAIN, NOW)
+    judge(request, sign(request), CHAIN, NOW)
     assert f"lacks the granted extension {OID}" in refusal(request, sign(request, extensions=()))
     assert "is not the granted one" in refusal(request, sign(request, extensions=(replace(extension, value=b"\x01\x01\xff"),)))
     assert "is not the granted one" in refusal(request, sign(request, extensions=(replace(extension, critical=not critical),)))
@@ -148,13 +152,11 @@ def test_what_cas_add_by_themselves_passes() -> None:
     policies = der.sequence(der.sequence(der.oid("2.23.140.1.2.1")))
     request = make_request()
     added = (Extension("2.5.29.32", False, policies), Extension("1.3.6.1.4.1.311.21.7", False, der.sequence(der.oid(OID))))
-    verify_issued(request, sign(request, extensions=added), CHAIN, NOW)
+    judge(request, sign(request, extensions=added), CHAIN, NOW)
 
 
-def test_garbage_is_refused() -> None:
+def test_garbage_in_the_chain_is_refused() -> None:
     request = make_request()
-    for leaf in (b"", b"garbage", sign(request).certificate[:-1], sign(request).certificate + b"\0"):
-        assert "cannot be read" in refusal(request, UpstreamIssued(leaf, CHAIN))
     assert "cannot be read" in refusal(request, UpstreamIssued(sign(request).certificate, (b"garbage", ROOT.der)))
 
 
@@ -200,7 +202,7 @@ def test_chain_that_does_not_lead_to_the_ca_is_refused(chain: tuple[bytes, ...])
 
 def test_chain_may_end_at_any_configured_certificate() -> None:
     request = make_request()
-    verify_issued(request, UpstreamIssued(sign(request).certificate, (ISSUING.der,)), CHAIN, NOW)
+    judge(request, UpstreamIssued(sign(request).certificate, (ISSUING.der,)), CHAIN, NOW)
 
 
 def test_leaf_used_as_a_ca_is_refused() -> None:

@@ -37,9 +37,9 @@ def matches(text: str, value: str) -> bool:
         pytest.param(r"[\w.-]+", "a-b.c_9", True, id="escapes-in-class"),
         pytest.param(r"a\.b", "axb", False, id="escaped-dot"),
         pytest.param(".*", "a\nb", False, id="dot-is-no-newline"),
-        pytest.param("(?s).*", "a\nb", True, id="dot-all"),
         pytest.param("(?i)gate", "GaTe", True, id="ignore-case"),
         pytest.param("(?i)k", "\u212a", False, id="kelvin-sign-is-no-k"),
+        pytest.param(r"M(u|ü)ller \(?intern\)?", "Müller intern", True, id="escaped-bracket-is-no-flag"),
         pytest.param(r"\d+", "\u0661\u0662", False, id="arabic-digits-are-no-digits"),
         pytest.param(r"\w+", "\u0430dmin", False, id="cyrillic-a-is-no-word-character"),
         pytest.param("M[üu]ller", "Müller", True, id="named-beyond-ascii"),
@@ -52,6 +52,9 @@ def test_matches(pattern: str, value: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     "pattern",
     [
+        pytest.param("(?si)kiosk", id="flags-together"),
+        pytest.param("(?mi:sw)-1", id="flags-of-a-group"),
+        pytest.param("a(?i)b", id="flag-inside"),
         pytest.param("(?=a)a", id="look-ahead"),
         pytest.param("(?!-)[a-z]+", id="negative-look-ahead"),
         pytest.param("[a-z]+(?<!-)", id="look-behind"),

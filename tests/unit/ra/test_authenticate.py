@@ -28,7 +28,7 @@ CORP = ProfileName("corp")
 CSR = CertificateRequest(
     RequestForm.PKCS10, b"", b"", parse_name_text("CN=gate-1"), PublicKey(b"", b"k" * 32, "ec", 256, "P-256")
 )
-REQUEST = EnrollmentRequest(CORP, Protocol.SCEP, "PKCSReq", "t", CSR, "challenge", None, "192.0.2.1", NOW)
+REQUEST = EnrollmentRequest(CORP, Protocol.SCEP, "PKCSReq", "t", CSR, "challenge", None, "192.0.2.1")
 RENEWAL = RenewalRule(frozenset({CORP}), frozenset({"RenewalReq"}), None, timedelta(0))
 
 

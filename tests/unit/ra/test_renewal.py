@@ -36,7 +36,7 @@ OLD, NEW = PublicKey(b"o", b"o" * 32, "rsa", 2048), PublicKey(b"n", b"n" * 32, "
 SUBJECT, SANS = parse_name_text("CN=gate-1,O=Corp"), (make_san(SanKind.DNS, "gate-1.corp.example"),)
 SIGNER = SignerCertificate(b"c", b"s" * 32, b"i", 7, SUBJECT, SANS, OLD, NOW - 300 * DAY, NOW + 20 * DAY, False)
 CSR = CertificateRequest(RequestForm.PKCS10, b"", b"", SUBJECT, NEW, SANS)
-REQUEST = EnrollmentRequest(CORP, Protocol.SCEP, "RenewalReq", "t", CSR, None, SIGNER, "192.0.2.1", NOW, is_renewal=True)
+REQUEST = EnrollmentRequest(CORP, Protocol.SCEP, "RenewalReq", "t", CSR, None, SIGNER, "192.0.2.1", is_renewal=True)
 RULE = RenewalRule(frozenset({CORP}), frozenset({"RenewalReq", "PKCSReq"}), 30 * DAY, DAY)
 ROW = InventoryRow(
     sha256=SIGNER.sha256,

@@ -30,7 +30,7 @@ CHALLENGE = new_challenge()
 CSR = CertificateRequest(
     RequestForm.PKCS10, b"", b"", parse_name_text("CN=gate-1"), PublicKey(b"", b"k" * 32, "ec", 256, "P-256")
 )
-REQUEST = EnrollmentRequest(CORP, Protocol.SCEP, "PKCSReq", "t", CSR, CHALLENGE, None, "192.0.2.1", NOW)
+REQUEST = EnrollmentRequest(CORP, Protocol.SCEP, "PKCSReq", "t", CSR, CHALLENGE, None, "192.0.2.1")
 
 
 def macs(challenge: str) -> tuple[bytes, ...]:
@@ -100,7 +100,7 @@ async def test_refused(changes: dict[str, Any], after: timedelta, reason: Reason
 
 
 async def test_a_used_challenge_still_proves_its_retransmission() -> None:
-    used = provider(replace(ROW, used_by=RequestId("r"), used_request_key=b"k"))
+    used = provider(replace(ROW, used_by=RequestId("r")))
     late = NOW + timedelta(minutes=90)
     assert await used.authenticate(REQUEST, late) is not None
 

@@ -14,7 +14,7 @@ NOW = datetime(2027, 1, 2, tzinfo=UTC)
 CSR = CertificateRequest(
     RequestForm.PKCS10, b"", b"", parse_name_text("CN=gate-1"), PublicKey(b"", b"k" * 32, "ec", 256, "P-256")
 )
-REQUEST = EnrollmentRequest(ProfileName("corp"), Protocol.SCEP, "PKCSReq", "t", CSR, "s3cret", None, "192.0.2.1", NOW)
+REQUEST = EnrollmentRequest(ProfileName("corp"), Protocol.SCEP, "PKCSReq", "t", CSR, "s3cret", None, "192.0.2.1")
 
 
 @pytest.fixture
