@@ -32,6 +32,10 @@ class SignedCrl(Protocol):
     """One signed CRL (RFC 5280 §5)."""
 
     @property
+    def number(self) -> int:
+        """Its CRL number (RFC 5280 §5.2.3)."""
+
+    @property
     def der(self) -> bytes:
         """Its DER."""
 
@@ -49,9 +53,6 @@ class CrlSource(Protocol):
 
     async def current(self) -> SignedCrl | None:
         """Return the newest CRL, or None when none was signed yet."""
-
-    async def publish(self, force: bool = False) -> object:
-        """Sign a new CRL when one is due, or in any case."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def bound_body(limits: BodyLimits) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        if any(coding.strip().lower() != "identity" for coding in request.headers.getall("Content-Encoding", ())):
             return refusal(415, "content encodings are not accepted")
         if not request.body_exists:
             request[BODY] = b""

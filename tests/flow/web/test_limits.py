@@ -93,6 +93,8 @@ async def test_content_encodings_are_refused_unread(talk: Talk, encoding: bytes)
 
 async def test_identity_is_no_encoding(talk: Talk) -> None:
     assert (await talk(POST + CLOSE + b"Content-Encoding: identity\r\nContent-Length: 2\r\n\r\nxx")).status == 400
+    two = b"Content-Encoding: identity\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nxx"
+    assert (await talk(POST + CLOSE + two)).status == 415
 
 
 async def test_long_request_lines_are_served_up_to_the_limit(talk: Talk) -> None:
