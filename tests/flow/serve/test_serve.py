@@ -24,7 +24,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 40) -> None:
 
 
 def workers(server: RunningServer) -> set[int]:
-    """Return the worker processes that live."""
+    """Return the worker processes that live, once all have begun."""
+    wait_for(lambda: "Ctrl-C ends it" in server.log.read_text())
     found = subprocess.run(
         ["ps", "-o", "pid=,stat=", "--ppid", str(server.process.pid)], capture_output=True, text=True, timeout=10, check=False
     )
