@@ -1,12 +1,8 @@
-# mypy: allow-subclassing-any
-"""SCEP's signed attributes, codes and IssuerAndSubject (RFC 8894 §3.2.1, §3.3.3)."""
+"""SCEP's signed attributes and their codes (RFC 8894 §3.2.1)."""
 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import ClassVar
-
-from asn1crypto import core
 
 OID_MESSAGE_TYPE = "2.16.840.1.113733.1.9.2"
 OID_PKI_STATUS = "2.16.840.1.113733.1.9.3"
@@ -49,9 +45,3 @@ class FailInfo(IntEnum):
     """signingTime was not close enough to the system time."""
     BAD_CERT_ID = 4
     """No certificate could be identified matching the provided criteria."""
-
-
-class IssuerAndSubject(core.Sequence):
-    """What a CertPoll asks about: the CA's name and the CSR's (RFC 8894 §3.3.3)."""
-
-    _fields: ClassVar = [("issuer", core.Any), ("subject", core.Any)]

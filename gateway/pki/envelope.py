@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding as asymmetric
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.ciphers import BlockCipherAlgorithm, Cipher, algorithms, modes
-from cryptography.hazmat.primitives.padding import PKCS7
 
 from gateway.asn1 import cms as asn1
 from gateway.errors import MalformedMessage, Reason, Rejection
@@ -89,6 +88,18 @@ class EnvelopedData:
     ciphertext: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Plaintext:
+    """What a decryption gave: its first SEQUENCE, empty where there is none, and whether the padding behind that is right.
+
+    Whoever answers strangers reads `element` first and looks at `sound` only when what he read has proved good: an answer that
+    depends on the padding alone would decrypt any message for them, block by block (Vaudenay).
+    """
+
+    element: bytes = field(repr=False)
+    sound: bool
+
+
 def parse_enveloped_data(data: bytes) -> EnvelopedData:
     """Decode a ContentInfo with EnvelopedData, BER or DER; only its KeyTransRecipientInfos are kept. Raises MalformedMessage."""
     normal = der.normalize(data)
@@ -136,29 +147,41 @@ def _parse_encrypted_content(contents: bytes) -> tuple[str, bytes, bytes]:
     return cipher.name, iv, contents[text_start:text_end]
 
 
-def decrypt(enveloped: EnvelopedData, recipient: Recipient, key: RSAPrivateKey) -> bytes:
-    """Return the content of an EnvelopedData, which must be one SEQUENCE element.
-
-    Raises Rejection UNSUPPORTED_ALGORITHM for a cipher or key transport that the message names in clear. Everything that goes
-    wrong with the key raises one and the same Rejection DECRYPTION_FAILED after the same RSA operation and the same CBC pass,
-    under a random key if need be (RFC 3218 §2.3.2).
-    """
-    cipher = _BY_NAME.get(enveloped.cipher)
+def find_cipher(name: str) -> ContentCipher:
+    """Return a cipher by the name that EnvelopedData has; raises Rejection UNSUPPORTED_ALGORITHM for a dotted OID."""
+    cipher = _BY_NAME.get(name)
     if cipher is None:
-        raise Rejection(Reason.UNSUPPORTED_ALGORITHM, "the content cipher is not supported", f"content cipher {enveloped.cipher}")
+        raise Rejection(Reason.UNSUPPORTED_ALGORITHM, "the content cipher is not supported", f"content cipher {name}")
+    return cipher
+
+
+def decrypt(enveloped: EnvelopedData, recipient: Recipient, key: RSAPrivateKey) -> bytes:
+    """Return the content of an EnvelopedData, which must be one SEQUENCE element, for a reader whom nobody else watches.
+
+    Raises Rejection UNSUPPORTED_ALGORITHM like `decipher`, and DECRYPTION_FAILED for everything else.
+    """
+    plaintext = decipher(enveloped, recipient, key)
+    if not plaintext.sound:
+        raise Rejection(Reason.DECRYPTION_FAILED, UNREADABLE, "the content or its key did not decrypt")
+    return plaintext.element
+
+
+def decipher(enveloped: EnvelopedData, recipient: Recipient, key: RSAPrivateKey) -> Plaintext:
+    """Decrypt the content of an EnvelopedData without telling what went wrong.
+
+    Whatever does, there is one RSA operation and one CBC pass, under a random key if need be (RFC 3218 §2.3.2). Raises Rejection
+    UNSUPPORTED_ALGORITHM for a cipher or key transport, which the message names in clear.
+    """
+    cipher = find_cipher(enveloped.cipher)
     transport = _transport_padding(recipient)
     content_key = _decrypt_key(recipient.encrypted_key, key, transport, cipher.key_size)
     whole = len(enveloped.ciphertext) - len(enveloped.ciphertext) % cipher.block_size
     decryptor = Cipher(cipher.algorithm(content_key), modes.CBC(enveloped.iv)).decryptor()
     padded = decryptor.update(enveloped.ciphertext[:whole]) + decryptor.finalize()
-    unpadder = PKCS7(cipher.block_size * 8).unpadder()
-    try:
-        content = unpadder.update(padded) + unpadder.finalize()
-    except ValueError:
-        content = b""
-    if whole != len(enveloped.ciphertext) or not _is_one_sequence(content):
-        raise Rejection(Reason.DECRYPTION_FAILED, UNREADABLE, "the content or its key did not decrypt")
-    return content
+    element = _first_sequence(padded)
+    rest = padded[len(element) :]
+    good = 0 < len(rest) <= cipher.block_size and rest == bytes((len(rest),)) * len(rest)
+    return Plaintext(element, bool(element) and good and whole == len(enveloped.ciphertext))
 
 
 def _decrypt_key(encrypted: bytes, key: RSAPrivateKey, transport: asymmetric.AsymmetricPadding, size: int) -> bytes:
@@ -176,15 +199,18 @@ def _decrypt_key(encrypted: bytes, key: RSAPrivateKey, transport: asymmetric.Asy
     return content_key if fits and len(content_key) == size else substitute
 
 
-def _is_one_sequence(content: bytes) -> bool:
-    """Whether `content` is one SEQUENCE, definite with nothing behind it or indefinite: every SCEP messageData is."""
-    if content[:2] == b"\x30\x80":
-        return content.endswith(b"\0\0")
+def _first_sequence(padded: bytes) -> bytes:
+    """Return the SEQUENCE that `padded` begins with, which every SCEP messageData is, without a look at the padding.
+
+    One of indefinite length ends with the last two zeros: padding has none.
+    """
+    if padded[:2] == b"\x30\x80":
+        return padded[: padded.rfind(b"\0\0") + 2]
     try:
-        tag, _, end = der.read(content)
+        tag, _, end = der.read(padded)
     except MalformedMessage:
-        return False
-    return tag == der.SEQUENCE and end == len(content)
+        return b""
+    return padded[:end] if tag == der.SEQUENCE else b""
 
 
 def _transport_padding(recipient: Recipient) -> asymmetric.AsymmetricPadding:

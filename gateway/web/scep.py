@@ -97,8 +97,8 @@ class ScepEndpoint:
         begun = perf_counter()
         source = source_address(request)
         try:
-            pkimessage.verify_signature(message)
-            asked = await self._run(service, _open, message, service)
+            pkimessage.verify_signature(message, service.identity)
+            asked = await self._run(service, pkimessage.decode_request, message, service.identity)
         except Rejection as error:
             # Nobody has proved anything yet: strangers must not be able to write a row and a line for each message.
             told = self._floods.count(Protocol.SCEP, service.profile, error.reason)
@@ -117,10 +117,10 @@ class ScepEndpoint:
         generation: Generation,
         service: ScepService,
         message: PkiMessage,
-        asked: CertificateRequest | pkimessage.IssuerAndSubject,
+        asked: CertificateRequest | None,
         source: str,
     ) -> Outcome:
-        if isinstance(asked, CertificateRequest):
+        if asked is not None:
             enrollment = EnrollmentRequest(
                 profile=service.profile,
                 protocol=Protocol.SCEP,
@@ -170,10 +170,6 @@ class ScepEndpoint:
         if not service.offload:
             return work(*arguments)
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
-
-
-def _open(message: PkiMessage, service: ScepService) -> CertificateRequest | pkimessage.IssuerAndSubject:
-    return pkimessage.decode_request(message, pkimessage.open_envelope(message, service.identity))
 
 
 def _answer(body: bytes, media_type: str) -> web.Response:

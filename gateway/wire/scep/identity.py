@@ -6,14 +6,17 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from gateway.model import Name
+from gateway.model import Name, SanKind
 from gateway.pki import cms
 from gateway.pki.certificate import Certificate, parse_certificate
 from gateway.pki.csr import build_csr
-from gateway.pki.keys import PrivateKey, key_matches
-from gateway.pki.names import normalize_name, parse_name
+from gateway.pki.extensions import make_san
+from gateway.pki.keys import PrivateKey, generate_private_key, key_matches
+from gateway.pki.names import normalize_name, parse_name, parse_name_text
 
 MIN_RSA_BITS = 2048
+DECOY_RSA_BITS = 2048
+"""What devices have: verifying the decoy must cost what verifying theirs does, whatever the RA's own key is."""
 _REQUIRED_KEY_USAGE = frozenset({"digitalSignature", "keyEncipherment"})
 
 
@@ -35,10 +38,18 @@ class RaIdentity:
     certificate: Certificate = field(repr=False)
     chain: tuple[bytes, ...] = field(repr=False)
     decoy: bytes = field(repr=False)
-    """A PKCS#10 that is read when a decryption fails, so that failing takes as long as succeeding."""
+    """A PKCS#10 with a wrong signature, read when a message holds none, so that every failure takes as long."""
+    algorithms: Algorithms = field(default_factory=Algorithms)
+    """What this RA accepts beside today's algorithms: read by the codec and told by GetCACaps."""
 
     @classmethod
-    def create(cls, certificate_der: bytes, key: PrivateKey, chain_ders: tuple[bytes, ...]) -> RaIdentity:
+    def create(
+        cls,
+        certificate_der: bytes,
+        key: PrivateKey,
+        chain_ders: tuple[bytes, ...],
+        algorithms: Algorithms = Algorithms(),
+    ) -> RaIdentity:
         """Prepare an identity; ValueError with a sentence when certificate and key cannot serve SCEP clients."""
         certificate = parse_certificate(certificate_der)
         if not isinstance(key, RSAPrivateKey) or certificate.public_key.algorithm != "rsa":
@@ -50,8 +61,7 @@ class RaIdentity:
         missing = _REQUIRED_KEY_USAGE - (certificate.key_usage or frozenset())
         if missing:
             raise ValueError(f"the SCEP RA certificate lacks key usage {' and '.join(sorted(missing))}: clients refuse it")
-        decoy = build_csr(key, certificate.subject.der)
-        return cls(cms.Signer.create(certificate_der, key), key, certificate, chain_ders, decoy)
+        return cls(cms.Signer.create(certificate_der, key), key, certificate, chain_ders, _make_decoy(key), algorithms)
 
     def is_named_by(self, rid: cms.CertificateId) -> bool:
         """Whether a RecipientIdentifier means this certificate; a name that the client encoded anew is compared by meaning."""
@@ -61,6 +71,14 @@ class RaIdentity:
             return False
         issuer = self.certificate.issuer_der
         return rid.issuer_der == issuer or _same_name(parse_name(rid.issuer_der), parse_name(issuer))
+
+
+def _make_decoy(key: RSAPrivateKey) -> bytes:
+    """Return a certification request like a device's whose signature does not verify."""
+    like = key if key.key_size == DECOY_RSA_BITS else generate_private_key("rsa-2048")
+    name = parse_name_text("CN=decoy.example")
+    csr = build_csr(like, name.der, (make_san(SanKind.DNS, "decoy.example"),), "decoy" * 5)
+    return csr[:-1] + bytes((csr[-1] ^ 1,))
 
 
 def _same_name(one: Name, other: Name) -> bool:

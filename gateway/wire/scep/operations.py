@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from gateway.errors import MalformedMessage, Reason
 from gateway.pki import cms
-from gateway.wire.scep.identity import Algorithms, RaIdentity
+from gateway.wire.scep.identity import RaIdentity
 
 PKI_OPERATION = "PKIOperation"
 GET_CA_CAPS = "GetCACaps"
@@ -84,17 +84,17 @@ def decode_body(body: bytes) -> bytes:
     return body if body[:1] == b"\x30" else decode_base64(body)
 
 
-def ca_capabilities(*, renewal: bool, algorithms: Algorithms) -> bytes:
-    """Return the GetCACaps text (RFC 8894 §3.5.2).
+def ca_capabilities(ra: RaIdentity, *, renewal: bool) -> bytes:
+    """Return the GetCACaps text: what `ra` accepts, and whether its profile renews (RFC 8894 §3.5.2).
 
     SHA-384 is no standard token: strongSwan 5.9.8 misreads the list and needs it to believe in SHA-256.
     """
     tokens = ["AES", "POSTPKIOperation", "SCEPStandard", "SHA-256", "SHA-384", "SHA-512"]
     if renewal:
         tokens.append("Renewal")
-    if algorithms.sha1:
+    if ra.algorithms.sha1:
         tokens.append("SHA-1")
-    if algorithms.triple_des:
+    if ra.algorithms.triple_des:
         tokens.append("DES3")
     return "".join(f"{token}\n" for token in tokens).encode("ascii")
 

@@ -1,12 +1,13 @@
 """SCEP PKIMessage: decode and verify requests, write CertReps (RFC 8894 §3).
 
-A request passes four steps, each of which costs more and trusts more than the one before: `decode_pki_message` takes the
-structure apart, `verify_signature` checks who signed, `open_envelope` decrypts, `decode_request` reads what was asked.
+A request passes three steps, each of which costs more and trusts more than the one before: `decode_pki_message` takes the
+structure apart, `verify_signature` checks who signed, `decode_request` judges what is said in clear, decrypts, and reads the CSR.
 """
 
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -15,20 +16,18 @@ from gateway.asn1 import cms as asn1_cms
 from gateway.asn1 import scep as asn1
 from gateway.asn1.scep import FailInfo, MessageType, PkiStatus
 from gateway.errors import MalformedMessage, Reason, Rejection
-from gateway.model import CertificateRequest, Name, SignerCertificate
+from gateway.model import CertificateRequest, SignerCertificate
 from gateway.pki import cms, der, envelope
 from gateway.pki.algorithms import digest_name
 from gateway.pki.certificate import Certificate, parse_certificate, to_signer
 from gateway.pki.csr import parse_csr
 from gateway.pki.keys import load_public_key
-from gateway.pki.names import parse_name
 from gateway.wire.scep import attributes, errors
 from gateway.wire.scep.identity import Algorithms, RaIdentity
 
 __all__ = [
     "Algorithms",
     "FailInfo",
-    "IssuerAndSubject",
     "MessageType",
     "PkiMessage",
     "PkiStatus",
@@ -38,14 +37,12 @@ __all__ = [
     "encode_failure",
     "encode_pending",
     "encode_success",
-    "open_envelope",
     "verify_signature",
 ]
 
 NONCE_SIZE = 16
 MAX_FAIL_INFO_TEXT = 255
 
-_ONLY_MODERN = Algorithms()
 _OPERATIONS = {
     MessageType.CERT_REP: "CertRep",
     MessageType.RENEWAL_REQ: "RenewalReq",
@@ -61,14 +58,6 @@ _STATUS = {status: attributes.code(asn1.OID_PKI_STATUS, status) for status in Pk
 _FAIL_INFO = {info: attributes.code(asn1.OID_FAIL_INFO, info) for info in FailInfo}
 _REPLY_DIGESTS = frozenset({"sha256", "sha384", "sha512"})
 _DES = frozenset({"des-cbc", "des-ede3-cbc"})
-
-
-@dataclass(frozen=True, slots=True)
-class IssuerAndSubject:
-    """What a CertPoll asks about (RFC 8894 §3.3.3)."""
-
-    issuer: Name
-    subject: Name
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +152,15 @@ def find_certificate(certificates: tuple[bytes, ...], sid: cms.CertificateId) ->
     raise MalformedMessage("message does not carry its signer's certificate")
 
 
-def verify_signature(message: PkiMessage, algorithms: Algorithms = _ONLY_MODERN) -> None:
+def verify_signature(message: PkiMessage, ra: RaIdentity) -> None:
     """Check the signature of a request and that a reply can be encrypted to its signer.
 
-    Raises Rejection BAD_SIGNATURE, or UNSUPPORTED_ALGORITHM for digests that `algorithms` does not accept (RFC 8894 §2.9) and
+    Raises Rejection BAD_SIGNATURE, or UNSUPPORTED_ALGORITHM for digests that `ra` does not accept (RFC 8894 §2.9) and
     signers whose key cannot receive a reply.
     """
     info = message.signed_data.signers[0]
-    _check_digest(message.digest, algorithms)
-    _check_digest(cms.verify_signer(message.signed_data, info, message.signer.public_key.der), algorithms)
+    _check_digest(message.digest, ra.algorithms)
+    _check_digest(cms.verify_signer(message.signed_data, info, message.signer.public_key.der), ra.algorithms)
     if message.signer.public_key.algorithm != "rsa":
         raise Rejection(
             Reason.UNSUPPORTED_ALGORITHM,
@@ -185,61 +174,60 @@ def _check_digest(digest: str, algorithms: Algorithms) -> None:
         raise Rejection(Reason.UNSUPPORTED_ALGORITHM, "SHA-1 is not accepted here, use SHA-256", "the message uses SHA-1")
 
 
-def open_envelope(message: PkiMessage, ra: RaIdentity, algorithms: Algorithms = _ONLY_MODERN) -> bytes:
-    """Return the messageData that a verified request encrypts to `ra`.
+def decode_request(message: PkiMessage, ra: RaIdentity) -> CertificateRequest | None:
+    """Return the certification request of a verified PKCSReq or RenewalReq, None for a CertPoll (RFC 8894 §3.3).
 
-    Raises MalformedMessage when there is no envelope, Rejection UNSUPPORTED_ALGORITHM for a cipher or key transport, and one
-    uniform DECRYPTION_FAILED for all else. RSA work: one private-key operation.
-    """
-    enveloped = message.envelope
-    if enveloped is None:
-        enveloped = envelope.parse_enveloped_data(message.signed_data.content or b"")  # raises again, saying why
-    if (enveloped.cipher == "des-cbc" and not algorithms.single_des) or (
-        enveloped.cipher == "des-ede3-cbc" and not algorithms.triple_des
-    ):
-        raise Rejection(Reason.UNSUPPORTED_ALGORITHM, "DES is not accepted here, use AES", f"content cipher {enveloped.cipher}")
-    # by identifier, never by position: scepclient encrypts to every RSA certificate of the bundle
-    recipient = next((r for r in enveloped.recipients if ra.is_named_by(r.rid)), None)
-    if recipient is None:
-        cause = "no recipient is this RA's certificate: the client has an old one, or one of another profile"
-        raise Rejection(Reason.DECRYPTION_FAILED, envelope.UNREADABLE, cause)
-    try:
-        return envelope.decrypt(enveloped, recipient, ra.key)
-    except Rejection as rejection:
-        if rejection.reason is Reason.DECRYPTION_FAILED:
-            # good padding leads on to a CSR; without this the time would tell it from bad padding
-            parse_csr(ra.decoy)
-        raise
-
-
-def decode_request(message: PkiMessage, message_data: bytes) -> CertificateRequest | IssuerAndSubject:
-    """Read the messageData of PKCSReq, RenewalReq and CertPoll (RFC 8894 §3.3).
-
-    Raises Rejection UNSUPPORTED_MESSAGE for every other message type. What is wrong inside is told like a failed decryption,
-    and only the cause says more: whoever replays a captured envelope with changed bytes must learn nothing about its content.
+    A CertPoll is told by its transactionID and signer alone; what it encrypts is not even decrypted.
+    Raises what the message says in clear: Rejection UNSUPPORTED_MESSAGE for every other type, MalformedMessage when there is no
+    envelope, UNSUPPORTED_ALGORITHM for a cipher or key transport. For all else there is one uniform DECRYPTION_FAILED, and only
+    its cause says more: whoever sends a captured envelope with changed bytes learns nothing from the answer or its time.
+    RSA work: one private-key operation.
     """
     if message.message_type not in _REQUESTS:
         raise Rejection(Reason.UNSUPPORTED_MESSAGE, "this message type is not supported", f"message type {message.operation}")
+    enveloped = _check_envelope(message, ra)
+    if message.message_type is MessageType.CERT_POLL:
+        return None
+    # by identifier, never by position: scepclient encrypts to every RSA certificate of the bundle
+    recipient = next((r for r in enveloped.recipients if ra.is_named_by(r.rid)), None)
+    if recipient is None:
+        raise _unreadable("no recipient is this RA's certificate: the client has an old one, or one of another profile")
+    plaintext = envelope.decipher(enveloped, recipient, ra.key)
+    request = _read_csr(plaintext.element, ra)
+    if not plaintext.sound:
+        raise _unreadable("bytes follow the certification request, or the padding is wrong")
+    return request
+
+
+def _check_envelope(message: PkiMessage, ra: RaIdentity) -> envelope.EnvelopedData:
+    """Return the envelope, whose cipher the reply will use too."""
+    enveloped = message.envelope
+    if enveloped is None:
+        enveloped = envelope.parse_enveloped_data(message.signed_data.content or b"")  # raises again, saying why
+    if (enveloped.cipher == "des-cbc" and not ra.algorithms.single_des) or (
+        enveloped.cipher == "des-ede3-cbc" and not ra.algorithms.triple_des
+    ):
+        raise Rejection(Reason.UNSUPPORTED_ALGORITHM, "DES is not accepted here, use AES", f"content cipher {enveloped.cipher}")
+    envelope.find_cipher(enveloped.cipher)
+    return enveloped
+
+
+def _read_csr(data: bytes, ra: RaIdentity) -> CertificateRequest:
+    """Read a certification request; where it is none, one proof of possession is verified all the same."""
     try:
-        if message.message_type is MessageType.CERT_POLL:
-            return _parse_issuer_and_subject(message_data)
-        return parse_csr(message_data)
+        return parse_csr(data)
     except Rejection as rejection:
-        broken_proof = rejection.reason is Reason.BAD_PROOF_OF_POSSESSION
-        reason = rejection.reason if broken_proof else Reason.DECRYPTION_FAILED
-        raise Rejection(reason, envelope.UNREADABLE, f"messageData: {rejection.reason}: {rejection.cause}") from None
+        if rejection.reason is not Reason.BAD_PROOF_OF_POSSESSION:
+            with suppress(Rejection):
+                parse_csr(ra.decoy)
+        raise _unreadable(f"messageData: {rejection.reason}: {rejection.cause}") from None
 
 
-def _parse_issuer_and_subject(data: bytes) -> IssuerAndSubject:
-    normal = der.normalize(data)
-    with cms.ParseBorder("IssuerAndSubject"):
-        decoded = asn1.IssuerAndSubject.load(normal, strict=True)
-        return IssuerAndSubject(parse_name(decoded["issuer"].dump()), parse_name(decoded["subject"].dump()))
+def _unreadable(cause: str) -> Rejection:
+    return Rejection(Reason.DECRYPTION_FAILED, envelope.UNREADABLE, cause)
 
 
-def encode_success(
-    message: PkiMessage, ra: RaIdentity, certificates: tuple[bytes, ...], algorithms: Algorithms = _ONLY_MODERN
-) -> bytes:
+def encode_success(message: PkiMessage, ra: RaIdentity, certificates: tuple[bytes, ...]) -> bytes:
     """Return a CertRep SUCCESS with `certificates`, leaf first, encrypted to the request's signer (RFC 8894 §3.3.2.1).
 
     Cipher and digest are the request's own where they are in use today. Raises Rejection UNSUPPORTED_ALGORITHM when the
@@ -251,32 +239,28 @@ def encode_success(
     # DES is answered by 3DES, which every client that knows DES can read (RFC 8894 §2.9 forbids DES itself)
     cipher = "des-ede3-cbc" if message.cipher in _DES else message.cipher
     content = envelope.encrypt(cms.certs_only(certificates), cipher, key, cms.issuer_and_serial(message.signer.der))
-    return _encode_cert_rep(message, ra, PkiStatus.SUCCESS, content, algorithms)
+    return _encode_cert_rep(message, ra, PkiStatus.SUCCESS, content)
 
 
-def encode_failure(
-    message: PkiMessage, ra: RaIdentity, reason: Reason, detail: str, algorithms: Algorithms = _ONLY_MODERN
-) -> bytes:
+def encode_failure(message: PkiMessage, ra: RaIdentity, reason: Reason, detail: str) -> bytes:
     """Return a CertRep FAILURE with failInfo and `detail` as failInfoText (RFC 8894 §3.3.2.2)."""
     info = _FAIL_INFO[errors.fail_info(reason)]
     text = cms.attribute(asn1.OID_FAIL_INFO_TEXT, der.utf8_string(detail[:MAX_FAIL_INFO_TEXT]))
-    return _encode_cert_rep(message, ra, PkiStatus.FAILURE, b"", algorithms, info, text)
+    return _encode_cert_rep(message, ra, PkiStatus.FAILURE, b"", info, text)
 
 
-def encode_pending(message: PkiMessage, ra: RaIdentity, algorithms: Algorithms = _ONLY_MODERN) -> bytes:
+def encode_pending(message: PkiMessage, ra: RaIdentity) -> bytes:
     """Return a CertRep PENDING; the client polls with the same transactionID (RFC 8894 §3.3.2.3)."""
-    return _encode_cert_rep(message, ra, PkiStatus.PENDING, b"", algorithms)
+    return _encode_cert_rep(message, ra, PkiStatus.PENDING, b"")
 
 
-def _encode_cert_rep(
-    message: PkiMessage, ra: RaIdentity, status: PkiStatus, content: bytes, algorithms: Algorithms, *extra: bytes
-) -> bytes:
+def _encode_cert_rep(message: PkiMessage, ra: RaIdentity, status: PkiStatus, content: bytes, *extra: bytes) -> bytes:
     """Sign a CertRep over `content`.
 
     Without an envelope the content is an empty OCTET STRING: certmonger fails on an absent one, and all others take both.
     senderNonce is fresh though the standard no longer asks for it: MikroTik, old Apple and Windows clients do.
     """
-    mirrored = message.digest in _REPLY_DIGESTS or (message.digest == "sha1" and algorithms.sha1)
+    mirrored = message.digest in _REPLY_DIGESTS or (message.digest == "sha1" and ra.algorithms.sha1)
     answered = [attributes.nonce(asn1.OID_RECIPIENT_NONCE, message.sender_nonce)] if message.sender_nonce else []
     return cms.sign_data(
         content,

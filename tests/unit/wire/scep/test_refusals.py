@@ -19,7 +19,7 @@ from gateway.pki.algorithms import digest_oid
 from gateway.pki.csr import build_csr
 from gateway.pki.keys import generate_private_key, sign, signature_algorithm
 from gateway.pki.names import parse_name_text
-from gateway.wire.scep.client import self_signed_signer
+from gateway.wire.scep.client import encode_request, self_signed_signer
 from gateway.wire.scep.pkimessage import (
     MessageType,
     RaIdentity,
@@ -95,9 +95,9 @@ class Craft:
         return self.edit(message)
 
 
-def test_the_craft_itself_passes(client: cms.Signer) -> None:
+def test_the_craft_itself_passes(client: cms.Signer, ra: RaIdentity) -> None:
     message = decode_pki_message(Craft(client).build())
-    verify_signature(message)
+    verify_signature(message, ra)
     assert (message.message_type, message.transaction_id, message.operation) == (MessageType.PKCS_REQ, "T-1", "PKCSReq")
 
 
@@ -172,19 +172,19 @@ def test_attributes_that_could_mean_two_things(broken: dict[str, Any], client: c
         pytest.param({"without": asn1.OID_MESSAGE_TYPE}, None, id="absent"),
     ],
 )
-def test_message_types(accepted: dict[str, Any], expected: MessageType | None, client: cms.Signer) -> None:
+def test_message_types(accepted: dict[str, Any], expected: MessageType | None, client: cms.Signer, ra: RaIdentity) -> None:
     message = decode_pki_message(replace(Craft(client), **accepted).build())
-    verify_signature(message)
+    verify_signature(message, ra)
     assert message.message_type is expected
 
 
-@pytest.mark.parametrize("kind", [18, 0, 21, 22, 3, 99])
-def test_types_that_we_do_not_serve_are_refused(kind: int, client: cms.Signer) -> None:
-    message = decode_pki_message(
-        replace(Craft(client), **replaced(asn1.OID_MESSAGE_TYPE, der.printable_string(str(kind)))).build()
-    )
+@pytest.mark.parametrize("kind", [18, 0, 21, 22, 3, 99, 255])
+def test_types_that_we_do_not_serve_are_refused_before_any_decryption(kind: int, client: cms.Signer, ra: RaIdentity) -> None:
+    csr = build_csr(generate_private_key("ec-p256"), SUBJECT)
+    request = encode_request(csr, client, ra.certificate.der, transaction="T", message_type=kind)  # type: ignore[arg-type]
+    no_key: Any = None
     with pytest.raises(Rejection) as refused:
-        decode_request(message, build_csr(generate_private_key("ec-p256"), SUBJECT))
+        decode_request(decode_pki_message(request.message), replace(ra, key=no_key))
     assert refused.value.reason is Reason.UNSUPPORTED_MESSAGE
 
 
@@ -200,39 +200,39 @@ def test_types_that_we_do_not_serve_are_refused(kind: int, client: cms.Signer) -
         pytest.param({"edit": lambda m: m.replace(b"content", b"CONTENT")}, id="content changed"),
     ],
 )
-def test_signatures_that_do_not_bind(broken: dict[str, Any], client: cms.Signer) -> None:
+def test_signatures_that_do_not_bind(broken: dict[str, Any], client: cms.Signer, ra: RaIdentity) -> None:
     message = decode_pki_message(replace(Craft(client), **broken).build())
     with pytest.raises(Rejection) as refused:
-        verify_signature(message)
+        verify_signature(message, ra)
     assert refused.value.reason is Reason.BAD_SIGNATURE
 
 
 @pytest.mark.parametrize("sign_sorted", [True, False], ids=["signed in DER order", "signed as sent"])
-def test_unordered_attributes_verify(sign_sorted: bool, client: cms.Signer) -> None:
-    verify_signature(decode_pki_message(Craft(client, shuffled=True, sign_sorted=sign_sorted).build()))
+def test_unordered_attributes_verify(sign_sorted: bool, client: cms.Signer, ra: RaIdentity) -> None:
+    verify_signature(decode_pki_message(Craft(client, shuffled=True, sign_sorted=sign_sorted).build()), ra)
 
 
-def test_signature_by_another_key(client: cms.Signer, other_key: RSAPrivateKey) -> None:
+def test_signature_by_another_key(client: cms.Signer, other_key: RSAPrivateKey, ra: RaIdentity) -> None:
     thief = replace(client, key=other_key)
     with pytest.raises(Rejection) as refused:
-        verify_signature(decode_pki_message(Craft(thief).build()))
+        verify_signature(decode_pki_message(Craft(thief).build()), ra)
     assert refused.value.reason is Reason.BAD_SIGNATURE
 
 
 def test_signer_is_found_by_identifier_not_by_position(client: cms.Signer, ra: RaIdentity) -> None:
     message = decode_pki_message(Craft(client, certificates=(ra.certificate.der, *ra.chain, client.certificate)).build())
-    verify_signature(message)
+    verify_signature(message, ra)
     assert message.signer.der == client.certificate
 
 
-def test_sha1_is_refused_with_the_reason(client: cms.Signer) -> None:
+def test_sha1_is_refused_with_the_reason(client: cms.Signer, ra: RaIdentity) -> None:
     message = decode_pki_message(Craft(client, digest="sha1").build())
     with pytest.raises(Rejection) as refused:
-        verify_signature(message)
+        verify_signature(message, ra)
     assert (refused.value.reason, "SHA-1" in refused.value.detail) == (Reason.UNSUPPORTED_ALGORITHM, True)
 
 
-def test_md5_can_be_answered_and_is_refused(client: cms.Signer) -> None:
+def test_md5_can_be_answered_and_is_refused(client: cms.Signer, ra: RaIdentity) -> None:
     md5, sha256 = der.oid("1.2.840.113549.2.5"), der.oid(digest_oid("sha256"))
 
     def to_md5(message: bytes) -> bytes:
@@ -244,7 +244,7 @@ def test_md5_can_be_answered_and_is_refused(client: cms.Signer) -> None:
     message = decode_pki_message(Craft(client, edit=to_md5).build())
     assert message.digest == "1.2.840.113549.2.5"
     with pytest.raises(Rejection) as refused:
-        verify_signature(message)
+        verify_signature(message, ra)
     assert refused.value.reason is Reason.UNSUPPORTED_ALGORITHM
 
 
@@ -269,10 +269,10 @@ def rewrap(message: bytes, shrunk: int) -> bytes:
     return bytes(mended)
 
 
-def test_ec_signer_is_refused_before_anything_is_issued(client: cms.Signer) -> None:
+def test_ec_signer_is_refused_before_anything_is_issued(client: cms.Signer, ra: RaIdentity) -> None:
     signer = self_signed_signer(
         generate_private_key("ec-p256"), SUBJECT, datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
     )
     with pytest.raises(Rejection, match="ec") as refused:
-        verify_signature(decode_pki_message(Craft(signer).build()))
+        verify_signature(decode_pki_message(Craft(signer).build()), ra)
     assert refused.value.reason is Reason.UNSUPPORTED_ALGORITHM
