@@ -1,4 +1,4 @@
-"""What the corridor asks of an upstream CA, and the errors by which it learns what a failure means."""
+"""What the registration authority asks of an upstream CA, and the errors by which it learns what a failure means."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Capability(Flag):
     REVOKE = auto()
     CRL = auto()
     CHOOSES_SERIAL = auto()
-    """The corridor draws the serial with `new_serial` and stores it before `issue`."""
+    """The registration authority draws the serial with `new_serial` and stores it before `issue`."""
 
 
 @dataclass(frozen=True, slots=True)

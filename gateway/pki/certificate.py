@@ -137,7 +137,7 @@ def _parse_validity(validity: bytes) -> tuple[datetime, datetime]:
 
 
 def to_signer(certificate: Certificate) -> SignerCertificate:
-    """Return the view of `certificate` that the corridor takes; `self_signed` is what the names say."""
+    """Return the view of `certificate` that the registration authority takes; `self_signed` is what the names say."""
     return SignerCertificate(
         der=certificate.der,
         sha256=certificate.sha256,

@@ -19,7 +19,7 @@ from gateway.config.load import Sources, parse
 from gateway.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from gateway.logging import LogFormat, configure_logging
 from gateway.supervise.control import Answer, Order
-from gateway.supervise.front_door import FrontDoor
+from gateway.supervise.endpoints import Endpoints
 
 log = structlog.get_logger(__name__)
 
@@ -75,16 +75,16 @@ async def serve(order: Order, sources: Sources, control: socket.socket) -> int:
         return _refuse(control, error)
     try:
         _allow_connections(gateway.config.server.limits.connections)
-        door = FrontDoor(gateway, order.drain_seconds)
-        await door.open(*(socket.socket(fileno=number) for number in (order.http, order.https, order.admin)))
+        endpoints = Endpoints(gateway, order.drain_seconds)
+        await endpoints.open(*(socket.socket(fileno=number) for number in (order.http, order.https, order.admin)))
         control.sendall(Answer(ready=True).encode())
         _end_with_supervisor(control, stopping)
         async with Background() as background:
-            _start_background(background, gateway, door)
+            _start_background(background, gateway, endpoints)
             await stopping.wait()
             log.info("draining")
             until = loop.time() + order.drain_seconds
-            await door.close()
+            await endpoints.close()
             await gateway.authority.drain(max(1.0, until - loop.time()))
     except ConfigurationError as error:
         return _refuse(control, error)
@@ -123,10 +123,10 @@ def _end_with_supervisor(control: socket.socket, stopping: asyncio.Event) -> Non
     loop.add_reader(control, on_closed)
 
 
-def _start_background(background: Background, gateway: Gateway, door: FrontDoor) -> None:
+def _start_background(background: Background, gateway: Gateway, endpoints: Endpoints) -> None:
     background.run("recovery", _recover(gateway))
     background.repeat("upkeep", UPKEEP_SECONDS, gateway.expire)
-    background.run("floods", door.floods.run())
+    background.run("floods", endpoints.floods.run())
     for name, publisher in gateway.publishers.items():
         background.run(f"crl {name}", publisher.run())
 

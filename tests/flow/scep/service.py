@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.assemble import Gateway, open_gateway, prepare_store
+from gateway.assemble import Gateway, open_gateway
 from gateway.cli.init import make_files, write_directory
 from gateway.config.load import read
 from gateway.model import SanKind
@@ -18,7 +18,7 @@ from gateway.pki.csr import build_csr
 from gateway.pki.extensions import make_san
 from gateway.pki.keys import PrivateKey, generate_private_key, public_key_der
 from gateway.pki.names import parse_name_text
-from gateway.supervise.front_door import FrontDoor
+from gateway.supervise.endpoints import Endpoints
 from gateway.wire.scep import client as scep
 from gateway.wire.scep.client import CertRep, ScepRequest
 from gateway.wire.scep.pkimessage import MessageType
@@ -44,7 +44,7 @@ class Service:
 
     folder: Path
     gateway: Gateway
-    door: FrontDoor
+    endpoints: Endpoints
     clock: MovableClock
     http: socket.socket
     https: socket.socket
@@ -86,7 +86,7 @@ class Service:
     async def close(self) -> None:
         if not self.sockets:
             return
-        await self.door.close()
+        await self.endpoints.close()
         await self.gateway.authority.drain(5)
         await self.gateway.close()
         while self.sockets:
@@ -112,14 +112,13 @@ async def start_service(
         assert old in text, old
         config.write_text(text.replace(old, new))
     parsed, sources = read(config)
-    prepare_store(parsed, sources)
     clock = MovableClock()
     gateway = await open_gateway(parsed, sources, worker=worker, generation=1, clock=clock)
-    door = FrontDoor(gateway, drain)
+    endpoints = Endpoints(gateway, drain)
     path = folder / f"{worker.replace(':', '-')}.sock"
     sockets = [listening(), listening(), listening(socket.AF_UNIX, str(path))]
-    await door.open(*sockets)
-    return Service(folder, gateway, door, clock, sockets[0], sockets[1], path, sockets)
+    await endpoints.open(*sockets)
+    return Service(folder, gateway, endpoints, clock, sockets[0], sockets[1], path, sockets)
 
 
 @dataclass(frozen=True)

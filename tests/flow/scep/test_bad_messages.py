@@ -5,15 +5,17 @@ import json
 import aiohttp
 import pytest
 
+from gateway.asn1 import scep as asn1
 from gateway.asn1.scep import FailInfo, PkiStatus
-from gateway.pki import der
-from gateway.wire.scep.pkimessage import MessageType
+from gateway.pki import cms, der
+from gateway.wire.scep.client import ScepRequest
+from gateway.wire.scep.pkimessage import MessageType, decode_pki_message
 from tests.flow.scep.service import OTHER_KEY, Client, Device, Service
 
 
 async def counted(service: Service) -> dict[str, int]:
     """Flush the counters and return what the audit trail says of them."""
-    await service.door.floods.flush()
+    await service.endpoints.floods.flush()
     rows = [json.loads(body) for body in await service.audit()]
     return {row["reason"]: row["count"] for row in rows if row["event"] == "request.refused"}
 
@@ -124,6 +126,25 @@ async def test_the_proof_of_possession_is_checked(service: Service, client: Clie
     broken = csr[:-1] + bytes([csr[-1] ^ 1])
     reply = await client.enroll(Device(), None, message_data=broken)
     assert (reply.status, reply.fail_info) == (PkiStatus.FAILURE, FailInfo.BAD_MESSAGE_CHECK)
+
+
+async def test_a_captured_request_serves_nobody_else(service: Service, client: Client) -> None:
+    """A stranger signs the envelope of a device's request anew, with a certificate of his own."""
+    challenge = await service.new_challenge()
+    captured, _ = Device().request(client.ra, challenge)
+    stolen = decode_pki_message(captured.message).signed_data.content
+    assert stolen is not None
+    stranger = Device(OTHER_KEY).own_signer()
+    attributes = (
+        cms.attribute(asn1.OID_MESSAGE_TYPE, der.printable_string("19")),
+        cms.attribute(asn1.OID_TRANSACTION_ID, der.printable_string("T")),
+        cms.attribute(asn1.OID_SENDER_NONCE, der.octet_string(b"n" * 16)),
+    )
+    forged = ScepRequest(cms.sign_data(stolen, stranger, "sha256", attributes), "T", b"n" * 16)
+    reply = await client.send(forged, stranger)
+    assert (reply.status, reply.fail_info) == (PkiStatus.FAILURE, FailInfo.BAD_MESSAGE_CHECK)
+    assert "another key" in reply.fail_info_text
+    assert (await client.enroll(Device(), challenge)).status is PkiStatus.SUCCESS, "and its challenge is not used up"
 
 
 async def test_nothing_is_granted_without_the_store(service: Service, client: Client) -> None:

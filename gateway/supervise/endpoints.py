@@ -24,8 +24,8 @@ ADMIN_BODY = 1048576
 ADMIN_IN_FLIGHT = 16
 
 
-class FrontDoor:
-    """Owns what is between sockets and corridor; the gateway stays the caller's."""
+class Endpoints:
+    """Owns what is between the sockets and the registration authority; the gateway stays the caller's."""
 
     def __init__(self, gateway: Gateway, drain_seconds: float) -> None:
         server = gateway.config.server
