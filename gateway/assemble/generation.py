@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
+from gateway.assemble.identities import Identities, establish, prove_identity
 from gateway.ca.crl import CrlPublisher, CrlSchedule
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.local import LocalCA
-from gateway.ca.registry import CaUrls, create
-from gateway.config.load import Sources
-from gateway.config.schema import GatewayConfig, OneTimeCredential, ProfileConfig, QuotaConfig, ScepEndpoint, StaticCredential
+from gateway.config.load import Sources, locate
+from gateway.config.schema import GatewayConfig, OneTimeCredential, ProfileConfig, QuotaConfig, StaticCredential
 from gateway.config.upstream_cas import LocalCA as LocalCAConfig
 from gateway.config.view import redact
-from gateway.errors import ConfigurationError, Rejection
+from gateway.errors import ConfigurationError
 from gateway.model import ProfileName, Protocol, UpstreamCAName
-from gateway.pki.algorithms import verify_signature
 from gateway.pki.certificate import parse_certificate, pem_to_ders
-from gateway.pki.keys import load_private_key, sign, signature_algorithm
 from gateway.ra.credentials import one_time, static
 from gateway.ra.credentials.interfaces import CredentialProvider
 from gateway.ra.profile import Profile, Quota, RenewalRule, Snapshot
@@ -28,7 +26,8 @@ from gateway.store.interfaces import Store
 from gateway.store.keys import KeyRing
 from gateway.web.generation import Generation, Publication, ScepService
 from gateway.wire.scep.operations import ca_capabilities, ca_certificates
-from gateway.wire.scep.pkimessage import Algorithms, RaIdentity
+
+__all__ = ["CHALLENGE_PURPOSE", "Built", "Parts", "build", "prove_identity"]
 
 SLOW_RSA_BITS = 3072
 """From this size on a private-key operation takes long enough (0.7 ms and more) to be kept off the event loop."""
@@ -62,38 +61,29 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts) ->
 
     Raises ConfigurationError with what is wrong of all CAs and profiles.
     """
-    problems: list[str] = []
-    cas: dict[UpstreamCAName, UpstreamCA] = {}
-    for name in config.upstream_cas:
-        try:
-            cas[UpstreamCAName(name)] = _build_ca(UpstreamCAName(name), config, sources, parts)
-        except ConfigurationError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigurationError(tuple(problems))
+
+    async def newest_crl(name: UpstreamCAName) -> bytes | None:
+        row = await parts.store.newest_crl(name)
+        return row.der if row else None
+
+    identities = establish(config, sources, parts.clock, newest_crl)
+    if identities.problems:
+        raise ConfigurationError(tuple(str(problem) for problem in locate(sources, identities.problems)))
+    cas = identities.cas
     publishers = _publishers(config, cas, parts)
-    profiles, services = _build_profiles(config, sources, cas, parts)
+    own_keys = _own_keys(config, sources, identities)
+    profiles = {
+        ProfileName(text): _build_profile(ProfileName(text), profile, sources, cas, parts, own_keys)
+        for text, profile in config.profiles.items()
+    }
     generation = Generation(
         number=number,
-        snapshot=Snapshot(number, MappingProxyType(profiles), MappingProxyType(cas)),
-        scep=MappingProxyType(services),
+        snapshot=Snapshot(number, MappingProxyType(profiles), cas),
+        scep=MappingProxyType(dict(_scep_services(config, identities))),
         publications=MappingProxyType({name: _publication(name, ca, publishers.get(name)) for name, ca in cas.items()}),
         config=MappingProxyType(redact(config)),
     )
     return Built(generation, MappingProxyType(publishers))
-
-
-def _build_ca(name: UpstreamCAName, config: GatewayConfig, sources: Sources, parts: Parts) -> UpstreamCA:
-    ca = config.upstream_cas[name]
-    url = config.server.external_url.http
-    publishes = isinstance(ca, LocalCAConfig) and ca.crl is not None
-    urls = CaUrls(crl=f"{url}/crl/{name}.crl" if publishes else None, ca_issuers=f"{url}/ca/{name}.crt")
-
-    async def newest_crl() -> bytes | None:
-        row = await parts.store.newest_crl(name)
-        return row.der if row else None
-
-    return create(name, ca, sources, urls, clock=parts.clock, newest_crl=newest_crl)
 
 
 def _publishers(
@@ -113,76 +103,30 @@ def _publication(name: UpstreamCAName, ca: UpstreamCA, publisher: CrlPublisher |
     return Publication(name, issuing, parse_certificate(issuing).sha256.hex(), publisher)
 
 
-def _build_profiles(
-    config: GatewayConfig, sources: Sources, cas: Mapping[UpstreamCAName, UpstreamCA], parts: Parts
-) -> tuple[dict[ProfileName, Profile], dict[ProfileName, ScepService]]:
-    """Return every profile and every SCEP service; raises ConfigurationError with the problems of all."""
-    problems: list[str] = []
-    services: dict[ProfileName, ScepService] = {}
-    for text, profile in config.profiles.items():
-        name = ProfileName(text)
-        if profile.endpoints.scep is None:
-            continue
-        try:
-            services[name] = _build_scep(name, profile, profile.endpoints.scep, sources, cas)
-        except ValueError as error:
-            problems.append(f"profiles.{name}.endpoints.scep: {error}")
-    if problems:
-        raise ConfigurationError(tuple(problems))
-    own = _own_keys(config, sources, cas, services)
-    profiles = {
-        ProfileName(text): _build_profile(ProfileName(text), profile, sources, cas, parts, own)
-        for text, profile in config.profiles.items()
-    }
-    return profiles, services
+def _scep_services(config: GatewayConfig, identities: Identities) -> Iterator[tuple[ProfileName, ScepService]]:
+    for name, identity in identities.scep.items():
+        profile = config.profiles[name]
+        body, media_type = ca_certificates(identity)
+        renews = profile.renewal is not None and "RenewalReq" in profile.renewal.messages
+        yield (
+            name,
+            ScepService(
+                profile=name,
+                identity=identity,
+                capabilities=ca_capabilities(identity, renewal=renews),
+                ca_certificates=body,
+                ca_media_type=media_type,
+                reply_chain=profile.endpoints.scep is not None and profile.endpoints.scep.reply_chain,
+                offload=identity.certificate.public_key.bits >= SLOW_RSA_BITS,
+            ),
+        )
 
 
-def _build_scep(
-    name: ProfileName, profile: ProfileConfig, endpoint: ScepEndpoint, sources: Sources, cas: Mapping[UpstreamCAName, UpstreamCA]
-) -> ScepService:
-    """Build one SCEP service; raises ValueError with a sentence where RA key and certificate do not serve."""
-    try:
-        certificates = pem_to_ders(sources.file(endpoint.ra_certificate))
-        key = load_private_key(sources.secret(endpoint.ra_key))
-    except (Rejection, TypeError, ValueError) as error:
-        raise ValueError("ra_certificate or ra_key cannot be read as PEM") from error
-    if not certificates:
-        raise ValueError(f"{endpoint.ra_certificate} holds no certificate")
-    identity = RaIdentity.create(certificates[0], key, cas[UpstreamCAName(profile.upstream_ca)].chain())
-    prove_identity(identity)
-    body, media_type = ca_certificates(identity)
-    renews = profile.renewal is not None and "RenewalReq" in profile.renewal.messages
-    return ScepService(
-        profile=name,
-        identity=identity,
-        capabilities=ca_capabilities(renewal=renews, algorithms=Algorithms()),
-        ca_certificates=body,
-        ca_media_type=media_type,
-        reply_chain=endpoint.reply_chain,
-        offload=identity.certificate.public_key.bits >= SLOW_RSA_BITS,
-    )
-
-
-def prove_identity(identity: RaIdentity) -> None:
-    """Sign with the RA key and verify under its certificate; raises ValueError when that fails."""
-    data = b"pki-gateway test signature"
-    try:
-        verify_signature(identity.certificate.public_key.der, signature_algorithm(identity.key), sign(identity.key, data), data)
-    except Rejection as error:
-        raise ValueError("a test signature of the RA key does not verify under the RA certificate") from error
-
-
-def _own_keys(
-    config: GatewayConfig,
-    sources: Sources,
-    cas: Mapping[UpstreamCAName, UpstreamCA],
-    services: Mapping[ProfileName, ScepService],
-) -> frozenset[bytes]:
-    """SHA-256 of the gateway's own public keys: none of them authenticates anybody."""
-    ders = [service.identity.signer.certificate for service in services.values()]
-    ders += [der for ca in cas.values() for der in ca.chain()]
-    ders += pem_to_ders(sources.file(config.server.https.certificate))
-    return frozenset(parse_certificate(der).public_key.sha256 for der in ders)
+def _own_keys(config: GatewayConfig, sources: Sources, identities: Identities) -> frozenset[bytes]:
+    """SHA-256 of the gateway's own public keys, and of the CAs above its TLS certificate: none of them authenticates anybody."""
+    tls = (parse_certificate(der) for der in pem_to_ders(sources.file(config.server.https.certificate)))
+    own = (own.certificate for own in identities.certificates)
+    return frozenset(certificate.public_key.sha256 for certificate in (*own, *tls))
 
 
 def _build_profile(

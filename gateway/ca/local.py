@@ -24,7 +24,7 @@ from gateway.model import UNLIMITED_NOT_AFTER, RequestForm, RevocationReason, Up
 from gateway.pki.certificate import Certificate, Issuer, build_certificate, new_serial, parse_certificate
 from gateway.pki.crl import build_crl, parse_crl
 from gateway.pki.keys import PrivateKey
-from gateway.pki.trust import check_pair, verify_crl, verify_issued_by
+from gateway.pki.trust import verify_crl, verify_issued_by
 
 T = TypeVar("T")
 
@@ -44,21 +44,22 @@ class CaUrls:
     ca_issuers: str | None = None
 
 
-def find_ca_faults(chain: tuple[Certificate, ...], key: PrivateKey, now: datetime, *, signs_crl: bool) -> tuple[str, ...]:
-    """Say in whole sentences why this key and chain (issuing CA first, root last) may not sign at `now`; empty if they may."""
+def find_ca_faults(chain: tuple[Certificate, ...], *, signs_crl: bool) -> tuple[str, ...]:
+    """Say in whole sentences why this chain (issuing CA first, root last) may not sign, whatever the time; empty if it may."""
     issuing = chain[0]
     faults = []
-    try:
-        check_pair(issuing.der, key)
-    except ValueError as error:
-        faults.append(str(error))
     if not issuing.is_ca:
         faults.append("the certificate may not sign others: it is not a CA certificate (basicConstraints, RFC 5280 §4.2.1.9)")
     if issuing.key_usage is not None and "keyCertSign" not in issuing.key_usage:
         faults.append("the CA certificate may not sign certificates: its key usage lacks keyCertSign (RFC 5280 §4.2.1.3)")
     if signs_crl and issuing.key_usage is not None and "cRLSign" not in issuing.key_usage:
         faults.append("the CA certificate may not sign CRLs: its key usage lacks cRLSign; set `crl: null` or replace it")
-    faults.extend(f"{_label(c)} {fault}" for c in chain if (fault := _describe_dates(c, now)) is not None)
+    return (*faults, *find_broken_links(chain))
+
+
+def find_broken_links(chain: tuple[Certificate, ...]) -> tuple[str, ...]:
+    """Say which certificate of a chain (issuing CA first, root last) the next one did not issue."""
+    faults = []
     for lower, upper in itertools.pairwise(chain):
         try:
             verify_issued_by(lower, upper)
@@ -71,7 +72,8 @@ def _label(certificate: Certificate) -> str:
     return f"the CA certificate with serial {certificate.serial:x}"
 
 
-def _describe_dates(certificate: Certificate, now: datetime) -> str | None:
+def describe_dates(certificate: Certificate, now: datetime) -> str | None:
+    """Say how a certificate is not valid at `now`, to be read on after its name; None when it is (RFC 5280 §4.1.2.5)."""
     if now > certificate.not_after:
         return f"expired on {certificate.not_after:%Y-%m-%d %H:%M:%SZ}"
     if now < certificate.not_before:
@@ -207,7 +209,7 @@ class LocalCA:
     def _check_dates(self, request: IssueRequest | None) -> None:
         now = self._clock()
         for certificate in self._certificates:
-            fault = _describe_dates(certificate, now)
+            fault = describe_dates(certificate, now)
             if fault is not None:
                 raise NotSent(f"upstream CA {self.name} cannot sign: {_label(certificate)} {fault}", EXPIRED_RETRY)
         if request is not None and self._not_after < request.grant.not_after != UNLIMITED_NOT_AFTER:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Awaitable, Callable
+import shutil
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import assert_never
 
-from gateway.ca.exec import ExecCA, ExecSettings
+from gateway.ca.exec import DEFAULT_ENVIRONMENT, ExecCA, ExecSettings
 from gateway.ca.interfaces import Capability, UpstreamCA
-from gateway.ca.local import CaUrls, LocalCA, find_ca_faults
-from gateway.config.fields import FilePath, SecretSource
+from gateway.ca.local import CaUrls, LocalCA, find_broken_links, find_ca_faults
+from gateway.config.document import ConfigurationFaults, DataPath, Problem
+from gateway.config.fields import FilePath
 from gateway.config.load import Sources
 from gateway.config.upstream_cas import ExecCA as ExecConfig
 from gateway.config.upstream_cas import LocalCA as LocalConfig
 from gateway.config.upstream_cas import UpstreamCAConfig
-from gateway.errors import ConfigurationError, Rejection
+from gateway.errors import Rejection
 from gateway.model import UpstreamCAName
 from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.keys import PrivateKey, load_private_key
-from gateway.pki.trust import verify_issued_by
+from gateway.pki.trust import check_pair
 
 __all__ = ["CaUrls", "create"]
 
@@ -41,8 +42,9 @@ def create(
 ) -> UpstreamCA:
     """Return the backend, ready for `start`; `newest_crl` reads a local CA's published CRL.
 
-    Raises ConfigurationError with every reason why it cannot sign: unreadable files, key and certificate that do not
-    match, a certificate that expired or may not sign.
+    Raises ConfigurationFaults with every reason why it cannot sign: unreadable files, key and certificate that do not
+    match, a certificate that may not sign, a program that cannot be run. Dates are judged by whoever starts a service;
+    here a CA whose time is over answers each request with NotSent.
     """
     match config:
         case LocalConfig():
@@ -61,71 +63,70 @@ def _create_local(
     clock: Callable[[], datetime],
     newest_crl: Callable[[], Awaitable[bytes | None]] | None,
 ) -> LocalCA:
-    where = f"upstream_cas.{name}"
-    chain = _read_chain(where, "certificate", (config.certificate, *config.chain), sources)
-    key = _read_key(where, config.key, config.key_password, sources)
-    certificates = tuple(parse_certificate(der) for der in chain)
-    faults = find_ca_faults(certificates, key, clock(), signs_crl=config.crl is not None)
-    if faults:
-        raise ConfigurationError(tuple(f"{where}: {fault}" for fault in faults))
+    where = ("upstream_cas", name)
+    above = (((*where, "chain", number), file) for number, file in enumerate(config.chain))
+    chain, faults = _read_chain((((*where, "certificate"), config.certificate), *above), sources)
+    if not faults:
+        found = find_ca_faults(tuple(map(parse_certificate, chain)), signs_crl=config.crl is not None)
+        faults = [Problem((*where, "certificate"), fault) for fault in found]
+    key = None
+    try:
+        key = _read_key(config, sources)
+        if chain:
+            check_pair(chain[0], key)
+    except ValueError as error:
+        faults.append(Problem((*where, "key"), f"{config.key}: {error}"))
+    if faults or key is None:
+        raise ConfigurationFaults(*faults)
     return LocalCA(name, key, chain, urls, publishes_crl=config.crl is not None, clock=clock, newest_crl=newest_crl)
 
 
+def _read_key(config: LocalConfig, sources: Sources) -> PrivateKey:
+    password = None if config.key_password is None else sources.secret(config.key_password)
+    return load_private_key(sources.secret(config.key), password)
+
+
 def _create_exec(name: UpstreamCAName, config: ExecConfig, sources: Sources) -> ExecCA:
-    where = f"upstream_cas.{name}"
-    chain = _read_chain(where, "chain", config.chain, sources)
-    certificates = tuple(parse_certificate(der) for der in chain)
-    for lower, upper in itertools.pairwise(certificates):
+    where = ("upstream_cas", name)
+    chain, faults = _read_chain((((*where, "chain", n), file) for n, file in enumerate(config.chain)), sources)
+    if not faults:
+        faults = [Problem((*where, "chain"), fault) for fault in find_broken_links(tuple(map(parse_certificate, chain)))]
+    environment = {}
+    for key, value in config.environment.items():
         try:
-            verify_issued_by(lower, upper)
-        except Rejection as error:
-            problem = f"{where}.chain: serial {lower.serial:x} was not issued by the next certificate: {error.cause}"
-            raise ConfigurationError((problem,)) from error
-    capabilities = Capability.NONE
-    for operation in config.operations:
-        capabilities |= CAPABILITIES[operation]
+            environment[key] = value if isinstance(value, str) else sources.secret(value).decode("utf-8")
+        except UnicodeDecodeError:
+            faults.append(Problem((*where, "environment", key), "the secret is not UTF-8 text"))
     program, *arguments = config.command
     if "/" in program:
         program = str(sources.resolve(program))
+    if shutil.which(program, path=environment.get("PATH", DEFAULT_ENVIRONMENT["PATH"])) is None:
+        faults.append(Problem((*where, "command"), f"{program} is not a program that this user may run"))
+    if faults:
+        raise ConfigurationFaults(*faults)
+    capabilities = Capability.NONE
+    for operation in config.operations:
+        capabilities |= CAPABILITIES[operation]
     settings = ExecSettings(
         command=(program, *arguments),
         deadline=config.deadline.total_seconds(),
         concurrency=config.concurrency,
         capabilities=capabilities,
-        environment={
-            key: _read_variable(f"{where}.environment.{key}", value, sources) for key, value in config.environment.items()
-        },
+        environment=environment,
     )
     return ExecCA(name, settings, chain)
 
 
-def _read_variable(where: str, value: str | SecretSource, sources: Sources) -> str:
-    if isinstance(value, str):
-        return value
-    try:
-        return sources.secret(value).decode("utf-8")
-    except UnicodeDecodeError:
-        raise ConfigurationError((f"{where}: the secret is not UTF-8 text",)) from None
-
-
-def _read_chain(where: str, field: str, files: tuple[FilePath, ...], sources: Sources) -> tuple[bytes, ...]:
-    """Read PEM files in order; a certificate that stands in two of them (a bundle and the chain) is taken once."""
+def _read_chain(files: Iterable[tuple[DataPath, FilePath]], sources: Sources) -> tuple[tuple[bytes, ...], list[Problem]]:
+    """Read PEM files in order and say which cannot be read; what stands in two (a bundle and the chain) is taken once."""
     found: dict[bytes, None] = {}
-    for file in files:
+    faults = []
+    for path, file in files:
         try:
             ders = pem_to_ders(sources.file(file))
             for der in ders:
                 parse_certificate(der)
-        except (Rejection, ValueError) as error:
-            raise ConfigurationError((f"{where}.{field}: {file} does not hold readable PEM certificates",)) from error
-        if not ders:
-            raise ConfigurationError((f"{where}.{field}: {file} holds no PEM certificate",))
-        found.update(dict.fromkeys(ders))
-    return tuple(found)
-
-
-def _read_key(where: str, source: SecretSource, password: SecretSource | None, sources: Sources) -> PrivateKey:
-    try:
-        return load_private_key(sources.secret(source), None if password is None else sources.secret(password))
-    except ValueError as error:
-        raise ConfigurationError((f"{where}.key: {source}: {error}",)) from None
+            found.update(dict.fromkeys(ders))
+        except (Rejection, ValueError):
+            faults.append(Problem(path, f"{file} does not hold readable PEM certificates"))
+    return tuple(found), faults

@@ -17,7 +17,7 @@ from gateway.cli.options import (
     print_records,
     with_exit_codes,
 )
-from gateway.config.fields import parse_duration
+from gateway.config.durations import parse_duration
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -29,9 +29,17 @@ COLUMNS = ("id", "profile", "expires_at", "created_by", "subject", "sans", "used
 def new(
     profile: Annotated[str, typer.Argument(help="The profile that the challenge enrolls under.")],
     config: ConfigOption,
-    subject: Annotated[str | None, typer.Option(help="Bind it to this subject, such as 'CN=host,O=Example'.")] = None,
+    subject: Annotated[
+        str | None,
+        typer.Option(
+            help="Bind it to this subject, such as 'CN=host,O=Example', and to no alternative names but those of --san."
+        ),
+    ] = None,
     san: Annotated[
-        list[str] | None, typer.Option(help="Bind it to exactly these names: dns:host.example, ip:…, email:…, uri:…, upn:….")
+        list[str] | None,
+        typer.Option(
+            help="Bind it to exactly these names: dns:host.example, ip:…, email:…, uri:…, upn:…; with --subject alone: to none."
+        ),
     ] = None,
     no_sans: Annotated[bool, typer.Option("--no-sans", help="Bind it to requests without alternative names.")] = False,
     ttl: Annotated[str | None, typer.Option(help="How long it can be used, such as 30m; default: the profile's.")] = None,

@@ -14,10 +14,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from gateway.cli.options import CommandError, ExitCode, fail
+from gateway.config.defaults import ADMIN_SOCKET
 from gateway.config.document import read_document
-from gateway.config.schema import Server
 
-DEFAULT_SOCKET: str = Server.model_fields["admin_socket"].default
 TIMEOUT_SECONDS = 90.0
 """Longer than the longest operation: signing a CRL while another worker holds its lease."""
 
@@ -27,6 +26,13 @@ class AdminClient:
 
     def __init__(self, config: Path) -> None:
         self._config = config
+
+    def is_served(self) -> bool:
+        """Whether a server runs; raises CommandError when its socket may not be used."""
+        connection = connect(read_admin_socket(self._config))
+        if connection is not None:
+            connection.close()
+        return connection is not None
 
     def get(self, path: str, **arguments: Any) -> Any:
         """Return the JSON answer of a question."""
@@ -54,7 +60,7 @@ def read_admin_socket(config: Path) -> Path:
     data = read_document(config.read_bytes()).data
     server = data.get("server") if isinstance(data, dict) else None
     written = server.get("admin_socket") if isinstance(server, dict) else None
-    return config.absolute().parent / (written if isinstance(written, str) else DEFAULT_SOCKET)
+    return config.absolute().parent / (written if isinstance(written, str) else ADMIN_SOCKET)
 
 
 def quoted(part: str) -> str:

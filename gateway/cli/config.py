@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +21,7 @@ from gateway.cli.options import (
     print_records,
     with_exit_codes,
 )
-from gateway.config.load import examine, read
+from gateway.config.load import ConfigProblem, examine, read
 from gateway.config.reference import json_schema
 from gateway.config.schema import GatewayConfig
 from gateway.config.view import differences, redact
@@ -30,20 +32,28 @@ app = typer.Typer(no_args_is_help=True)
 @app.command()
 @with_exit_codes
 def check(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
-    """Say everything that is wrong with the configuration; exit status 3 when anything is."""
-    found = examine(config)
+    """Say everything that is wrong with the configuration, its keys and its certificates; exit status 3 when anything is."""
+    problems, warnings, summary = examine_all(config)
     if format is OutputFormat.JSON:
-        problems = [
-            {"file": p.file, "line": p.line, "column": p.column, "field": p.field, "sentence": p.sentence} for p in found.problems
-        ]
-        print_json({"ok": not problems, "problems": problems})
+        print_json({"ok": not problems, "problems": list(map(asdict, problems)), "warnings": list(map(asdict, warnings))})
     else:
-        for problem in found.problems:
+        for problem in (*problems, *warnings):
             typer.echo(str(problem), err=True)
-    if found.config is None:
+    if problems:
         raise typer.Exit(ExitCode.CONFIGURATION)
     if format is OutputFormat.TABLE:
-        print(describe(config, found.config))
+        print(summary)
+
+
+def examine_all(path: Path) -> tuple[tuple[ConfigProblem, ...], tuple[ConfigProblem, ...], str]:
+    """Return what keeps a service from starting, what will soon, and one line about the configuration."""
+    from gateway.assemble.identities import judge
+
+    found = examine(path)
+    if found.config is None or found.sources is None:
+        return found.problems, (), ""
+    judged = judge(found.config, found.sources, datetime.now(UTC))
+    return judged.problems, judged.expiring, describe(path, found.config)
 
 
 def describe(path: Path, config: GatewayConfig) -> str:
@@ -91,9 +101,10 @@ def _running(config: Path) -> dict[str, Any]:
     """Ask the server that this configuration's admin socket belongs to. Raises CommandError when none runs."""
     from gateway.cli.client import AdminClient, connect, read_admin_socket
 
-    connection = connect(read_admin_socket(config))
+    place = read_admin_socket(config)
+    connection = connect(place)
     if connection is None:
-        fail("No server runs with this configuration; name another file to compare two files.")
+        fail(f"No server answers at {place}; start it, or name another file to compare two files.")
     connection.close()
     answer: dict[str, Any] = AdminClient(config).get("/v1/config")
     return answer

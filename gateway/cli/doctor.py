@@ -13,21 +13,18 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
+from gateway.assemble.identities import SOON, Judgement, OwnCertificate, judge
+from gateway.audit import parse_audit_key
 from gateway.cli.client import connect, read_admin_socket
 from gateway.cli.options import ConfigOption, ExitCode, FormatOption, OutputFormat, fail, print_records, with_exit_codes
-from gateway.config.fields import SecretSource
+from gateway.config.document import dotted
 from gateway.config.load import Sources, read
 from gateway.config.schema import GatewayConfig
-from gateway.config.upstream_cas import LocalCA
-from gateway.errors import Rejection, StoreRefused, StoreUnavailable
-from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
-from gateway.pki.keys import load_private_key
-from gateway.pki.names import format_name
-from gateway.pki.trust import check_pair
+from gateway.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite.files import check_usable
 
-AMBER, RED = timedelta(days=30), timedelta(days=7)
+RED = timedelta(days=7)
 LEAST_FREE_BYTES = 1 << 30
 SAFE_SQLITE = (3, 51, 3)
 
@@ -64,10 +61,9 @@ def doctor(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> N
 
 def examine(folder: Path, config: GatewayConfig, sources: Sources, now: datetime) -> Iterator[Finding]:
     """Yield every finding; `folder` is the configuration file's."""
-    pairs = tuple(_pairs(config))
-    for name, certificate, key, password in pairs:
-        yield from check_certificate(name, sources, certificate, key, password, now)
-    yield check_clock(config, sources, now)
+    judged = judge(config, sources, now)
+    yield from check_identities(judged, now)
+    yield check_clock(judged, sources.resolve(config.store.path), now)
     yield from check_ports(config, connect(read_admin_socket(sources.path)))
     yield check_disk(sources.resolve(config.store.path).parent)
     yield check_modes(folder, sources.resolve(config.store.path))
@@ -75,49 +71,32 @@ def examine(folder: Path, config: GatewayConfig, sources: Sources, now: datetime
     yield check_sqlite(sqlite3.sqlite_version_info)
 
 
-def _pairs(config: GatewayConfig) -> Iterator[tuple[str, str, SecretSource, SecretSource | None]]:
-    yield "TLS", config.server.https.certificate, config.server.https.key, None
-    for name, upstream in config.upstream_cas.items():
-        if isinstance(upstream, LocalCA):
-            yield f"CA {name}", upstream.certificate, upstream.key, upstream.key_password
-    for name, profile in config.profiles.items():
-        if profile.endpoints.scep:
-            yield f"RA of {name}", profile.endpoints.scep.ra_certificate, profile.endpoints.scep.ra_key, None
+def check_identities(judged: Judgement, now: datetime) -> Iterator[Finding]:
+    """Yield each reason for which `serve` would refuse a key or certificate, and how many days the others are still good."""
+    for problem in judged.problems:
+        advice = f"mend {problem.file}:{problem.line}, or the file that it names"
+        yield Finding(problem.field, Verdict.FAIL, problem.sentence, advice)
+    if not judged.problems:
+        yield Finding("keys", Verdict.OK, "every key fits its certificate")
+    for own in judged.certificates:
+        if own.certificate.not_before <= now <= own.certificate.not_after:
+            yield days_left(own, now)
 
 
-def check_certificate(
-    name: str, sources: Sources, certificate: str, key: SecretSource, password: SecretSource | None, now: datetime
-) -> Iterator[Finding]:
-    """Yield whether key and certificate belong together, and how many days are left."""
-    try:
-        private = load_private_key(sources.secret(key), sources.secret(password) if password else None)
-        parsed = check_pair(pem_to_ders(sources.file(certificate))[0], private)
-    except (ValueError, Rejection, IndexError) as error:
-        yield Finding(name, Verdict.FAIL, str(error), f"put key and certificate that belong together into {certificate}")
-        return
-    yield days_left(name, parsed, now)
-
-
-def days_left(name: str, certificate: Certificate, now: datetime) -> Finding:
+def days_left(own: OwnCertificate, now: datetime) -> Finding:
     """Say how long a certificate is still good: 30 days amber, 7 red."""
-    left = certificate.not_after - now
-    found = f"{format_name(certificate.subject)}: key matches, {left.days} days left"
-    if left <= timedelta(0):
-        return Finding(name, Verdict.FAIL, f"expired on {certificate.not_after:%Y-%m-%d}", "renew it")
+    left = own.certificate.not_after - now
+    name, found = dotted(own.path), f"{own.subject}: {left.days} days left"
     if left < RED:
         return Finding(name, Verdict.FAIL, found, "renew it now")
-    if left < AMBER:
+    if left < SOON:
         return Finding(name, Verdict.WARN, found, "renew it soon")
     return Finding(name, Verdict.OK, found)
 
 
-def check_clock(config: GatewayConfig, sources: Sources, now: datetime) -> Finding:
+def check_clock(judged: Judgement, store: Path, now: datetime) -> Finding:
     """A clock behind the newest of our own certificates, or behind the store's last write, is wrong."""
-    newest = max(
-        (parse_certificate(pem_to_ders(sources.file(certificate))[0]).not_before for _, certificate, _, _ in _pairs(config)),
-        default=now,
-    )
-    store = sources.resolve(config.store.path)
+    newest = max((own.certificate.not_before for own in judged.certificates), default=now)
     written = max((_changed(p) for p in (store, store.with_name(f"{store.name}-wal"))), default=now)
     if now < newest:
         return Finding("clock", Verdict.FAIL, f"{now:%Y-%m-%d %H:%M}Z is before a certificate's notBefore", "set the clock (NTP)")
@@ -176,13 +155,17 @@ def check_modes(folder: Path, store: Path) -> Finding:
 
 
 def check_store(config: GatewayConfig, sources: Sources) -> Finding:
-    """Schema and key of the store are this program's and this configuration's."""
+    """Schema and keys of the store are this program's and this configuration's."""
     path = sources.resolve(config.store.path)
+    if not path.exists():
+        advice = "restore a backup; only for a new installation: pki-gateway store migrate"
+        return Finding("store", Verdict.FAIL, f"there is no store at {path}", advice)
     try:
-        check_usable(path, KeyRing.parse(sources.secret(config.store.key)))
-    except (StoreRefused, StoreUnavailable, ValueError) as error:
+        keys, audit_key = KeyRing.parse(sources.secret(config.store.key)), parse_audit_key(sources.secret(config.audit.key))
+        check_usable(path, keys, audit_key)
+    except (ConfigurationError, StoreRefused, StoreUnavailable) as error:
         return Finding("store", Verdict.FAIL, str(error), "see `pki-gateway store check`")
-    return Finding("store", Verdict.OK, f"{path}: schema and key fit")
+    return Finding("store", Verdict.OK, f"{path}: schema and keys fit")
 
 
 def check_sqlite(version: tuple[int, ...]) -> Finding:

@@ -5,14 +5,31 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from gateway.cli.options import CommandError, ConfigOption, ExitCode, with_exit_codes
+from gateway.config.defaults import DEMO_PROFILE
 from gateway.config.schema import GatewayConfig
+from gateway.config.sources import Sources
+from gateway.errors import ConfigurationError
 from gateway.logging import LogFormat, configure_logging
+
+log = structlog.get_logger(__name__)
+
+
+class LogLevel(StrEnum):
+    """What is logged: this and what weighs more."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 @with_exit_codes
@@ -20,25 +37,26 @@ def serve(
     config: ConfigOption,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Worker processes; default: server.workers.")] = None,
     log_format: Annotated[LogFormat | None, typer.Option(help="Default: console on a terminal, else json.")] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = LogLevel.INFO,
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not print URLs and example commands.")] = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight."""
-    from gateway.assemble import prepare_store
+    from gateway.assemble import require_store
     from gateway.config.load import read
     from gateway.supervise.sockets import BindError, bind_all
     from gateway.supervise.supervisor import Plan, Supervisor, WorkerRefusedError, worker_count
 
-    configure_logging(log_format, log_level)
+    configure_logging(log_format, log_level.value)
     parsed, sources = read(config)
+    check_identities(parsed, sources)
     server = parsed.server
     try:
         sockets = bind_all(server.http, server.https.listen, sources.resolve(server.admin_socket))
     except BindError as error:
         raise CommandError(str(error)) from error
-    prepare_store(parsed, sources)
+    require_store(parsed, sources)
     count = worker_count(workers or server.workers)
-    plan = Plan(sources.to_bytes(), sockets, count, log_format and log_format.value, log_level)
+    plan = Plan(sources.to_bytes(), sockets, count, log_format and log_format.value, log_level.value)
     welcome = (lambda: None) if quiet else (lambda: print(describe_service(parsed, config, count), flush=True))
     try:
         asyncio.run(Supervisor(plan, welcome).run())
@@ -47,6 +65,17 @@ def serve(
     finally:
         sockets.close()
         sources.resolve(server.admin_socket).unlink(missing_ok=True)
+
+
+def check_identities(config: GatewayConfig, sources: Sources) -> None:
+    """Refuse keys and certificates that cannot serve, all at once; log which certificates end soon."""
+    from gateway.assemble.identities import judge
+
+    judged = judge(config, sources, datetime.now(UTC))
+    if judged.problems:
+        raise ConfigurationError(tuple(map(str, judged.problems)))
+    for problem in judged.expiring:
+        log.warning("a certificate ends soon", problem=str(problem))
 
 
 def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
@@ -65,7 +94,7 @@ def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
         lines.append(f"  CA     {url.http}/ca/{name}.crt")
     lines += [f"  Admin  {path.absolute().parent / config.server.admin_socket}", ""]
     if scep:
-        profile = "demo" if "demo" in scep else scep[0]
+        profile = DEMO_PROFILE if DEMO_PROFILE in scep else scep[0]
         lines += _first_enrollment(f"{url.http}/scep/{profile}", profile, path)
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from gateway.config.defaults import DEMO_PROFILE
 from gateway.config.document import DataPath, Problem
 from gateway.config.fields import SecretSource
 from gateway.config.policy_checks import check_policy, check_static_names
@@ -76,10 +77,10 @@ def _check_server(parts: Parts) -> Iterator[Problem]:
     if not server.external_url.https.startswith("https://"):
         yield Problem(("server", "external_url", "https"), 'must begin with "https://"')
     yield from _positive(("server", "limits", "body_timeout"), server.limits.body_timeout)
-    if "demo" in parts.profiles:
+    if DEMO_PROFILE in parts.profiles:
         for path, address in ((("server", "http"), server.http), (("server", "https", "listen"), server.https.listen)):
             if not address.is_loopback:
-                sentence = f'{address} can be reached from elsewhere, and the profile "demo" is only for this machine; '
+                sentence = f'{address} can be reached from elsewhere, and the profile "{DEMO_PROFILE}" is only for this machine; '
                 yield Problem(path, sentence + "listen on 127.0.0.1 or remove the profile")
 
 

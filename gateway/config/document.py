@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from yaml.resolver import Resolver
 
+from gateway.errors import ConfigurationError
+
 MAX_BYTES = 1048576
 MAX_DEPTH = 32
 MAX_NODES = 50000
@@ -42,6 +44,19 @@ class Problem:
     path: DataPath
     sentence: str
     mark: Mark | None = None
+
+
+def dotted(path: DataPath) -> str:
+    """Write a path as `profiles.corp.renewal.from[0]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+class ConfigurationFaults(ConfigurationError):
+    """Values that read well but cannot be put in force; `faults` name their places, which `load.locate` finds in the file."""
+
+    def __init__(self, *faults: Problem) -> None:
+        super().__init__(tuple(f"{dotted(fault.path)}: {fault.sentence}" for fault in faults))
+        self.faults = faults
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,15 +23,13 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from gateway.config.durations import format_duration, parse_duration
 from gateway.config.patterns import LinearPattern, PatternError
 
 MAX_TEXT = 4096
 """Longest path, URL or environment value, in characters."""
 MAX_PATTERN = 512
 """Longest regular expression, in characters."""
-_UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(0|[1-9][0-9]{0,9})([smhdw])", re.ASCII)
-_MAX_SECONDS = 36500 * 86400
 _OID = re.compile(r"(?:[01]\.(?:[0-9]|[123][0-9])|2\.(?:0|[1-9][0-9]*))(?:\.(?:0|[1-9][0-9]*))*", re.ASCII)
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*", re.ASCII)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
@@ -51,26 +49,6 @@ def _text(value: object, what: str) -> str:
     if not value or len(value) > MAX_TEXT or _CONTROL.search(value):
         raise ValueError(f"{what} must have 1 to {MAX_TEXT} characters and no control characters")
     return value
-
-
-def parse_duration(value: object) -> timedelta:
-    """Read "90s", "15m", "12h", "30d" or "2w"; a number without a unit is refused. Raises ValueError."""
-    if isinstance(value, timedelta):
-        return value
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError('must be a whole number with a unit: "90s", "15m", "12h", "30d" or "2w"')
-    seconds = int(match[1]) * _UNITS[match[2]]
-    if seconds > _MAX_SECONDS:
-        raise ValueError("must not be longer than 36500d")
-    return timedelta(seconds=seconds)
-
-
-def format_duration(duration: timedelta) -> str:
-    """Write a duration as the configuration does, in the largest unit that divides it; weeks are written as days."""
-    seconds = int(duration.total_seconds())
-    unit = next((unit for unit in "dhm" if seconds and seconds % _UNITS[unit] == 0), "s")
-    return f"{seconds // _UNITS[unit]}{unit}"
 
 
 def parse_pattern(value: object) -> LinearPattern:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,15 +13,14 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.config.checks import Parts, check
-from gateway.config.document import MAX_BYTES, DataPath, Document, Mark, Problem, read_document
+from gateway.config.document import MAX_BYTES, DataPath, Document, Mark, Problem, dotted, read_document
 from gateway.config.schema import Audit, GatewayConfig, ProfileConfig, Server, SqliteStore
 from gateway.config.sentences import problems_of
 from gateway.config.sources import SourceError, Sources, gather, read_file
 from gateway.config.upstream_cas import UpstreamCAConfig
-from gateway.config.view import dotted
 from gateway.errors import ConfigurationError
 
-__all__ = ["ConfigProblem", "Examination", "Sources", "examine", "parse", "read"]
+__all__ = ["ConfigProblem", "Examination", "Sources", "examine", "locate", "parse", "read"]
 
 T = TypeVar("T")
 _UPSTREAM_CA: TypeAdapter[UpstreamCAConfig] = TypeAdapter(UpstreamCAConfig)
@@ -79,6 +78,11 @@ def examine(path: Path, environ: Mapping[str, str] = os.environ) -> Examination:
     config, problems = _validate(document, sources)
     problems = (*problems, *unreadable, *_check_mode(path))
     return Examination(None if problems else config, sources, _show(str(path), document, problems))
+
+
+def locate(sources: Sources, problems: Iterable[Problem]) -> tuple[ConfigProblem, ...]:
+    """Give problems that were found after reading their places in the file that was read."""
+    return _show(sources.name, read_document(sources.text), tuple(problems))
 
 
 def _check_mode(path: Path) -> tuple[Problem, ...]:

@@ -19,12 +19,13 @@ from pydantic import AfterValidator, BaseModel, PlainValidator
 from pydantic.fields import FieldInfo
 
 from gateway.config import fields
-from gateway.config.fields import Address, FilePath, SecretSource, SocketPath, StatePath, format_duration, parse_duration
+from gateway.config.durations import format_duration, parse_duration
+from gateway.config.fields import Address, FilePath, SecretSource, SocketPath, StatePath
 from gateway.config.schema import GatewayConfig
 from gateway.config.shape import alternatives, models, tag
 
 _FIELD_TYPES: dict[Callable[..., Any], str] = {
-    fields.parse_duration: "duration",
+    parse_duration: "duration",
     fields.parse_pattern: "regular expression",
     fields.parse_network: "network",
     fields.parse_object_identifier: "object identifier",

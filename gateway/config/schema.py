@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from gateway.config.defaults import ADMIN_SOCKET
 from gateway.config.fields import (
     ConfigName,
     Duration,
@@ -71,7 +72,7 @@ class Server(Model):
     """Where to listen for HTTPS, and its certificate."""
     external_url: ExternalUrl
     """How clients reach this server."""
-    admin_socket: SocketPath = Field(default="run/admin.sock", validate_default=True)
+    admin_socket: SocketPath = Field(default=ADMIN_SOCKET, validate_default=True)
     """The unix socket for this program's own commands; mode 0660."""
     workers: Annotated[int, Field(ge=1, le=256)] | Literal["cores"] = "cores"
     """Worker processes; `cores` is one for each processor core."""

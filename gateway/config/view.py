@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.config.document import DataPath
+from gateway.config.document import DataPath, dotted
 from gateway.config.schema import GatewayConfig
 
 HIDDEN = "(hidden)"
@@ -44,11 +44,6 @@ def differences(before: Any, after: Any) -> tuple[Difference, ...]:
         for field in sorted(old.keys() | new.keys())
         if old.get(field) != new.get(field)
     )
-
-
-def dotted(path: DataPath) -> str:
-    """Write a path as `profiles.corp.renewal.from[0]`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def _without_unset_sources(value: Any) -> Any:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Iterator
 
-from gateway.errors import ConfigurationError
+from gateway.config.document import ConfigurationFaults, Problem
+from gateway.errors import Rejection
+from gateway.pki.certificate import parse_certificate, pem_to_ders
+from gateway.pki.keys import load_private_key
+from gateway.pki.trust import check_pair
 
+CERTIFICATE = ("server", "https", "certificate")
+KEY = ("server", "https", "key")
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -14,8 +21,11 @@ def server_context(certificate_pem: bytes, key_pem: bytes, min_version: str) -> 
     """Build the context from a PEM chain, leaf first, and its PEM key.
 
     No tickets: nothing that a client keeps may outlive the generation that gave it.
-    Raises ConfigurationError when key and certificate do not load or do not belong together.
+    Raises ConfigurationFaults when key and certificate cannot be read or do not belong together.
     """
+    faults = tuple(_find_faults(certificate_pem, key_pem))
+    if faults:
+        raise ConfigurationFaults(*faults)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[min_version]
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
@@ -24,10 +34,25 @@ def server_context(certificate_pem: bytes, key_pem: bytes, min_version: str) -> 
     try:
         _load(context, certificate_pem, key_pem)
     except ssl.SSLError as error:
-        raise ConfigurationError(
-            (f"server.https: certificate and key cannot be used together: {error.reason or error}",)
-        ) from error
+        sentence = "cannot be used for TLS on this machine: the key is too short, or its kind is not spoken here"
+        raise ConfigurationFaults(Problem(CERTIFICATE, sentence)) from error
     return context
+
+
+def _find_faults(certificate_pem: bytes, key_pem: bytes) -> Iterator[Problem]:
+    """Yield what can be said in plain words, before OpenSSL says it in its own."""
+    leaf = key = None
+    try:
+        leaf, *_ = [parse_certificate(der).der for der in pem_to_ders(certificate_pem)]
+    except (Rejection, ValueError):
+        yield Problem(CERTIFICATE, "the file does not hold readable PEM certificates")
+    try:
+        key = load_private_key(key_pem)
+        if leaf is not None:
+            check_pair(leaf, key)
+    except ValueError as error:
+        encrypted = b"ENCRYPTED" in key_pem
+        yield Problem(KEY, "the private key is encrypted; store it without a password" if encrypted else str(error))
 
 
 def _load(context: ssl.SSLContext, certificate_pem: bytes, key_pem: bytes) -> None:
@@ -36,11 +61,6 @@ def _load(context: ssl.SSLContext, certificate_pem: bytes, key_pem: bytes) -> No
     try:
         with os.fdopen(descriptor, "wb", closefd=False) as file:
             file.write(key_pem + b"\n" + certificate_pem)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=_refuse_password)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     finally:
         os.close(descriptor)
-
-
-def _refuse_password() -> str:
-    """Answer an encrypted key with an error instead of a prompt on the terminal."""
-    raise ConfigurationError(("server.https.key: the private key is encrypted; store it without a password",))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import yaml
 from typer.testing import CliRunner
 
 from gateway.cli.config import app
+from gateway.cli.init import make_files
 from gateway.cli.options import CONFIG_VARIABLE
+from gateway.pki.certificate import parse_certificate, pem_to_ders
 
 CONFIG = """\
 server:
@@ -18,7 +21,7 @@ store: {type: sqlite, key: {file: store.key}}
 audit: {key: {file: audit.key}}
 upstream_cas:
   issuing: {type: local, certificate: ca.pem, key: {file: ca.key}}
-  prog: {type: exec, command: [/bin/sign], chain: [ca.pem], environment: {TOKEN: hunter2}}
+  prog: {type: exec, command: [/bin/true], chain: [ca.pem], environment: {TOKEN: hunter2}}
 profiles:
   corp:
     endpoints: {scep: {ra_certificate: ra.pem, ra_key: {file: ra.key}}}
@@ -27,20 +30,36 @@ profiles:
 """
 
 
+FILES = {file.path: file.data for file in make_files("rsa-2048", "ec-p256", 1, 2, datetime.now(UTC))}
+PLACES = {
+    "tls.pem": "tls/server.pem",
+    "tls.key": "secrets/tls.key",
+    "ca.pem": "ca/issuing.pem",
+    "ca.key": "secrets/issuing.key",
+    "ra.pem": "ca/ra.pem",
+    "ra.key": "secrets/ra.key",
+    "store.key": "secrets/store.key",
+    "audit.key": "secrets/audit.key",
+}
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    for name in ("tls.pem", "ca.pem", "ra.pem", "tls.key", "ca.key", "ra.key", "store.key", "audit.key"):
-        (tmp_path / name).write_text(f"planted secret of {name}\n")
+    for name, place in PLACES.items():
+        (tmp_path / name).write_bytes(FILES[place])
         (tmp_path / name).chmod(0o600)
     path = tmp_path / "profiles.yaml"
     path.write_text(CONFIG)
     return path
 
 
+SECRETS = [place for place in FILES if place.startswith("secrets/")]
+
+
 def run(*arguments: str, code: int = 0) -> tuple[str, str]:
     result = CliRunner().invoke(app, list(arguments))
     assert result.exit_code == code, result.output
-    assert "planted" not in result.output
+    assert not [place for place in SECRETS if FILES[place].decode() in result.output]
     assert "hunter2" not in result.output
     return result.stdout, result.stderr
 
@@ -49,7 +68,11 @@ def test_check_says_that_nothing_is_wrong(config: Path) -> None:
     out, err = run("check", "--config", str(config))
     assert out == f"{config}: no problems; profiles: corp; upstream CAs: issuing, prog\n"
     assert err == ""
-    assert json.loads(run("check", "--config", str(config), "--format", "json")[0]) == {"ok": True, "problems": []}
+    assert json.loads(run("check", "--config", str(config), "--format", "json")[0]) == {
+        "ok": True,
+        "problems": [],
+        "warnings": [],
+    }
 
 
 def test_check_says_everything_on_standard_error_and_exits_3(config: Path) -> None:
@@ -76,7 +99,57 @@ def test_check_prints_problems_as_data(config: Path) -> None:
                 "sentence": 'there is no upstream CA isuing; did you mean "issuing"?',
             }
         ],
+        "warnings": [],
     }
+
+
+def test_check_says_all_that_is_wrong_with_keys_and_certificates(config: Path) -> None:
+    folder = config.parent
+    (folder / "ra.key").write_bytes(FILES["secrets/issuing.key"])
+    (folder / "tls.key").write_bytes(FILES["secrets/ra.key"])
+    (folder / "ca.key").write_text("junk")
+    (folder / "audit.key").write_text("junk")
+    out, err = run("check", "-c", str(config), code=3)
+    assert out == ""
+    said = [line.removeprefix(f"{config}:") for line in err.splitlines()]
+    ra = "profiles.corp.endpoints.scep.ra_key: file ra.key: the private key does not belong to the certificate CN=pki-gateway"
+    assert [line for line in said if not line.startswith(f"11:48: {ra}")] == [
+        "2:59: server.https.key: the private key does not belong to the certificate CN=localhost",
+        "5:9: audit.key: audit key: 64 hexadecimal digits are expected; `pki-gateway init` writes such a file",
+        "7:47: upstream_cas.issuing.key: file ca.key: not a PEM private key that can be read, or the password is wrong",
+    ]
+    assert len(said) == 4
+
+
+@pytest.mark.parametrize("days", [pytest.param(-1, id="not yet"), pytest.param(9000, id="expired")])
+def test_check_refuses_certificates_out_of_their_time(config: Path, monkeypatch: pytest.MonkeyPatch, days: int) -> None:
+    move_clock(monkeypatch, days)
+    _, err = run("check", "-c", str(config), code=3)
+    fields = {line.split(": ")[1] for line in err.splitlines()}
+    assert fields == {
+        "server.https.certificate",
+        "upstream_cas.issuing.certificate",
+        "upstream_cas.prog.chain",
+        "profiles.corp.endpoints.scep.ra_certificate",
+    }
+    assert all(("expired on" if days > 0 else "is not valid before") in line for line in err.splitlines())
+
+
+def test_check_warns_of_certificates_that_end_soon(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = parse_certificate(pem_to_ders(FILES["tls/server.pem"])[0]).not_after
+    move_clock(monkeypatch, (end - datetime.now(UTC)).days - 7)
+    out, err = run("check", "-c", str(config))
+    assert "no problems" in out
+    assert "server.https.certificate: the certificate CN=localhost ends in 7 days: renew it" in err
+
+
+def move_clock(monkeypatch: pytest.MonkeyPatch, days: int) -> None:
+    class Moved(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override] # a plain datetime is enough
+            return datetime.now(tz) + timedelta(days=days)
+
+    monkeypatch.setattr("gateway.cli.config.datetime", Moved)
 
 
 @pytest.mark.parametrize("command", ["show", "diff", "check"])
@@ -110,4 +183,4 @@ def test_diff_of_two_files(config: Path) -> None:
 
 def test_diff_needs_a_running_server_or_another_file(config: Path) -> None:
     _, err = run("diff", "-c", str(config), code=1)
-    assert "No server runs" in err
+    assert f"No server answers at {config.parent}/run/admin.sock" in err

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from gateway.config.durations import format_duration, parse_duration
 from gateway.config.fields import (
     Address,
     ConfigName,
@@ -24,8 +25,6 @@ from gateway.config.fields import (
     Pattern,
     SecretSource,
     StatePath,
-    format_duration,
-    parse_duration,
 )
 
 

@@ -1,0 +1,8 @@
+"""Names and places that hold where the file says nothing; plain values, so that a command learns them without the models."""
+
+from __future__ import annotations
+
+ADMIN_SOCKET = "run/admin.sock"
+"""Where the server listens for its own commands, seen from the configuration file's folder."""
+DEMO_PROFILE = "demo"
+"""The playground that `init` writes: a profile of this name is served on loopback only."""
