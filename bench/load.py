@@ -89,16 +89,16 @@ async def run_load(server: RunningServer, requests: list[Prepared], connections:
                 others.append((perf_counter() - begun) * 1000)
                 await asyncio.sleep(0.02)
 
-        cpu, begun = _cpu_seconds(server.process.pid), perf_counter()
+        cpu, begun = cpu_seconds(server.process.pid), perf_counter()
         watcher = asyncio.create_task(ask_meanwhile())
         await asyncio.gather(*(send_all() for _ in range(connections)))
-        seconds, cpu = perf_counter() - begun, _cpu_seconds(server.process.pid) - cpu
+        seconds, cpu = perf_counter() - begun, cpu_seconds(server.process.pid) - cpu
         watcher.cancel()
     granted = sum(client.decode_cert_rep(a, p.request, p.signer, p.ra).status is PkiStatus.SUCCESS for p, a in answers)
     return LoadResult(granted, seconds, cpu, tuple(latencies), statistics.quantiles(others, n=100)[98])
 
 
-def _cpu_seconds(parent: int) -> float:
+def cpu_seconds(parent: int) -> float:
     """Return the CPU time of a process and its children so far."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii").split()
     total = 0
