@@ -21,7 +21,7 @@ from gateway.ra.administration import Administration
 from gateway.ra.authority import RegistrationAuthority
 from gateway.store.interfaces import Store
 from gateway.store.keys import KeyRing
-from gateway.store.sqlite import SqliteStore, migrate
+from gateway.store.sqlite import SqliteStore, check_usable
 from gateway.web.generation import Generation
 from gateway.web.ops import Probe
 
@@ -117,7 +117,7 @@ async def open_gateway(
         store=store,
         generation=built.generation,
         authority=RegistrationAuthority(store, store, clock, worker, verify_issued),
-        operations=Operations(administration, lambda: built.generation, built.publishers),
+        operations=Operations(administration, lambda: built.generation, built.publishers, keys.newest_id),
         publishers=built.publishers,
         worker=worker,
         clock=clock,
@@ -125,12 +125,10 @@ async def open_gateway(
     )
 
 
-def prepare_store(config: GatewayConfig, sources: Sources) -> None:
-    """Create the store where there is none yet; one of another schema or key is refused when it is opened."""
-    path = sources.resolve(config.store.path)
-    if not path.exists():
-        migrate(path, KeyRing.parse(sources.secret(config.store.key)))
-        log.warning("there was no store: a new one was created", path=str(path))
+def require_store(config: GatewayConfig, sources: Sources) -> None:
+    """Raise StoreRefused unless there is a store of this schema and these keys: nothing that serves creates one."""
+    keys = KeyRing.parse(sources.secret(config.store.key))
+    check_usable(sources.resolve(config.store.path), keys, parse_audit_key(sources.secret(config.audit.key)))
 
 
 def _head_writer(config: GatewayConfig, sources: Sources) -> Callable[[AuditHead], None]:

@@ -37,10 +37,13 @@ class Operations:
         administration: Administration,
         current: Callable[[], Generation],
         publishers: Mapping[UpstreamCAName, CrlPublisher],
+        store_key: str,
     ) -> None:
+        """`store_key` names the store key that this process writes under; a change of keys has to know."""
         self._administration = administration
         self._current = current
         self._publishers = publishers
+        self._store_key = store_key
         self._table = tuple((method, _compile(path), run) for method, path, run in self._rows())
 
     def _rows(self) -> tuple[tuple[str, str, Operation], ...]:
@@ -86,7 +89,7 @@ class Operations:
         return AdminAnswer(200, views.plain(body))
 
     async def _status(self, _arguments: Arguments, _actor: str, _path: Mapping[str, str]) -> Any:
-        return asdict(await self._administration.status())
+        return asdict(await self._administration.status()) | {"store_key": self._store_key}
 
     async def _config(self, _arguments: Arguments, _actor: str, _path: Mapping[str, str]) -> Any:
         return dict(self._current().config)

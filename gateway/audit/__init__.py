@@ -2,6 +2,7 @@
 
 from gateway.audit.chain import (
     GENESIS,
+    MAX_PROBLEMS,
     AuditHead,
     AuditReport,
     append_head,
@@ -16,6 +17,7 @@ from gateway.audit.events import AuditEvent, canonical_body
 
 __all__ = [
     "GENESIS",
+    "MAX_PROBLEMS",
     "AuditEvent",
     "AuditHead",
     "AuditReport",

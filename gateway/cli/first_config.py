@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 CA_NAME = "local"
+STORE_PATH = "store/gateway.db"
 PROFILE_NAME = "demo"
 
 
 def format_first_config(http_port: int, https_port: int) -> str:
     """Return profiles.yaml for a server on loopback with these ports."""
-    return _TEMPLATE.replace("@HTTP@", str(http_port)).replace("@HTTPS@", str(https_port))
+    return _TEMPLATE.replace("@STORE@", STORE_PATH).replace("@HTTP@", str(http_port)).replace("@HTTPS@", str(https_port))
 
 
 _TEMPLATE = """\
@@ -31,7 +32,7 @@ server:
 
 store:
   type: sqlite
-  path: store/gateway.db
+  path: @STORE@
   key: {file: secrets/store.key}    # without it the store cannot be read: keep a copy apart from the backups
 
 audit:

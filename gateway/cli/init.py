@@ -64,7 +64,7 @@ def init(
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1 for HTTP.")] = 8080,
     https_port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1 for HTTPS.")] = 8443,
 ) -> None:
-    """Write a working configuration: CA, RA, TLS and store keys, and a profile `demo` on loopback."""
+    """Write a working configuration: CA, RA, TLS and store keys, an empty store, and a profile `demo` on loopback."""
     if http_port == https_port:
         raise CommandError("HTTP and HTTPS need different ports.")
     check_directory(directory)
@@ -73,15 +73,19 @@ def init(
 
 
 def make_files(ra_key: str, ca_key: str, http_port: int, https_port: int, now: datetime) -> tuple[NewFile, ...]:
-    """Return all files of a new configuration; draws keys, so no two results are alike. `now` is UTC."""
+    """Return all files of a new configuration with its empty store; draws keys, so no two results are alike. `now` is UTC."""
+    from gateway.audit import parse_audit_key
     from gateway.ca.bootstrap import KeyChoice, create_hierarchy, create_secrets
     from gateway.ca.local import CaUrls
-    from gateway.cli.first_config import CA_NAME, format_first_config
+    from gateway.cli.first_config import CA_NAME, STORE_PATH, format_first_config
+    from gateway.store.keys import KeyRing
+    from gateway.store.sqlite import new_store
 
     url = f"http://127.0.0.1:{http_port}"
     urls = CaUrls(f"{url}/crl/{CA_NAME}.crl", f"{url}/ca/{CA_NAME}.crt")
     hierarchy = create_hierarchy(KeyChoice(ra_key, ca_key), urls, now)
     drawn = create_secrets()
+    store = new_store(KeyRing.parse(drawn.store_key.encode("ascii")), parse_audit_key(drawn.audit_key.encode("ascii")))
     return (
         NewFile("ca/root.pem", hierarchy.root.certificate, PUBLIC),
         NewFile("ca/issuing.pem", hierarchy.issuing.certificate, PUBLIC),
@@ -94,6 +98,7 @@ def make_files(ra_key: str, ca_key: str, http_port: int, https_port: int, now: d
         NewFile("secrets/store.key", f"{drawn.store_key}\n".encode("ascii")),
         NewFile("secrets/audit.key", f"{drawn.audit_key}\n".encode("ascii")),
         NewFile("secrets/demo-scep-challenge", f"{drawn.challenge}\n".encode("ascii")),
+        NewFile(STORE_PATH, store),
         NewFile(LAST, format_first_config(http_port, https_port).encode("utf-8")),
     )
 

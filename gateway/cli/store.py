@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from gateway.audit import AuditEvent, AuditHead, parse_audit_key, parse_heads
+from gateway.cli.client import AdminClient
 from gateway.cli.options import ConfigOption, FormatOption, OutputFormat, fail, print_json, print_record, with_exit_codes
 from gateway.config.load import read
 from gateway.config.schema import GatewayConfig
@@ -32,7 +33,7 @@ def migrate(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> 
     """Create the store, or bring it to this program's schema. Stop the server first, and make a backup."""
     configuration, sources = read(config)
     path = sources.resolve(configuration.store.path)
-    before, after = sqlite.migrate(path, _keys(configuration, sources))
+    before, after = sqlite.migrate(path, _keys(configuration, sources), _audit_key(configuration, sources))
     print_record({"store": str(path), "schema_before": before, "schema": after}, format)
 
 
@@ -43,7 +44,7 @@ def backup(
     config: ConfigOption,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
-    """Write a consistent copy of the store, also while the server runs; writes wait for it.
+    """Write a consistent copy of the store, also while the server runs.
 
     To restore, stop the server and put the copy in the store's place, without the files whose names end in -wal and -shm.
     """
@@ -55,10 +56,13 @@ def backup(
 @app.command()
 @with_exit_codes
 def check(config: ConfigOption, heads: HeadsOption = None, format: FormatOption = OutputFormat.TABLE) -> None:
-    """Check the file, its schema, its key and the whole audit chain; exit status 1 when anything is wrong. Writes wait for it."""
+    """Check file, schema, keys and the whole audit chain, and hold ledger and inventory against it; exit status 1 when wrong.
+
+    The server may go on meanwhile: what is checked is the store as it was at one moment.
+    """
     configuration, sources = read(config)
     path = sources.resolve(configuration.store.path)
-    audit_key = parse_audit_key(sources.secret(configuration.audit.key))
+    audit_key = _audit_key(configuration, sources)
     kept = read_heads(heads or configured_heads(configuration, sources))
     report = sqlite.check(path, _keys(configuration, sources), audit_key, kept)
     if format is OutputFormat.JSON:
@@ -75,14 +79,16 @@ def check(config: ConfigOption, heads: HeadsOption = None, format: FormatOption 
 def rekey(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
     """Seal what the store must recover under the first key of store.key.
 
-    Put the new key as first line of store.key, restart the server, then run this. The older keys stay in the file as long
-    as the answer says: challenges made under them need them.
+    Put the new key as first line of store.key, restart the server, then run this: it is refused while a server runs that
+    does not write under the new key yet. The older keys stay in the file as long as the answer says: challenges made under
+    them need them.
     """
     configuration, sources = read(config)
     path = sources.resolve(configuration.store.path)
     keys = _keys(configuration, sources)
+    _require_key_in_use(config, keys)
     event = AuditEvent("store.rekeyed", datetime.now(UTC), actor(), "done", protocol="admin", detail=f"key {keys.newest_id}")
-    report = sqlite.rekey(path, keys, parse_audit_key(sources.secret(configuration.audit.key)), event)
+    report = sqlite.rekey(path, keys, _audit_key(configuration, sources), event)
     answer = {"key": keys.newest_id, "resealed": report.resealed, "challenges_under_older_keys": report.older_challenges}
     print_record(answer | {"older_keys_needed_until": report.older_until}, format)
 
@@ -112,6 +118,20 @@ def read_heads(path: Path | None) -> tuple[AuditHead, ...]:
         return parse_heads(path.read_text(encoding="ascii", errors="replace"))
     except ValueError as error:
         fail(f"{path}: {error}")
+
+
+def _require_key_in_use(config: Path, keys: KeyRing) -> None:
+    """Stop unless the running server, if any, writes under the newest key: without it, it could open nothing afterwards."""
+    client = AdminClient(config)
+    if client.is_served() and client.get("/v1/status").get("store_key") != keys.newest_id:
+        fail(
+            "The running server does not write under the first key of store.key yet. "
+            "First put the new key there, then restart the server, then run `pki-gateway store rekey` again."
+        )
+
+
+def _audit_key(config: GatewayConfig, sources: Sources) -> bytes:
+    return parse_audit_key(sources.secret(config.audit.key))
 
 
 def _keys(config: GatewayConfig, sources: Sources) -> KeyRing:

@@ -341,7 +341,7 @@ class Upkeep(Protocol):
     """Life of the store itself."""
 
     async def start(self) -> None:
-        """Open; raises StoreRefused when schema or key are not ours."""
+        """Open; raises StoreRefused when there is no store, or schema or keys are not ours."""
 
     async def close(self) -> None:
         """Finish what is queued and close."""

@@ -47,6 +47,10 @@ class KeyRing:
         """Public identifier of the key that writes, 16 hexadecimal digits."""
         return _key_id(self.keys[0]).hex()
 
+    def is_newest(self, sealed: bytes) -> bool:
+        """Whether `encrypt` sealed this under the newest key."""
+        return sealed.startswith(_VERSION + _key_id(self.keys[0]))
+
     @property
     def ids(self) -> tuple[str, ...]:
         """Public identifiers of all keys, newest first."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from gateway.errors import Reason
+from gateway.errors import Reason, StoreRefused, StoreUnavailable
 from gateway.model import Grant, ProfileName, RequestForm, RequestId, RevocationReason, SanKind, UpstreamCAName
 from gateway.store import tables
 from gateway.store.interfaces import ChallengeRow, CRLRow, InventoryRow, LedgerRow, LedgerState, WaitingFor
+from gateway.store.keys import KeyRing
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -55,8 +56,25 @@ CHALLENGE_SELECT = (
 CRL_SELECT = "SELECT upstream_ca, number, der, this_update, next_update FROM crls "
 
 
-def ledger_columns(row: LedgerRow) -> Columns:
-    """Return the columns of a new ledger row; its certificate is never part of them."""
+REQUEST = "request"
+"""The purpose under which requests are sealed: a CSR may carry its challengePassword, and upstream CAs need it whole."""
+
+
+def seal_request(keys: KeyRing, request: bytes) -> bytes:
+    """Return a request as its column holds it."""
+    return keys.encrypt(REQUEST, request)
+
+
+def open_request(keys: KeyRing, sealed: bytes) -> bytes:
+    """Return a request as it was received; raises StoreUnavailable where no key of the ring opens it."""
+    try:
+        return keys.decrypt(REQUEST, sealed)
+    except StoreRefused as error:
+        raise StoreUnavailable(str(error)) from error
+
+
+def ledger_columns(row: LedgerRow, sealed_request: bytes) -> Columns:
+    """Return the columns of a new ledger row, given its sealed request; its certificate is never part of them."""
     return {
         "id": row.id,
         "request_key": row.request_key,
@@ -69,7 +87,7 @@ def ledger_columns(row: LedgerRow) -> Columns:
         "owner": row.owner,
         "source": row.source,
         "form": row.form.value,
-        "request": row.request,
+        "request": sealed_request,
         "public_key": row.public_key,
         "public_key_sha256": row.public_key_sha256,
         "subject": row.subject,
@@ -96,8 +114,8 @@ def ledger_columns(row: LedgerRow) -> Columns:
     }
 
 
-def read_ledger(r: Sequence[Any]) -> LedgerRow:
-    """Read one row of LEDGER_SELECT."""
+def read_ledger(r: Sequence[Any], keys: KeyRing) -> LedgerRow:
+    """Read one row of LEDGER_SELECT; raises StoreUnavailable where no key opens its request."""
     return LedgerRow(
         id=RequestId(r[0]),
         request_key=r[1],
@@ -110,7 +128,7 @@ def read_ledger(r: Sequence[Any]) -> LedgerRow:
         owner=r[8],
         source=r[9],
         form=RequestForm(r[10]),
-        request=r[11],
+        request=open_request(keys, r[11]),
         public_key=r[12],
         public_key_sha256=r[13],
         subject=r[14],

@@ -46,7 +46,7 @@ ledger = Table(
     Column("owner", Text),
     Column("source", Text, nullable=False),
     Column("form", Text, nullable=False),
-    Column("request", LargeBinary, nullable=False),
+    Column("request", LargeBinary, nullable=False),  # sealed: a CSR may hold a challengePassword
     Column("public_key", LargeBinary, nullable=False),
     Column("public_key_sha256", LargeBinary, nullable=False),
     Column("subject", Text, nullable=False),
@@ -229,7 +229,7 @@ sealed = Table(
     Column("value", LargeBinary, nullable=False),
     PrimaryKeyConstraint("purpose", "name"),
 )
-"""Values that must be recovered, sealed under a store key: the key check, and secrets that a protocol computes with."""
+"""Values that must be recovered, sealed under a store key: the checks of both keys, and secrets that a protocol computes with."""
 
 pulse = Table(
     "pulse",

@@ -1,6 +1,7 @@
 """The store in one SQLite file, shared by the workers of one machine."""
 
-from gateway.store.sqlite.files import CheckReport, RekeyReport, audit_trail, backup, check, check_usable, migrate, rekey
+from gateway.store.sqlite.check import CheckReport, check
+from gateway.store.sqlite.files import RekeyReport, audit_trail, backup, check_usable, migrate, new_store, rekey
 from gateway.store.sqlite.lock import locked
 from gateway.store.sqlite.store import SqliteStore
 
@@ -14,5 +15,6 @@ __all__ = [
     "check_usable",
     "locked",
     "migrate",
+    "new_store",
     "rekey",
 ]

@@ -74,6 +74,11 @@ def begin(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
 
 
+def begin_reading(connection: sqlite3.Connection) -> None:
+    """Begin a transaction in which every read sees the same commit."""
+    connection.execute("BEGIN")
+
+
 def commit(connection: sqlite3.Connection) -> None:
     """Make the transaction durable: returns after the WAL was synced."""
     connection.execute("COMMIT")
@@ -115,7 +120,8 @@ def checkpoint(connection: sqlite3.Connection, *, truncate: bool) -> bool:
 
 
 def copy_to(connection: sqlite3.Connection, target: Path) -> None:
-    """Write a compact, consistent copy to the new file `target`, without WAL."""
+    """Write a compact copy of one commit to the new file `target`, without WAL; `connection` may be read-only."""
+    connection.execute("PRAGMA query_only=OFF")  # it would forbid to write the copy too
     connection.execute("VACUUM INTO :target", {"target": str(target)})
 
 

@@ -1,46 +1,42 @@
-"""What is done to a store as a file: migrate, check, back up, change keys; each holds the flock while it works."""
+"""What is done to a store as a file: create or migrate it, back it up, change its keys, read its audit trail."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from gateway.audit import AuditEvent, AuditHead, AuditReport, verify_chain
+from gateway.audit import AuditEvent
 from gateway.errors import StoreRefused, StoreUnavailable
 from gateway.store.interfaces import AuditRow
 from gateway.store.keys import KeyRing
-from gateway.store.rows import from_micros, to_micros
+from gateway.store.rows import from_micros, open_request, seal_request, to_micros
 from gateway.store.sqlite import connection as sqlite
-from gateway.store.sqlite.heads import read_audit
-from gateway.store.sqlite.lock import locked
-from gateway.store.sqlite.transaction import Transaction
-from gateway.store.tables import REVISIONS, SCHEMA
-
-LOCK_SECONDS = 60.0
-AUDIT_PAGE = 5000
-_KEY_CHECK = ("key-check", "store")
-_KEY_CHECK_VALUE = b"pki-gateway store"
-_SEALED = "SELECT purpose, name, value FROM sealed ORDER BY purpose, name"
-_SEAL = (
-    "INSERT INTO sealed (purpose, name, value) VALUES (:purpose, :name, :value) "
-    "ON CONFLICT (purpose, name) DO UPDATE SET value = excluded.value"
+from gateway.store.sqlite.access import (
+    LOCK_SECONDS,
+    SEALED,
+    check_keys,
+    check_schema,
+    no_store,
+    read_revision,
+    reading,
+    refuse_unknown,
+    seal,
+    seal_checks,
+    writing,
 )
+from gateway.store.sqlite.heads import read_audit
+from gateway.store.sqlite.transaction import Transaction
+from gateway.store.tables import SCHEMA
 
-
-@dataclass(frozen=True, slots=True)
-class CheckReport:
-    """What `check` found; `problems` are whole sentences, and empty when all is well."""
-
-    schema: str
-    ledger_rows: int
-    certificates: int
-    audit: AuditReport
-    problems: tuple[str, ...]
+AUDIT_PAGE = 5000
+RESEAL_PAGE = 500
+"""Requests that one transaction of `rekey` seals anew: enrollments wait for it."""
+_REQUESTS = "SELECT id, request FROM ledger WHERE id > :after ORDER BY id LIMIT :limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,49 +48,58 @@ class RekeyReport:
     older_until: datetime | None
 
 
-def migrate(path: Path, keys: KeyRing, timeout: float = LOCK_SECONDS) -> tuple[str | None, str]:
+def migrate(path: Path, keys: KeyRing, audit_key: bytes, timeout: float = LOCK_SECONDS) -> tuple[str | None, str]:
     """Create the store, or bring it to this program's schema; returns the revision before (None: new) and after.
 
-    Raises StoreRefused for a store of a newer program or another key, and StoreUnavailable.
+    Raises StoreRefused for a store of a newer program or other keys, and StoreUnavailable.
     """
     try:
         sqlite.create(path)
     except OSError as error:
         raise StoreUnavailable(f"cannot create {path}: {error.strerror}") from error
-    with _writing(path, timeout) as connection:
-        before = _read_revision(connection)
+    with writing(path, timeout) as connection:
+        before = read_revision(connection)
         if before is not None:
-            _refuse_unknown(path, before)
-            _check_key(path, connection, keys)
+            refuse_unknown(path, before)
+            check_keys(path, connection, keys, audit_key)
         if before != SCHEMA:
             from gateway.store.sqlite.upgrade import upgrade  # alembic takes long to import, and serving needs none of it
 
-            upgrade(connection, lambda: _seal_new(connection, keys) if before is None else None)
+            upgrade(connection, lambda: seal_checks(connection, keys, audit_key) if before is None else None)
     return before, SCHEMA
 
 
-def check_usable(path: Path, keys: KeyRing, timeout: float = LOCK_SECONDS) -> None:
-    """Raise StoreRefused unless the store exists, has this program's schema and one of these keys."""
+def new_store(keys: KeyRing, audit_key: bytes) -> bytes:
+    """Return the database file of an empty store, for whoever puts it in its place with other files."""
+    with tempfile.TemporaryDirectory(prefix="pki-gateway-") as folder:
+        path = Path(folder, "gateway.db")
+        migrate(path, keys, audit_key)
+        return path.read_bytes()
+
+
+def check_usable(path: Path, keys: KeyRing, audit_key: bytes, timeout: float = LOCK_SECONDS) -> None:
+    """Raise StoreRefused unless the store exists, has this program's schema, one of these store keys and this audit key."""
     if not path.exists():
-        raise StoreRefused(f"there is no store at {path}; `pki-gateway store migrate` creates it")
-    with _writing(path, timeout) as connection:
-        _check_schema(path, connection)
-        _check_key(path, connection, keys)
+        raise StoreRefused(no_store(path))
+    with writing(path, timeout) as connection:
+        check_schema(path, connection)
+        check_keys(path, connection, keys, audit_key)
 
 
 def backup(path: Path, target: Path, timeout: float = LOCK_SECONDS) -> int:
     """Write a consistent copy to the new file `target`, durable when this returns; returns its size in bytes.
 
-    Raises StoreRefused where `target` exists or the store does not, and StoreUnavailable.
+    It is the store as it was at one moment; writers go on. Raises StoreRefused where `target` exists or the store does not,
+    and StoreUnavailable.
     """
     if not path.exists():
-        raise StoreRefused(f"there is no store at {path}")
+        raise StoreRefused(no_store(path))
     if target.exists():
         raise StoreRefused(f"{target} exists already; a backup never overwrites")
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
         os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        with _writing(path, timeout) as connection:
+        with reading(path, timeout) as connection:
             sqlite.copy_to(connection, unfinished)
         _sync_file(unfinished)
         os.link(unfinished, target)
@@ -109,45 +114,22 @@ def backup(path: Path, target: Path, timeout: float = LOCK_SECONDS) -> int:
     return target.stat().st_size
 
 
-def check(
-    path: Path, keys: KeyRing, audit_key: bytes, heads: Iterable[AuditHead] = (), timeout: float = LOCK_SECONDS
-) -> CheckReport:
-    """Check the file, its schema, its key and the whole audit chain; raises StoreRefused where it cannot be read at all."""
-    if not path.exists():
-        raise StoreRefused(f"there is no store at {path}")
-    with _writing(path, timeout) as connection:
-        damage = sqlite.find_damage(connection)
-        if damage:
-            raise StoreRefused(f"{path} is damaged: {'; '.join(damage)}; restore it from a backup")
-        problems = []
-        _check_schema(path, connection)
-        try:
-            _check_key(path, connection, keys)
-        except StoreRefused as error:
-            problems.append(str(error))
-        audit = verify_chain(_read_all_audit(connection), audit_key, heads)
-        sql = sqlite.Statements(connection)
-        counts = [sql.one(f"SELECT COUNT(*) FROM {table}", {}) for table in ("ledger", "inventory")]  # noqa: S608
-        rows, certificates = (int(count[0]) if count else 0 for count in counts)
-        return CheckReport(_read_revision(connection) or "", rows, certificates, audit, (*problems, *audit.problems))
-
-
 def rekey(path: Path, keys: KeyRing, audit_key: bytes, audit: AuditEvent, timeout: float = LOCK_SECONDS) -> RekeyReport:
-    """Seal every recoverable value under the newest key, in one transaction with its audit row.
+    """Seal every recoverable value under the newest key: requests in portions, then the rest with the audit row.
 
-    HMACs cannot be made anew: challenges made under an older key need it until they expire; the report says how long.
+    The key check is sealed anew with the last, so that the ring must hold the older keys until all is done; cut short, it
+    is simply run again. Whatever writes meanwhile must write under the same newest key. HMACs cannot be made anew:
+    challenges made under an older key need it until they expire; the report says how long.
     Raises StoreRefused where the ring lacks a key that is needed, and StoreUnavailable.
     """
-    if not path.exists():
-        raise StoreRefused(f"there is no store at {path}")
-    with _writing(path, timeout) as connection:
-        _check_schema(path, connection)
-        _check_key(path, connection, keys)
+    check_usable(path, keys, audit_key, timeout)
+    requests = _reseal_requests(path, keys, timeout)
+    with writing(path, timeout) as connection:
         sql = sqlite.Statements(connection)
         sqlite.begin(connection)
-        rows = sql.all(_SEALED, {})
+        rows = sql.all(SEALED, {})
         for purpose, name, value in rows:
-            _seal(sql, keys, purpose, name, keys.decrypt(purpose, value))
+            seal(sql, keys, purpose, name, keys.decrypt(purpose, value))
         transaction = Transaction(sql, audit_key)
         transaction.audit(audit)
         transaction.finish()
@@ -158,99 +140,40 @@ def rekey(path: Path, keys: KeyRing, audit_key: bytes, audit: AuditEvent, timeou
             {"newest": keys.newest_id, "now": to_micros(audit.at)},
         )
     count, until = older or (0, None)
-    return RekeyReport(len(rows), count, from_micros(until) if until is not None else None)
+    return RekeyReport(requests + len(rows), count, from_micros(until) if until is not None else None)
 
 
 @contextlib.contextmanager
 def audit_trail(path: Path, after: int = 0, timeout: float = LOCK_SECONDS) -> Iterator[Iterator[AuditRow]]:
     """Every audit row after number `after` in order, without stopping the writers; raises StoreRefused and StoreUnavailable."""
-    if not path.exists():
-        raise StoreRefused(f"there is no store at {path}")
-    with locked(path, timeout):
-        connection = sqlite.open_reader(path, sqlite.BUSY_SECONDS)
-    try:
-        _check_schema(path, connection)
-        yield _read_all_audit(connection, after)
-    except sqlite3.Error as error:
-        raise sqlite.explain(error, path) from error
-    finally:
-        with locked(path, timeout):
-            connection.close()
+    with reading(path, timeout) as connection:
+        yield read_all_audit(sqlite.Statements(connection), after)
 
 
-@contextlib.contextmanager
-def _writing(path: Path, timeout: float) -> Iterator[sqlite3.Connection]:
-    """A connection under the flock, closed under it too: the last to close empties the WAL."""
-    with locked(path, timeout):
-        connection = sqlite.open_writer(path)
-        try:
-            yield connection
-        except sqlite3.Error as error:
-            raise sqlite.explain(error, path) from error
-        finally:
-            with contextlib.suppress(sqlite3.Error):
-                sqlite.roll_back(connection)
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
-
-
-def _read_revision(connection: sqlite3.Connection) -> str | None:
-    if not sqlite.has_table(connection, "alembic_version"):
-        return None
-    row = sqlite.Statements(connection).one("SELECT version_num FROM alembic_version", {})
-    return str(row[0]) if row else None
-
-
-def _check_schema(path: Path, connection: sqlite3.Connection) -> None:
-    revision = _read_revision(connection)
-    if revision is None:
-        raise StoreRefused(f"{path} holds no store yet; `pki-gateway store migrate` creates it")
-    _refuse_unknown(path, revision)
-    if revision != SCHEMA:
-        raise StoreRefused(
-            f"{path} has schema {revision} and this program needs {SCHEMA}; "
-            "run `pki-gateway store backup`, then `pki-gateway store migrate`"
-        )
-
-
-def _refuse_unknown(path: Path, revision: str) -> None:
-    if revision not in REVISIONS:
-        raise StoreRefused(
-            f"{path} has schema {revision}, which a newer pki-gateway wrote; this one knows up to {SCHEMA}: "
-            "install the newer program, or restore the backup from before the upgrade"
-        )
-
-
-def _check_key(path: Path, connection: sqlite3.Connection, keys: KeyRing) -> None:
-    purpose, name = _KEY_CHECK
-    row = sqlite.Statements(connection).one(
-        "SELECT value FROM sealed WHERE purpose = :purpose AND name = :name", {"purpose": purpose, "name": name}
-    )
-    if row is None:
-        raise StoreRefused(
-            f"{path} has no key check: it was changed by hand or its creation was cut short; restore it from a backup"
-        )
-    try:
-        keys.decrypt(purpose, row[0])
-    except StoreRefused:
-        raise StoreRefused(
-            f"{path} was written under another store.key; give the key that it was written under as a line of the key file"
-        ) from None
-
-
-def _seal_new(connection: sqlite3.Connection, keys: KeyRing) -> None:
-    _seal(sqlite.Statements(connection), keys, *_KEY_CHECK, _KEY_CHECK_VALUE)
-
-
-def _seal(sql: sqlite.Statements, keys: KeyRing, purpose: str, name: str, value: bytes) -> None:
-    sql.execute(_SEAL, {"purpose": purpose, "name": name, "value": keys.encrypt(purpose, value)})
-
-
-def _read_all_audit(connection: sqlite3.Connection, after: int = 0) -> Iterator[AuditRow]:
-    sql = sqlite.Statements(connection)
+def read_all_audit(sql: sqlite.Statements, after: int = 0) -> Iterator[AuditRow]:
+    """Return the audit rows after number `after` in order, a page at a time."""
     while page := read_audit(sql, after, AUDIT_PAGE):
         yield from page
         after = page[-1].seq
+
+
+def _reseal_requests(path: Path, keys: KeyRing, timeout: float) -> int:
+    count, after = 0, ""
+    while True:
+        with writing(path, timeout) as connection:
+            sql = sqlite.Statements(connection)
+            sqlite.begin(connection)
+            rows = sql.all(_REQUESTS, {"after": after, "limit": RESEAL_PAGE})
+            old = [(id, sealed) for id, sealed in rows if not keys.is_newest(sealed)]
+            for id, sealed in old:
+                anew = seal_request(keys, open_request(keys, sealed))
+                sql.execute("UPDATE ledger SET request = :request WHERE id = :id", {"request": anew, "id": id})
+            sqlite.commit(connection)
+            sqlite.checkpoint(connection, truncate=False)
+        count += len(old)
+        if len(rows) < RESEAL_PAGE:
+            return count
+        after = rows[-1][0]
 
 
 def _sync_file(path: Path) -> None:

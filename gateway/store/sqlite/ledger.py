@@ -23,6 +23,7 @@ from gateway.store.interfaces import (
     QuotaTake,
     Transition,
 )
+from gateway.store.keys import KeyRing
 from gateway.store.rows import (
     LEDGER_SELECT,
     insert,
@@ -92,39 +93,39 @@ _CLAIM = (
 )
 
 
-def find_request(sql: Queries, request_key: bytes, now: datetime) -> LedgerRow | None:
+def find_request(sql: Queries, keys: KeyRing, request_key: bytes, now: datetime) -> LedgerRow | None:
     """Return the row of the same request inside its window, or not yet answered."""
     row = sql.one(_REQUEST, {"key": request_key, "now": to_micros(now)})
-    return read_ledger(row) if row else None
+    return read_ledger(row, keys) if row else None
 
 
-def get_row(sql: Queries, id: RequestId) -> LedgerRow | None:
+def get_row(sql: Queries, keys: KeyRing, id: RequestId) -> LedgerRow | None:
     """Return one row."""
     row = sql.one(LEDGER_SELECT + "WHERE l.id = :id", {"id": id})
-    return read_ledger(row) if row else None
+    return read_ledger(row, keys) if row else None
 
 
 def find_transaction(
-    sql: Queries, profile: ProfileName, protocol: str, transaction_id: str, requester_key: bytes
+    sql: Queries, keys: KeyRing, profile: ProfileName, protocol: str, transaction_id: str, requester_key: bytes
 ) -> LedgerRow | None:
     """Return the newest row of a transaction that this key opened."""
     row = sql.one(_TRANSACTION, {"profile": profile, "protocol": protocol, "transaction": transaction_id, "key": requester_key})
-    return read_ledger(row) if row else None
+    return read_ledger(row, keys) if row else None
 
 
-def find_lapsed(sql: Queries, now: datetime, limit: int) -> tuple[LedgerRow, ...]:
+def find_lapsed(sql: Queries, keys: KeyRing, now: datetime, limit: int) -> tuple[LedgerRow, ...]:
     """Return rows that need looking after, the longest lapsed first."""
-    return tuple(read_ledger(row) for row in sql.all(_LAPSED, {"now": to_micros(now), "limit": limit}))
+    return tuple(read_ledger(row, keys) for row in sql.all(_LAPSED, {"now": to_micros(now), "limit": limit}))
 
 
 def list_rows(
-    sql: Queries, states: frozenset[LedgerState], profile: str | None, limit: int, offset: int
+    sql: Queries, keys: KeyRing, states: frozenset[LedgerState], profile: str | None, limit: int, offset: int
 ) -> tuple[LedgerRow, ...]:
     """Return rows in these states, newest first."""
     if not states:
         return ()
     parameters = {"profile": profile, "limit": limit, "offset": offset}
-    return tuple(read_ledger(row) for row in sql.all(listing(states, profile), parameters))
+    return tuple(read_ledger(row, keys) for row in sql.all(listing(states, profile), parameters))
 
 
 def listing(states: frozenset[LedgerState], profile: str | None) -> str:
@@ -137,25 +138,26 @@ def listing(states: frozenset[LedgerState], profile: str | None) -> str:
     return f"{LEDGER_SELECT} WHERE {' AND '.join(conditions)} ORDER BY l.id DESC LIMIT :limit OFFSET :offset"
 
 
-def open_row(tx: Transaction, opening: Opening) -> Opened | AlreadyOpen | OpeningRefused:
+def open_row(tx: Transaction, keys: KeyRing, opening: Opening, sealed_request: bytes) -> Opened | AlreadyOpen | OpeningRefused:
     """Take everything that `opening` names and write its row; what is already taken undoes it all.
 
-    The commonest refusal, a used challenge, comes first: undoing nothing is cheap.
+    The commonest refusal, a used challenge, comes first: undoing nothing is cheap. `sealed_request` is the row's request as
+    `seal_request` made it, before the writer's turn came.
     """
     row = opening.row
     for reservation in opening.reservations:
-        _reserve(tx, reservation, row)
-    slots = [_take(tx, quota, row) for quota in opening.quotas]
+        _reserve(tx, keys, reservation, row)
+    slots = [_take(tx, keys, quota, row) for quota in opening.quotas]
     if not _hold_key(tx, opening):
-        _refuse(tx, row, Reason.INTERNAL)
+        _refuse(tx, keys, row, Reason.INTERNAL)
     if row.renews is not None and tx.execute(_RENEW, {"renews": row.renews, "key": row.public_key_sha256}) != 1:
         raise Undo(OpeningRefused(Reason.RENEWAL_REFUSED))
-    tx.execute(_INSERT_LEDGER, ledger_columns(row) | {"quota_slots": json.dumps(slots)})
+    tx.execute(_INSERT_LEDGER, ledger_columns(row, sealed_request) | {"quota_slots": json.dumps(slots)})
     tx.audit(opening.audit)
     return Opened(row)
 
 
-def change_row(tx: Transaction, change: Transition) -> LedgerRow | None:
+def change_row(tx: Transaction, keys: KeyRing, change: Transition) -> LedgerRow | None:
     """Apply a transition by compare-and-swap; None when the row is not as expected.
 
     Raises Rejection UPSTREAM_MISMATCH for a certificate that belongs to another request, or a second one for this.
@@ -176,8 +178,8 @@ def change_row(tx: Transaction, change: Transition) -> LedgerRow | None:
         forget_request_key(tx, change.id)
     tx.audit(change.audit)
     if change.certificate is not None and packed is not None:
-        return read_ledger((*changed, change.certificate.der, packed))
-    return get_row(tx, change.id)
+        return read_ledger((*changed, change.certificate.der, packed), keys)
+    return get_row(tx, keys, change.id)
 
 
 def renew_leases(tx: Transaction, worker: str, ids: Sequence[RequestId], until: datetime) -> None:
@@ -190,7 +192,14 @@ def renew_leases(tx: Transaction, worker: str, ids: Sequence[RequestId], until: 
 
 
 def take_over(
-    tx: Transaction, id: RequestId, seen_worker: str, seen_lease: datetime, worker: str, until: datetime, audit: AuditEvent
+    tx: Transaction,
+    keys: KeyRing,
+    id: RequestId,
+    seen_worker: str,
+    seen_lease: datetime,
+    worker: str,
+    until: datetime,
+    audit: AuditEvent,
 ) -> LedgerRow | None:
     """Take a lapsed row by compare-and-swap on the worker and lease that were seen."""
     claim = {
@@ -204,7 +213,7 @@ def take_over(
     if tx.execute(_CLAIM, claim) != 1:
         return None
     tx.audit(audit)
-    return get_row(tx, id)
+    return get_row(tx, keys, id)
 
 
 def add_certificate(tx: Transaction, row: InventoryRow, id: RequestId) -> None:
@@ -235,13 +244,13 @@ def _hold_key(tx: Transaction, opening: Opening) -> bool:
     return tx.execute(_HOLD_KEY, key | {"answer_kept": until - created}) == 1
 
 
-def _refuse(tx: Transaction, row: LedgerRow, reason: Reason) -> NoReturn:
+def _refuse(tx: Transaction, keys: KeyRing, row: LedgerRow, reason: Reason) -> NoReturn:
     """End the opening: with the row of the same request if it was first, else with the reason."""
-    found = find_request(tx, row.request_key, row.created_at)
+    found = find_request(tx, keys, row.request_key, row.created_at)
     raise Undo(OpeningRefused(reason) if found is None else AlreadyOpen(found))
 
 
-def _reserve(tx: Transaction, reservation: Reservation, row: LedgerRow) -> None:
+def _reserve(tx: Transaction, keys: KeyRing, reservation: Reservation, row: LedgerRow) -> None:
     taken = {
         "kind": reservation.kind,
         "name": reservation.key,
@@ -249,21 +258,21 @@ def _reserve(tx: Transaction, reservation: Reservation, row: LedgerRow) -> None:
         "expires_at": to_micros(reservation.expires_at),
     }
     if tx.execute(_RESERVE, taken) != 1:
-        _refuse(tx, row, Reason.CREDENTIAL_USED)
+        _refuse(tx, keys, row, Reason.CREDENTIAL_USED)
     if reservation.kind == "one_time" and tx.one(
         "SELECT 1 FROM challenges WHERE id = :name AND revoked_at IS NOT NULL", {"name": reservation.key}
     ):
         raise Undo(OpeningRefused(Reason.CREDENTIAL_REVOKED))
 
 
-def _take(tx: Transaction, quota: QuotaTake, row: LedgerRow) -> tuple[str, int]:
+def _take(tx: Transaction, keys: KeyRing, quota: QuotaTake, row: LedgerRow) -> tuple[str, int]:
     """Count one use; returns the slot that counted it, so that a release can take it back."""
     now, window = to_micros(row.created_at), quota.window * 1_000_000
     width = 1 if quota.limit <= EXACT_LIMIT else max(window // 64, 1)
     slot = (now // width + 1) * width - 1
     used = tx.one(_USED, {"name": quota.key, "since": now - window})
     if used is None or used[0] >= quota.limit:
-        _refuse(tx, row, Reason.RATE_LIMITED)
+        _refuse(tx, keys, row, Reason.RATE_LIMITED)
     tx.execute(_TAKE, {"name": quota.key, "slot": slot, "uses": 1, "expires_at": slot + window})
     return quota.key, slot
 

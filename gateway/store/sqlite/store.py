@@ -28,7 +28,7 @@ from gateway.store.interfaces import (
     Transition,
 )
 from gateway.store.keys import KeyRing
-from gateway.store.rows import to_micros
+from gateway.store.rows import seal_request, to_micros
 from gateway.store.sqlite import expiry, inventory, ledger
 from gateway.store.sqlite.files import check_usable
 from gateway.store.sqlite.heads import HeadSigner, read_audit
@@ -74,8 +74,8 @@ class SqliteStore:
     # Upkeep
 
     async def start(self) -> None:
-        """Open; raises StoreRefused when there is no store, or schema or key are not ours, and StoreUnavailable."""
-        await asyncio.to_thread(check_usable, self._path, self._keys, self._timeout)
+        """Open; raises StoreRefused when there is no store, or schema or keys are not ours, and StoreUnavailable."""
+        await asyncio.to_thread(check_usable, self._path, self._keys, self._audit_key, self._timeout)
         self._readers = Readers(self._path)
         self._writer = GroupWriter(self._path, self._audit_key, self._timeout, self._heads.note)
         self._writer.start()
@@ -117,28 +117,29 @@ class SqliteStore:
 
     async def find_request(self, request_key: bytes, now: datetime) -> LedgerRow | None:
         """Return the row of the same request inside its retransmission window, or not yet answered."""
-        return self._read(lambda sql: ledger.find_request(sql, request_key, now))
+        return self._read(lambda sql: ledger.find_request(sql, self._keys, request_key, now))
 
     async def get_row(self, id: RequestId) -> LedgerRow | None:
         """Return one row."""
-        return self._read(lambda sql: ledger.get_row(sql, id))
+        return self._read(lambda sql: ledger.get_row(sql, self._keys, id))
 
     async def find_transaction(
         self, profile: ProfileName, protocol: str, transaction_id: str, requester_key: bytes
     ) -> LedgerRow | None:
         """Return the newest row of a transaction that this very key opened."""
-        return self._read(lambda sql: ledger.find_transaction(sql, profile, protocol, transaction_id, requester_key))
+        return self._read(lambda sql: ledger.find_transaction(sql, self._keys, profile, protocol, transaction_id, requester_key))
 
     async def open(self, opening: Opening) -> Opened | AlreadyOpen | OpeningRefused:
         """Take all that `opening` names and write the row, or change nothing."""
-        return await self._write(lambda tx: ledger.open_row(tx, opening))
+        sealed = seal_request(self._keys, opening.row.request)
+        return await self._write(lambda tx: ledger.open_row(tx, self._keys, opening, sealed))
 
     async def transition(self, change: Transition) -> LedgerRow | None:
         """Apply `change`; None when the row is not as expected.
 
         Raises Rejection UPSTREAM_MISMATCH where the certificate belongs to another request.
         """
-        return await self._write(lambda tx: ledger.change_row(tx, change))
+        return await self._write(lambda tx: ledger.change_row(tx, self._keys, change))
 
     async def renew_leases(self, worker: str, ids: Sequence[RequestId], until: datetime) -> None:
         """Extend the leases of rows that `worker` still holds."""
@@ -149,17 +150,17 @@ class SqliteStore:
         self, id: RequestId, seen_worker: str, seen_lease: datetime, worker: str, until: datetime, audit: AuditEvent
     ) -> LedgerRow | None:
         """Make a lapsed OPEN or UNKNOWN row ours by compare-and-swap; `audit.at` is the time of the take-over."""
-        return await self._write(lambda tx: ledger.take_over(tx, id, seen_worker, seen_lease, worker, until, audit))
+        return await self._write(lambda tx: ledger.take_over(tx, self._keys, id, seen_worker, seen_lease, worker, until, audit))
 
     async def find_lapsed(self, now: datetime, limit: int) -> tuple[LedgerRow, ...]:
         """Rows to be looked after, the longest lapsed first."""
-        return self._read(lambda sql: ledger.find_lapsed(sql, now, limit))
+        return self._read(lambda sql: ledger.find_lapsed(sql, self._keys, now, limit))
 
     async def list_rows(
         self, states: frozenset[LedgerState], profile: str | None, limit: int, offset: int = 0
     ) -> tuple[LedgerRow, ...]:
         """Rows in these states, newest first."""
-        return await self._read_aside(lambda sql: ledger.list_rows(sql, states, profile, limit, offset))
+        return await self._read_aside(lambda sql: ledger.list_rows(sql, self._keys, states, profile, limit, offset))
 
     async def find_challenge(self, mac: bytes) -> ChallengeRow | None:
         """Return the one-time challenge of any profile with this HMAC."""

@@ -36,7 +36,7 @@ WORKER = Path(__file__).parent / "crl_worker.py"
 async def stores(tmp_path: Path) -> AsyncIterator[list[SqliteStore]]:
     """One store, opened as two worker processes do."""
     path = tmp_path / "gateway.db"
-    migrate(path, KEYS)
+    migrate(path, KEYS, AUDIT_KEY)
     opened = [SqliteStore(path, KEYS, AUDIT_KEY, f"w{n}", lambda _: None) for n in range(2)]
     for store in opened:
         await store.start()

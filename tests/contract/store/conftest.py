@@ -27,7 +27,7 @@ def heads() -> list[AuditHead]:
 async def open_store(request: pytest.FixtureRequest, tmp_path: Path, heads: list[AuditHead]) -> AsyncIterator[Open]:
     """Opens the same store again under another worker's name."""
     path = tmp_path / "gateway.db"
-    migrate(path, KEYS)
+    migrate(path, KEYS, AUDIT_KEY)
     opened: list[Store] = []
 
     async def open_one(worker: str) -> Store:

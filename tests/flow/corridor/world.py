@@ -247,7 +247,7 @@ class World:
         self.profile_options: dict[str, Any] = {}
         self._static = StaticCredential(PROFILE, SECRET.encode())
         if not self.path.exists():
-            migrate(self.path, KEYS)
+            migrate(self.path, KEYS, AUDIT_KEY)
 
     async def open_store(self, worker: str) -> SqliteStore:
         store = SqliteStore(self.path, KEYS, AUDIT_KEY, worker, self.heads.append)

@@ -25,7 +25,7 @@ AUDIT_KEY = b"a" * 32
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    migrate(tmp_path / "gateway.db", KEYS)
+    migrate(tmp_path / "gateway.db", KEYS, AUDIT_KEY)
     return tmp_path / "gateway.db"
 
 

@@ -11,9 +11,12 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+from gateway.assemble import open_gateway, require_store
 from gateway.audit import AuditHead, append_head, parse_audit_key
 from gateway.cli import audit, store
 from gateway.cli.init import init
+from gateway.config.load import read
+from gateway.errors import StoreRefused
 from gateway.store.keys import KeyRing, generate_store_key
 from gateway.store.sqlite import SqliteStore, connection
 from tests.contract.store.rows import challenge, event, issued
@@ -78,8 +81,7 @@ def change(state: Path, sql: str) -> None:
 
 
 def test_life_of_a_store(state: Path, run: Run) -> None:
-    assert run("store", "check")[0] == 1
-    assert json.loads(run("store", "migrate", "--format", "json")[1])["schema_before"] is None
+    assert run("store", "check")[0] == 0
     assert json.loads(run("store", "migrate", "--format", "json")[1])["schema_before"] == "0001"
     fill(state)
     code, out, _ = run("store", "check", "--format", "json")
@@ -94,6 +96,24 @@ def test_life_of_a_store(state: Path, run: Run) -> None:
     assert "rows" in out
 
 
+def test_store_that_vanished_is_missed_and_only_migrate_creates_one(state: Path, run: Run) -> None:
+    path_of(state).unlink()
+    config, sources = read(state / "profiles.yaml")
+    with pytest.raises(StoreRefused, match="restore a backup"):
+        require_store(config, sources)
+    with pytest.raises(StoreRefused, match="restore a backup"):
+        asyncio.run(open_gateway(config, sources, worker="cli:1", generation=0))
+    for command in (("store", "check"), ("store", "backup", str(state / "copy")), ("store", "rekey"), ("audit", "verify")):
+        code, _, err = run(*command)
+        assert code == 1
+        assert "restore a backup; only for a new installation, `pki-gateway store migrate` creates an empty one" in " ".join(
+            err.split()
+        )
+    assert not path_of(state).exists()
+    assert json.loads(run("store", "migrate", "--format", "json")[1])["schema_before"] is None
+    assert run("store", "check")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("sql", "sentence"),
     [
@@ -105,7 +125,6 @@ def test_life_of_a_store(state: Path, run: Run) -> None:
     ],
 )
 def test_tampering_is_found(state: Path, run: Run, sql: str, sentence: str) -> None:
-    run("store", "migrate")
     fill(state)
     change(state, sql)
     for command in (("audit", "verify"), ("store", "check")):
@@ -115,7 +134,6 @@ def test_tampering_is_found(state: Path, run: Run, sql: str, sentence: str) -> N
 
 
 def test_cut_tail_is_found_against_heads(state: Path, run: Run, tmp_path: Path) -> None:
-    run("store", "migrate")
     heads = tmp_path / "heads"
     for head in fill(state):
         append_head(heads, head)
@@ -129,7 +147,6 @@ def test_cut_tail_is_found_against_heads(state: Path, run: Run, tmp_path: Path) 
 
 
 def test_configured_heads_are_used(state: Path, run: Run) -> None:
-    run("store", "migrate")
     for head in fill(state):
         append_head(state / "store" / "audit-heads.jsonl", head)
     assert json.loads(run("audit", "verify", "--format", "json")[1])["heads"] >= 1
@@ -140,14 +157,12 @@ def test_configured_heads_are_used(state: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("text", ["garbage", "{}"])
 def test_file_that_holds_no_heads(state: Path, run: Run, tmp_path: Path, text: str) -> None:
-    run("store", "migrate")
     (tmp_path / "heads").write_text(text)
     code, _, err = run("audit", "verify", "--heads", str(tmp_path / "heads"))
     assert (code, "line 1 is not an audit head" in err) == (1, True)
 
 
 def test_export(state: Path, run: Run) -> None:
-    run("store", "migrate")
     fill(state)
     lines = run("audit", "export")[1].splitlines()
     assert [json.loads(line)["seq"] for line in lines] == [1, 2, 3]
@@ -159,7 +174,6 @@ def test_export(state: Path, run: Run) -> None:
 
 
 def test_change_of_keys(state: Path, run: Run) -> None:
-    run("store", "migrate")
     fill(state)
     file = state / "secrets" / "store.key"
     old, new = file.read_text(), generate_store_key()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,10 +13,22 @@ import pytest
 from gateway.audit import AuditHead
 from gateway.errors import StoreRefused, StoreUnavailable
 from gateway.store.keys import KeyRing
-from gateway.store.sqlite import SqliteStore, audit_trail, backup, check, check_usable, connection, locked, migrate, rekey
+from gateway.store.sqlite import (
+    SqliteStore,
+    access,
+    audit_trail,
+    backup,
+    check,
+    check_usable,
+    connection,
+    files,
+    locked,
+    migrate,
+    rekey,
+)
 from gateway.store.sqlite.upgrade import upgrade
 from gateway.store.tables import SCHEMA
-from tests.contract.store.rows import NOW, challenge, event, issued
+from tests.contract.store.rows import NOW, challenge, event, issued, opened
 
 OLD, NEW, OTHER = (bytes([n]) * 32 for n in (1, 2, 3))
 KEYS = KeyRing((OLD,))
@@ -27,7 +40,7 @@ Change = Callable[[sqlite3.Connection], object]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    migrate(tmp_path / "gateway.db", KEYS)
+    migrate(tmp_path / "gateway.db", KEYS, AUDIT_KEY)
     return tmp_path / "gateway.db"
 
 
@@ -54,9 +67,9 @@ async def fill(path: Path, count: int = 3, keys: KeyRing = KEYS) -> list[AuditHe
 class TestMigrate:
     def test_creates_and_then_changes_nothing(self, tmp_path: Path) -> None:
         path = tmp_path / "deep" / "er" / "gateway.db"
-        assert migrate(path, KEYS) == (None, SCHEMA)
-        assert migrate(path, KEYS) == (SCHEMA, SCHEMA)
-        check_usable(path, KEYS)
+        assert migrate(path, KEYS, AUDIT_KEY) == (None, SCHEMA)
+        assert migrate(path, KEYS, AUDIT_KEY) == (SCHEMA, SCHEMA)
+        check_usable(path, KEYS, AUDIT_KEY)
 
     def test_that_failed_half_way_can_be_repeated(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "gateway.db"
@@ -67,18 +80,18 @@ class TestMigrate:
         with monkeypatch.context() as patch:
             patch.setattr(KeyRing, "encrypt", fail)
             with pytest.raises(RuntimeError, match="cut short"):
-                migrate(path, KEYS)
+                migrate(path, KEYS, AUDIT_KEY)
         with pytest.raises(StoreRefused, match="store migrate"):
-            check_usable(path, KEYS)
-        assert migrate(path, KEYS) == (None, SCHEMA)
+            check_usable(path, KEYS, AUDIT_KEY)
+        assert migrate(path, KEYS, AUDIT_KEY) == (None, SCHEMA)
 
     def test_refuses_another_key(self, path: Path) -> None:
         with pytest.raises(StoreRefused, match=r"another store\.key"):
-            migrate(path, KeyRing((OTHER,)))
+            migrate(path, KeyRing((OTHER,)), AUDIT_KEY)
 
     def test_waits_for_the_lock(self, path: Path) -> None:
         with locked(path, 1.0), pytest.raises(StoreUnavailable, match="held by another process"):
-            migrate(path, KEYS, timeout=0.1)
+            migrate(path, KEYS, AUDIT_KEY, timeout=0.1)
 
     def test_upgrade_that_fails_changes_nothing(self, tmp_path: Path) -> None:
         path = tmp_path / "gateway.db"
@@ -96,7 +109,7 @@ class TestMigrate:
     def test_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(StoreUnavailable, match="cannot create"):
-            migrate(tmp_path / "file" / "gateway.db", KEYS)
+            migrate(tmp_path / "file" / "gateway.db", KEYS, AUDIT_KEY)
 
 
 class TestRefusals:
@@ -104,8 +117,9 @@ class TestRefusals:
         ("sql", "sentence"),
         [
             pytest.param("UPDATE alembic_version SET version_num = '9999'", "newer pki-gateway wrote", id="newer schema"),
-            pytest.param("DELETE FROM alembic_version", "holds no store yet", id="no schema"),
+            pytest.param("DELETE FROM alembic_version", "holds no store", id="no schema"),
             pytest.param("DELETE FROM sealed", "no key check", id="no key check"),
+            pytest.param("DELETE FROM sealed WHERE name = 'audit'", "no key check", id="no check of the audit key"),
             pytest.param("UPDATE sealed SET value = x'00'", r"another store\.key", id="key check of no key"),
         ],
     )
@@ -115,21 +129,30 @@ class TestRefusals:
             await start(path).start()
 
     async def test_older_schema(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from gateway.store.sqlite import files
-
-        monkeypatch.setattr(files, "SCHEMA", "0002")
-        monkeypatch.setattr(files, "REVISIONS", ("0001", "0002"))
+        monkeypatch.setattr(access, "SCHEMA", "0002")
+        monkeypatch.setattr(access, "REVISIONS", ("0001", "0002"))
         with pytest.raises(StoreRefused, match="has schema 0001 and this program needs 0002; run `pki-gateway store backup`"):
             await start(path).start()
 
     async def test_no_store(self, tmp_path: Path) -> None:
-        with pytest.raises(StoreRefused, match="`pki-gateway store migrate` creates it"):
+        with pytest.raises(StoreRefused, match="restore a backup; only for a new installation, `pki-gateway store migrate`"):
             await start(tmp_path / "gateway.db").start()
         assert not list(tmp_path.iterdir())
 
     async def test_other_key(self, path: Path) -> None:
         with pytest.raises(StoreRefused, match=r"written under another store\.key"):
             await start(path, KeyRing((OTHER,))).start()
+
+    async def test_other_audit_key(self, path: Path) -> None:
+        await fill(path)
+        stranger = SqliteStore(path, KEYS, b"b" * 32, "w1", lambda _: None)
+        for use in (stranger.start(), asyncio.to_thread(rekey, path, KEYS, b"b" * 32, REKEYED)):
+            with pytest.raises(StoreRefused, match=r"under another audit\.key; put back the key"):
+                await use
+        with pytest.raises(StoreRefused, match=r"another audit\.key"):
+            migrate(path, KEYS, b"b" * 32)
+        assert "another audit.key" in check(path, KEYS, b"b" * 32).problems[0]
+        assert check(path, KEYS, AUDIT_KEY).problems == ()
 
     @pytest.mark.parametrize("content", [pytest.param(b"no database" * 100, id="text"), pytest.param(bytes(4096), id="zeros")])
     async def test_no_database(self, path: Path, content: bytes) -> None:
@@ -161,8 +184,6 @@ class TestBackup:
         await store.close()
 
     async def test_while_the_store_is_written(self, path: Path, tmp_path: Path) -> None:
-        import asyncio
-
         store = start(path)
         await store.start()
 
@@ -227,10 +248,10 @@ class TestCheck:
             assert [row.seq for row in rows] == [4]
         await store.close()
 
-    @pytest.mark.parametrize("command", [check_usable, lambda path, _: audit_trail(path).__enter__()])
-    def test_of_nothing(self, tmp_path: Path, command: Callable[[Path, KeyRing], object]) -> None:
+    @pytest.mark.parametrize("command", [check_usable, check, lambda path, *_: audit_trail(path).__enter__()])
+    def test_of_nothing(self, tmp_path: Path, command: Callable[[Path, KeyRing, bytes], object]) -> None:
         with pytest.raises(StoreRefused, match="no store"):
-            command(tmp_path / "gateway.db", KEYS)
+            command(tmp_path / "gateway.db", KEYS, AUDIT_KEY)
 
 
 class TestRekey:
@@ -249,14 +270,35 @@ class TestRekey:
     def test_seals_everything_under_the_newest_key(self, path: Path) -> None:
         self.seal(path, KEYS)
         report = rekey(path, KeyRing((NEW, OLD)), AUDIT_KEY, REKEYED)
-        assert (report.resealed, report.older_challenges, report.older_until) == (2, 0, None)
+        assert (report.resealed, report.older_challenges, report.older_until) == (3, 0, None)
         assert KeyRing((NEW,)).decrypt("eab", self.sealed(path)) == b"the secret"
-        check_usable(path, KeyRing((NEW,)))
+        check_usable(path, KeyRing((NEW,)), AUDIT_KEY)
         with pytest.raises(StoreRefused, match="another"):
-            check_usable(path, KEYS)
+            check_usable(path, KEYS, AUDIT_KEY)
         with audit_trail(path) as rows:
             assert ["store.rekeyed" in row.body for row in rows] == [True]
         assert check(path, KeyRing((NEW,)), AUDIT_KEY).problems == ()
+
+    async def test_requests_are_sealed_anew_in_portions(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(files, "RESEAL_PAGE", 2)
+        store = start(path)
+        await store.start()
+        rows = [await opened(store, request=b"request %d" % number) for number in range(5)]
+        await store.close()
+        assert rekey(path, KeyRing((NEW, OLD)), AUDIT_KEY, REKEYED).resealed == 5 + 2
+        store = start(path, KeyRing((NEW,)))
+        await store.start()
+        found = [await store.get_row(row.id) for row in rows]
+        assert [row and row.request for row in found] == [b"request %d" % number for number in range(5)]
+        await store.close()
+        assert rekey(path, KeyRing((NEW, OLD)), AUDIT_KEY, REKEYED).resealed == 2
+
+    async def test_request_of_a_lost_key_stops_it_and_the_old_key_stays_good(self, path: Path) -> None:
+        await fill(path, 1)
+        change(path, "UPDATE ledger SET request = x'0100'")
+        with pytest.raises(StoreUnavailable, match="does not hold"):
+            rekey(path, KeyRing((NEW, OLD)), AUDIT_KEY, REKEYED)
+        check_usable(path, KEYS, AUDIT_KEY)
 
     async def test_challenges_of_older_keys_are_still_recognised(self, path: Path) -> None:
         store = start(path)
@@ -275,13 +317,13 @@ class TestRekey:
     def test_without_the_old_key_is_refused_and_changes_nothing(self, path: Path) -> None:
         with pytest.raises(StoreRefused, match="another store"):
             rekey(path, KeyRing((NEW,)), AUDIT_KEY, REKEYED)
-        check_usable(path, KEYS)
+        check_usable(path, KEYS, AUDIT_KEY)
 
     def test_value_of_a_lost_key_stops_it_and_changes_nothing(self, path: Path) -> None:
         self.seal(path, KeyRing((OTHER,)))
         with pytest.raises(StoreRefused, match="does not hold"):
             rekey(path, KeyRing((NEW, OLD)), AUDIT_KEY, REKEYED)
-        check_usable(path, KEYS)
+        check_usable(path, KEYS, AUDIT_KEY)
         with audit_trail(path) as rows:
             assert list(rows) == []
 

@@ -22,12 +22,13 @@ from gateway.store.sqlite import connection, migrate
 from gateway.store.tables import REVISIONS, SCHEMA, metadata
 
 KEYS = KeyRing((bytes(32),))
+AUDIT_KEY = b"a" * 32
 STORE = Path(migrations.__file__).parent.parent
 
 
 def test_lead_to_the_tables(tmp_path: Path) -> None:
     path = tmp_path / "gateway.db"
-    assert migrate(path, KEYS) == (None, SCHEMA)
+    assert migrate(path, KEYS, AUDIT_KEY) == (None, SCHEMA)
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as bound:
         assert compare_metadata(MigrationContext.configure(bound), metadata) == []
@@ -36,7 +37,7 @@ def test_lead_to_the_tables(tmp_path: Path) -> None:
 
 def test_partial_indexes_are_partial(tmp_path: Path) -> None:
     path = tmp_path / "gateway.db"
-    migrate(path, KEYS)
+    migrate(path, KEYS, AUDIT_KEY)
     engine = create_engine("sqlite://")
     metadata.create_all(engine)
     with engine.connect() as bound:
@@ -74,7 +75,7 @@ def test_hot_look_ups_use_an_index(tmp_path: Path, query: str) -> None:
         "by mac": CHALLENGE_SELECT + "WHERE h.mac = :mac",
     }
     path = tmp_path / "gateway.db"
-    migrate(path, KEYS)
+    migrate(path, KEYS, AUDIT_KEY)
     names = dict.fromkeys(re.findall(r":(\w+)", statements[query]), 1)
     reader = connection.open_reader(path)
     plan = reader.execute(f"EXPLAIN QUERY PLAN {statements[query]}", names).fetchall()
@@ -99,7 +100,7 @@ def test_wheel_carries_the_migrations(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; import gateway; from gateway.store.keys import KeyRing; "
         "from gateway.store.sqlite import migrate; assert 'site' in gateway.__file__; "
-        "print(migrate(Path('x.db'), KeyRing((bytes(32),))))"
+        "print(migrate(Path('x.db'), KeyRing((bytes(32),)), bytes(32)))"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],

@@ -1,0 +1,85 @@
+"""Requests are sealed: a CSR may carry its challengePassword, and no file of the store holds it in clear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import StoreUnavailable
+from gateway.pki.csr import build_csr, parse_csr
+from gateway.pki.keys import generate_private_key
+from gateway.pki.names import parse_name_text
+from gateway.store.keys import KeyRing
+from gateway.store.sqlite import SqliteStore, backup, connection, migrate
+from tests.contract.store.rows import CHAIN, certificate_of, opened, transition
+
+KEYS = KeyRing((bytes(range(32)),))
+AUDIT_KEY = b"a" * 32
+CHALLENGE = "aVerySecretChallenge0123456789"
+CSR = build_csr(generate_private_key("ec-p256"), parse_name_text("CN=device-1").der, (), challenge_password=CHALLENGE)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> SqliteStore:
+    migrate(tmp_path / "gateway.db", KEYS, AUDIT_KEY)
+    store = SqliteStore(tmp_path / "gateway.db", KEYS, AUDIT_KEY, "w1", lambda _: None)
+    await store.start()
+    return store
+
+
+def columns_that_hold(path: Path, secret: bytes) -> list[str]:
+    reader = connection.open_reader(path)
+    found = []
+    for (table,) in reader.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        for row in reader.execute(f"SELECT * FROM {table}").fetchall():
+            values = [value.encode() if isinstance(value, str) else value for value in row]
+            found += [table for value in values if isinstance(value, bytes) and secret in value]
+    reader.close()
+    return found
+
+
+async def test_no_file_holds_the_challenge_of_an_enrollment(store: SqliteStore, tmp_path: Path) -> None:
+    assert parse_csr(CSR).challenge_password == CHALLENGE
+    path, copy = tmp_path / "gateway.db", tmp_path / "copy.db"
+    row = await opened(store, request=CSR)
+    answer = await store.transition(transition(row, certificate=certificate_of(row), chain=CHAIN))
+    assert answer is not None
+    assert answer.request == CSR
+    secret = CHALLENGE.encode()
+    assert columns_that_hold(path, secret) == []
+    assert (tmp_path / "gateway.db-wal").stat().st_size > 0
+    backup(path, copy)
+    for file in tmp_path.iterdir():
+        assert secret not in file.read_bytes(), file
+    await store.close()
+    assert secret not in path.read_bytes()
+
+
+async def test_every_look_up_returns_the_request_as_it_came(store: SqliteStore) -> None:
+    row = await opened(store, request=CSR)
+    found = (
+        await store.get_row(row.id),
+        await store.find_request(row.request_key, row.created_at),
+        await store.find_transaction(row.profile, row.protocol, row.transaction_id, row.requester_key),
+        *await store.find_lapsed(row.lease_until, 10),
+        *await store.list_rows(frozenset({row.state}), None, 10),
+    )
+    assert [one and one.request for one in found] == [CSR] * 5
+    await store.close()
+
+
+async def test_changed_request_makes_the_store_unavailable(store: SqliteStore, tmp_path: Path) -> None:
+    row = await opened(store, request=CSR)
+    reader = connection.open_reader(tmp_path / "gateway.db")
+    [(sealed,)] = reader.execute("SELECT request FROM ledger").fetchall()
+    reader.close()
+    await store.close()
+    writer = connection.open_writer(tmp_path / "gateway.db")
+    writer.execute("UPDATE ledger SET request = :request", {"request": sealed[:-1] + bytes([sealed[-1] ^ 1])})
+    writer.close()
+    store = SqliteStore(tmp_path / "gateway.db", KEYS, AUDIT_KEY, "w1", lambda _: None)
+    await store.start()
+    with pytest.raises(StoreUnavailable, match="was changed and cannot be opened"):
+        await store.get_row(row.id)
+    await store.close()
