@@ -93,6 +93,8 @@ class Administration:
     ) -> NewChallenge:
         """Make a one-time challenge; `subject` (RFC 4514) and `sans` bind it to exactly these names.
 
+        With a subject and no `sans` it is bound to requests without alternative names: a name that was left open would let its
+        holder be anybody (VU#971035).
         Raises Rejection when the profile takes none, `ttl` is too long, or a name cannot be read.
         """
         rules = self._one_time_profile(profile)
@@ -100,7 +102,8 @@ class Administration:
         if not timedelta(0) < lifetime <= rules.challenge_max_ttl:
             raise Rejection(Reason.DENIED, f"a challenge of this profile lives at most {rules.challenge_max_ttl}")
         bound_subject = None if subject is None else _read_subject(subject)
-        bound_sans = None if sans is None else frozenset(_read_san(kind, value) for kind, value in sans)
+        unbound = sans is None and subject is None
+        bound_sans = None if unbound else frozenset(_read_san(kind, value) for kind, value in sans or ())
         now = self._clock()
         challenge, challenge_id = new_challenge(), new_request_id(now)
         row = ChallengeRow(

@@ -37,11 +37,29 @@ async def authenticate(profile: Profile, request: EnrollmentRequest, now: dateti
 
 
 def _providers(profile: Profile, request: EnrollmentRequest) -> Iterator[CredentialProvider]:
-    """Yield the providers that may speak for this request; a certificate only where the profile renews."""
+    """Yield the providers that may speak for this request; a certificate only where the profile renews.
+
+    Raises Rejection BAD_PROOF_OF_POSSESSION before a challenge is looked at in a message that another key has signed.
+    """
     if profile.renewal is not None:
         yield from (p for p in profile.credentials if p.kind is CredentialKind.CERTIFICATE)
     if not request.is_renewal:
+        _check_signer(request)
         yield from (p for p in profile.credentials if p.kind is not CredentialKind.CERTIFICATE)
+
+
+def _check_signer(request: EnrollmentRequest) -> None:
+    """Refuse a message that is signed by another key than the one to be certified, unless it renews the signer's certificate.
+
+    Whoever captured an encrypted request, its challenge inside, could sign it anew and have it (RFC 8894 §2.3: the first request
+    is signed by the key that it asks a certificate for).
+    """
+    signer = request.signer
+    if signer is not None and signer.public_key.sha256 != request.csr.public_key.sha256:
+        raise Rejection(
+            Reason.BAD_PROOF_OF_POSSESSION,
+            "the message is signed by another key than the one to be certified, and is no renewal of the signer's certificate",
+        )
 
 
 def _checked(provider: CredentialProvider, requester: Requester) -> Requester:

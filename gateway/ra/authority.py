@@ -179,7 +179,14 @@ class RegistrationAuthority:
         """Judge the request; returns what is to be opened, raises Rejection of the first enforced rule that is broken."""
         if request.csr.form not in profile.upstream_ca.accepts:
             raise Rejection(Reason.UNSUPPORTED_MESSAGE, f"the CA of this profile does not take {request.csr.form} requests")
-        decision = decide(profile.policy, request.csr, requester, now, profile.upstream_ca.not_after_limit(now))
+        decision = decide(
+            profile.policy,
+            request.csr,
+            requester,
+            now,
+            profile.upstream_ca.not_after_limit(now),
+            reserved_names=profile.reserved_names,
+        )
         if decision.grant is None or decision.violations:
             first = decision.violations[0] if decision.violations else None
             cause = "; ".join(f"{v.field}: {v.message}" for v in decision.violations)

@@ -11,6 +11,7 @@ from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName, Protocol, UpstreamCAName
 from gateway.ra.credentials.interfaces import CredentialProvider
+from gateway.ra.policy.subject import ComparableName
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Profile:
     challenge_ttl: timedelta = timedelta(hours=1)
     """Lifetime of a one-time challenge where the operator does not say otherwise."""
     challenge_max_ttl: timedelta = timedelta(days=7)
+    reserved_names: frozenset[ComparableName] = frozenset()
+    """Subjects of the CAs' and the gateway's own certificates, as they compare: no request gets one of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class RenewalCredential:
         if request.operation not in self._rule.messages:
             return None
         signer = request.signer
-        row = await self._ledger.find_certificate(signer.sha256) if signer is not None and not signer.self_signed else None
+        row = await self._ledger.find_certificate(signer.sha256) if signer is not None else None
         if signer is None or row is None:
             if request.is_renewal:
                 raise _refused("the message is not signed by a certificate that was issued here")

@@ -7,7 +7,8 @@ Every rule is one function of its own configuration and of what was asked for. I
 - dangerous extended key usages only where `dangerous_ekus` names them, a few more only where `allow` does;
 - a SID only where the credential vouches for it;
 - only text that shows what it says: no control characters, NUL, invisible characters or unlisted GeneralName types;
-- the names that the credential is bound to.
+- the names that the credential is bound to;
+- never the name of a CA or of the gateway itself.
 """
 
 from gateway.ra.policy.decision import GrantedNames, decide, judge_names, precheck_names

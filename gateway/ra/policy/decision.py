@@ -12,7 +12,7 @@ from gateway.ra.policy.binding import judge_binding
 from gateway.ra.policy.extensions import judge_extensions
 from gateway.ra.policy.keys import judge_key, judge_request_signature
 from gateway.ra.policy.sans import comparable_name, dns_from_common_name, judge_san_required, judge_sans
-from gateway.ra.policy.subject import COMMON_NAME, Subject, judge_empty_subject, judge_subject
+from gateway.ra.policy.subject import COMMON_NAME, ComparableName, Subject, judge_empty_subject, judge_reserved, judge_subject
 from gateway.ra.policy.usages import judge_ca_request, judge_ekus, judge_key_usage
 from gateway.ra.policy.validity import judge_validity
 from gateway.ra.policy.verdicts import Verdicts
@@ -45,11 +45,13 @@ def decide(
     ca_not_after: datetime | None,
     *,
     ca_not_before: datetime | None = None,
+    reserved_names: frozenset[ComparableName] = frozenset(),
 ) -> Decision:
     """Judge a request by every rule of its profile; pure.
 
-    `now` and the CA's own validity (None: not known) are aware UTC times. The names, usages and times of the grant are within
-    the configured lists, except where a rule only warns or is off; and never outside what `gateway.ra.policy` says no mode lifts.
+    `now` and the CA's own validity (None: not known) are aware UTC times; `reserved_names` are subjects that nobody gets. Names,
+    usages and times of the grant are within the configured lists, except where a rule only warns or is off; and never outside
+    what `gateway.ra.policy` says no mode lifts.
     """
     names = judge_names(policy, request, requester)
     key_usage, key_usage_verdicts = judge_key_usage(policy.key_usage, request.key_usage, request.public_key)
@@ -64,6 +66,7 @@ def decide(
         *judge_key(policy.key, request.public_key),
         *judge_request_signature(policy.key, request.signature_digest),
         *names.verdicts,
+        *judge_reserved(names.subject, reserved_names),
         *key_usage_verdicts,
         *eku_verdicts,
         *validity_verdicts,

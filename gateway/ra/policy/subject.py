@@ -17,6 +17,7 @@ from gateway.pki.names import (
     attribute_name,
     attribute_oid,
     make_attribute,
+    normalize_name,
     parse_name_text,
 )
 from gateway.ra.policy.texts import text_problem
@@ -27,6 +28,7 @@ MAX_VALUE = 512
 
 COMMON_NAME = attribute_oid("CN")
 _RULE = Rule("subject", "policy.subject", Reason.POLICY_SUBJECT)
+_RESERVED = Rule("reserved_subject", "policy.subject", Reason.POLICY_SUBJECT)
 _FORM = Rule("subject_form", "policy.subject", Reason.POLICY_SUBJECT)
 _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9.]{1,64})\}", re.ASCII)
 _PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,\-./:=?]*", re.ASCII)
@@ -49,6 +51,8 @@ _UPPER_BOUNDS = {
 }
 """Longest values (RFC 5280 appendix A.1, ub-…)."""
 
+ComparableName = tuple[tuple[tuple[str, str], ...], ...]
+"""What `normalize_name` makes of a name."""
 _Rdns = tuple[tuple[NameAttribute, ...], ...]
 
 
@@ -101,13 +105,18 @@ def judge_subject(rule: SubjectRule, asked: Name, facts: Mapping[str, str | None
     form = _form_problems(judged)
     if form:
         return Subject(()), _FORM.judge(RuleMode.ENFORCE, form, "")
-    rdns, problems = (_keep_listed(rule, asked.rdns, replaced), []) if used is None else _fill_template(rule, asked, facts)
+    rdns, missing = (_keep_listed(rule, asked.rdns, replaced), []) if used is None else _fill_template(rule, asked, facts)
     rdns, refused = _override(rule, rdns)
     subject = Subject(rdns)
-    problems += _listed_problems(rule, judged) if used is None else []
+    made = _made_problems(subject)
+    form = [
+        *refused,
+        *(missing if missing and (made or not rdns) else made),
+    ]  # a name that lacks a value looks wrong for that reason
+    problems = [*missing, *(_listed_problems(rule, judged) if used is None else ())]
     problems += _value_problems(rule, judged) + _whole_problems(rule, subject)
     return subject, (
-        *_FORM.judge(RuleMode.ENFORCE, (*refused, *_made_problems(subject)), "the subject is what it looks like"),
+        *_FORM.judge(RuleMode.ENFORCE, form, "the subject is what it looks like"),
         *_RULE.judge(rule.mode, problems, "the subject is allowed"),
     )
 
@@ -132,6 +141,16 @@ def judge_empty_subject(rule: SubjectRule, subject: Subject, has_names: bool) ->
         return _FORM.judge(RuleMode.ENFORCE, [Problem("", "neither a subject nor a subject alternative name is left")], "")
     problems = [] if rule.allow_empty else [Problem("allow_empty", "the subject is empty")]
     return _RULE.judge(rule.mode, problems, "an empty subject is allowed")
+
+
+def judge_reserved(subject: Subject, reserved: frozenset[ComparableName]) -> Verdicts:
+    """Refuse, whatever the mode, a subject that matches the name of a CA or of the gateway itself.
+
+    A leaf with its issuer's name passes for a self-issued CA certificate where paths are built by name (RFC 5280 §3.2, §6.1).
+    """
+    taken = bool(subject.rdns) and normalize_name(Name(subject.rdns, b"")) in reserved
+    problems = [Problem("", "the subject is the name of a CA or of the gateway itself")] if taken else []
+    return _RESERVED.judge(RuleMode.ENFORCE, problems, "the subject is nobody else's")
 
 
 def _form_problems(attributes: list[NameAttribute]) -> list[Problem]:
@@ -255,7 +274,7 @@ def _fill_template(rule: SubjectRule, asked: Name, facts: Mapping[str, str | Non
         template = parse_template(rule.template or "")
         rdns = tuple(tuple(_filled(a, _PLACEHOLDER.sub(fill, a.value)) for a in rdn) for rdn in template)
     except ValueError as error:
-        return (), [Problem("template", f"the subject cannot be made from the profile's template: {error}")]
+        return (), problems or [Problem("template", f"the subject cannot be made from the profile's template: {error}")]
     return rdns, problems
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -303,3 +304,23 @@ async def test_status_says_what_waits(manual: World) -> None:
     assert (status.in_doubt, status.waiting_for_approval, status.waiting_for_upstream) == (1, 1, 0)
     assert status.profiles == (PROFILE,)
     assert status.crls == {"issuing": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "bound"),
+    [
+        pytest.param({}, None, id="neither"),
+        pytest.param({"subject": "CN=device"}, frozenset(), id="subject alone"),
+        pytest.param({"sans": []}, frozenset(), id="no names"),
+        pytest.param(
+            {"subject": "CN=device", "sans": [(SanKind.DNS, "a.example")]}, frozenset({(SanKind.DNS, "a.example")}), id="both"
+        ),
+    ],
+)
+async def test_a_challenge_for_a_subject_leaves_no_other_name_open(
+    world: World, options: dict[str, Any], bound: frozenset[tuple[SanKind, str]] | None
+) -> None:
+    await world.start()
+    await world.administration().new_challenge(PROFILE, ROOT, **options)
+    [row] = await world.administration().list_challenges(PROFILE)
+    assert row.sans == bound

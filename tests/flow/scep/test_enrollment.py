@@ -163,6 +163,13 @@ async def test_policy_says_what_is_wrong_and_burns_nothing(service: Service, cli
     assert (await client.enroll(Device(), challenge)).status is PkiStatus.SUCCESS
 
 
+@pytest.mark.parametrize("name", ["ca/root.pem", "ca/issuing.pem", "ca/ra.pem", "tls/server.pem"])
+async def test_nobody_gets_the_name_of_a_ca_or_of_the_gateway(service: Service, client: Client, name: str) -> None:
+    certificate = parse_certificate(pem_to_ders((service.folder / name).read_bytes())[0])
+    reply = await client.enroll(Device(subject=format_name(certificate.subject)), service.static_challenge)
+    assert (reply.status, "the name of a CA" in reply.fail_info_text) == (PkiStatus.FAILURE, True)
+
+
 @pytest.mark.parametrize("message_type", [MessageType.RENEWAL_REQ, MessageType.PKCS_REQ], ids=lambda kind: kind.name.lower())
 async def test_renewal_by_the_old_certificate(service: Service, client: Client, message_type: MessageType) -> None:
     device = Device()

@@ -17,6 +17,7 @@ from gateway.model import (
     PublicKey,
     Requester,
     RequestForm,
+    SignerCertificate,
 )
 from gateway.pki.names import parse_name_text
 from gateway.ra.authenticate import authenticate
@@ -142,3 +143,27 @@ async def test_another_profiles_request() -> None:
     with pytest.raises(Rejection) as refused:
         await authenticate(profile(says(STATIC)), replace(REQUEST, profile=ProfileName("other")), NOW)
     assert refused.value.reason is Reason.NOT_AUTHORIZED
+
+
+def signed_by(key: bytes) -> EnrollmentRequest:
+    """The request in a message that the holder of `key` has signed."""
+    signer = SignerCertificate(b"", b"s" * 32, b"", 1, CSR.subject, (), PublicKey(b"", key, "rsa", 2048), NOW, NOW, True)
+    return replace(REQUEST, signer=signer)
+
+
+async def test_a_message_signed_by_the_key_to_be_certified() -> None:
+    assert (await authenticate(profile(says(STATIC)), signed_by(CSR.public_key.sha256), NOW)).kind is STATIC
+
+
+@pytest.mark.parametrize("renewal", [None, RENEWAL], ids=["no-renewal", "renewal"])
+async def test_a_captured_request_is_not_taken_from_another_signer(renewal: RenewalRule | None) -> None:
+    challenge = says(STATIC)
+    with pytest.raises(Rejection) as refused:
+        await authenticate(profile(challenge, Provider(CERTIFICATE, None), renewal=renewal), signed_by(b"x" * 32), NOW)
+    assert refused.value.reason is Reason.BAD_PROOF_OF_POSSESSION
+    assert challenge.asked == [], "and nothing is told of the challenge"
+
+
+async def test_a_renewal_is_signed_by_the_old_key() -> None:
+    corp = profile(says(STATIC), says(CERTIFICATE), renewal=RENEWAL)
+    assert (await authenticate(corp, signed_by(b"x" * 32), NOW)).kind is CERTIFICATE

@@ -93,7 +93,7 @@ def csr(**changes: Any) -> EnrollmentRequest:
 
 REFUSALS = [
     pytest.param(replace(REQUEST, signer=None), ROW, Reason.RENEWAL_REFUSED, id="no-signer"),
-    pytest.param(signer(self_signed=True), ROW, Reason.RENEWAL_REFUSED, id="self-signed"),
+    pytest.param(signer(self_signed=True, sha256=b"z" * 32), ROW, Reason.RENEWAL_REFUSED, id="self-signed"),
     pytest.param(REQUEST, None, Reason.RENEWAL_REFUSED, id="not-in-the-inventory"),
     pytest.param(REQUEST, replace(ROW, profile=ProfileName("lab")), Reason.RENEWAL_REFUSED, id="another-profile"),
     pytest.param(REQUEST, replace(ROW, revoked_at=NOW), Reason.CREDENTIAL_REVOKED, id="revoked"),
@@ -129,6 +129,7 @@ async def test_a_challenge_may_prove_what_the_certificate_does_not(
     "request_",
     [
         pytest.param(signer(not_after=NOW - DAY), id="within-grace"),
+        pytest.param(signer(self_signed=True), id="issued-here-with-the-name-of-its-issuer"),
         pytest.param(signer(not_after=NOW + 30 * DAY), id="window-begins"),
         pytest.param(
             csr(subject=Name(tuple(tuple(replace(a, tag=19) for a in r) for r in SUBJECT.rdns), b"")), id="other-strings"
@@ -159,12 +160,9 @@ async def test_messages_that_are_not_named() -> None:
     assert await provider(rule=only_renewals).authenticate(request, NOW) is None
 
 
-async def test_a_first_enrollment_asks_the_store_nothing() -> None:
-    certificates = Certificates(ROW)
-    renewal = RenewalCredential(RULE, cast("Ledger", certificates))
-    first = replace(signer(self_signed=True), operation="PKCSReq", is_renewal=False)
-    assert await renewal.authenticate(first, NOW) is None
-    assert certificates.asked == 0
+async def test_a_first_enrollment_is_no_renewal() -> None:
+    first = replace(signer(self_signed=True, sha256=b"z" * 32), operation="PKCSReq", is_renewal=False)
+    assert await provider().authenticate(first, NOW) is None
 
 
 async def test_the_gateways_own_certificates_authenticate_nobody() -> None:

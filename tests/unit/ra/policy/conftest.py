@@ -11,6 +11,7 @@ from gateway.model import CertificateRequest, CredentialKind, Decision, PublicKe
 from gateway.pki.extensions import make_san
 from gateway.pki.names import parse_name_text
 from gateway.ra.policy import decide
+from gateway.ra.policy.subject import ComparableName
 
 EC = PublicKey(b"ec", b"e" * 32, "ec", 256, "P-256")
 RSA = PublicKey(b"rsa", b"r" * 32, "rsa", 2048)
@@ -45,8 +46,17 @@ class Bench:
         requester: Requester = REQUESTER,
         ca_not_after: datetime | None = None,
         ca_not_before: datetime | None = None,
+        reserved_names: frozenset[ComparableName] = frozenset(),
     ) -> Decision:
-        return decide(policy or self.policy(), request, requester, self.now, ca_not_after, ca_not_before=ca_not_before)
+        return decide(
+            policy or self.policy(),
+            request,
+            requester,
+            self.now,
+            ca_not_after,
+            ca_not_before=ca_not_before,
+            reserved_names=reserved_names,
+        )
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.model import Name, NameAttribute
-from gateway.pki.names import encode_name, format_name, parse_name
+from gateway.pki.names import encode_name, format_name, normalize_name, parse_name, parse_name_text
 
 
 def named(*rdns: tuple[NameAttribute, ...]) -> Name:
@@ -136,6 +136,15 @@ def test_template_that_cannot_be_filled_is_refused(bench: Any, template: str, su
     assert bench.decide(bench.policy(subject={"template": template}), bench.request(subject)).grant is None
 
 
+@pytest.mark.parametrize("mode", ["enforce", "warn", "off"])
+@pytest.mark.parametrize("template", ["CN=W {serialNumber},O=Ex", "CN={serialNumber},O=Ex"], ids=["behind-a-space", "alone"])
+def test_a_missing_value_is_told_as_such(bench: Any, template: str, mode: str) -> None:
+    decision = bench.decide(bench.policy(subject={"template": template, "mode": mode}), bench.request("CN=x"))
+    assert decision.grant is None
+    assert decision.violations[0].message == "the subject needs exactly one serialNumber"
+    assert not any("space" in v.message for v in decision.violations)
+
+
 def test_patterns_judge_what_goes_into_the_template(bench: Any) -> None:
     policy = bench.policy(subject={"template": "CN=dev-{CN}", "allow": [], "patterns": {"CN": "[0-9]+"}, "unlisted": "drop"})
     assert bench.decide(policy, bench.request("CN=evil")).grant is None
@@ -152,3 +161,26 @@ def test_text_to_the_client_is_bounded_and_visible(bench: Any) -> None:
     assert len(decision.violations[0].message) < 200
     many = named(*((cn(f"n{number}"),) for number in range(60)))
     assert len(bench.decide(bench.policy(), replace(bench.request(), subject=many)).violations) < 20
+
+
+RESERVED = frozenset({normalize_name(parse_name_text("CN=Corp Root,O=Corp"))})
+
+
+@pytest.mark.parametrize("mode", ["enforce", "warn", "off"])
+@pytest.mark.parametrize("subject", ["CN=Corp Root,O=Corp", "CN=corp  ROOT,O=CORP"], ids=["same", "matching"])
+def test_nobody_gets_the_name_of_a_ca(bench: Any, subject: str, mode: str) -> None:
+    policy = bench.policy(subject={"mode": mode, "patterns": {}, "allow": ["CN", "O"]})
+    decision = bench.decide(policy, bench.request(subject), reserved_names=RESERVED)
+    assert (decision.grant, [v.rule for v in decision.violations]) == (None, ["reserved_subject"])
+    assert bench.decide(policy, bench.request("CN=Corp Root 2,O=Corp"), reserved_names=RESERVED).grant is not None
+
+
+def test_nobody_gets_the_name_of_a_ca_by_template(bench: Any) -> None:
+    policy = bench.policy(subject={"template": "CN={CN},O=Corp"})
+    assert bench.decide(policy, bench.request("CN=Corp Root"), reserved_names=RESERVED).grant is None
+
+
+def test_an_empty_subject_is_nobody_s_name(bench: Any) -> None:
+    request = bench.request("", ("dns", "a.corp.example"))
+    policy = bench.policy(subject={"allow_empty": True})
+    assert bench.decide(policy, request, reserved_names=frozenset({()})).grant is not None
