@@ -25,6 +25,8 @@ CACHE_SECONDS = 1.0
 """How old an answer of `current` may be."""
 CHECK_SECONDS = 1.0
 """How often `run` asks whether something was revoked, by whichever process."""
+SKEW = timedelta(minutes=1)
+"""How far ahead of the clock thisUpdate may lie: a clock that is corrected in small steps makes no new CRL."""
 RETRY_SECONDS = 15.0
 """How long `run` waits after a failure."""
 
@@ -137,8 +139,11 @@ class CrlPublisher:
             await asyncio.sleep(pause)
 
     async def _is_due(self, newest: CRLRow) -> bool:
-        if self._clock() >= min(newest.this_update + self._schedule.refresh, newest.next_update):
+        now = self._clock()
+        if now >= min(newest.this_update + self._schedule.refresh, newest.next_update):
             return True
+        if newest.this_update > now + SKEW:
+            return True  # signed under a clock that ran ahead: clients refuse it until its time comes
         if not self._is_ours:
             # Once: a CA that came back with a new key or name must not go on serving what the old one signed.
             self._is_ours = await self._ca.has_signed(newest.der)

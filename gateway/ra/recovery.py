@@ -15,7 +15,7 @@ from gateway.ra.alerts import alert_unconfigured
 from gateway.ra.leases import Leases
 from gateway.ra.profile import Snapshot
 from gateway.ra.timing import Timing
-from gateway.ra.transactions import is_due
+from gateway.ra.transactions import NOBODY, is_due, latest_lease
 from gateway.ra.walk import Walk
 from gateway.store.interfaces import Ledger, LedgerRow, LedgerState, Transition
 
@@ -55,7 +55,8 @@ class Recovery:
         """
         if self._leases.draining:
             return 0
-        rows = await self._ledger.find_lapsed(self._clock(), ROWS_A_PASS)
+        now = self._clock()
+        rows = await self._ledger.find_lapsed(now, ROWS_A_PASS, latest_lease(now, self._timing.lease))
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def take(row: LedgerRow) -> bool:
@@ -77,19 +78,19 @@ class Recovery:
         return error is None
 
     def resume(self, snapshot: Snapshot, row: LedgerRow) -> asyncio.Task[Outcome | LedgerRow] | None:
-        """Start work on a row that is due; None when this worker is at it, or its upstream CA is not configured."""
-        if self._leases.draining or self._leases.find(row.request_key) is not None or not is_due(row, self._clock()):
-            return None
-        if row.upstream_ca not in snapshot.upstream_cas:
-            alert_unconfigured(row)
+        """Start work on a row that is due; None when this worker is at it."""
+        due = is_due(row, self._clock(), self._timing.lease)
+        if self._leases.draining or self._leases.find(row.request_key) is not None or not due:
             return None
         return self._leases.start(row.request_key, self._take_up(snapshot, row))
 
     async def _take_up(self, snapshot: Snapshot, row: LedgerRow) -> Outcome | LedgerRow:
-        upstream = snapshot.upstream_cas[row.upstream_ca]
+        upstream = snapshot.upstream_cas.get(row.upstream_ca)
         mine = await (self._claim_poll(row) if row.state is LedgerState.PENDING else self._take_over(row))
         if mine is None:
             return await self._ledger.get_row(row.id) or row
+        if upstream is None:
+            return await self._set_aside(mine)
         self._leases.hold(row.request_key, row.id)
         match mine.state:
             case LedgerState.PENDING:
@@ -99,6 +100,25 @@ class Recovery:
             case _:
                 sent = await self._ledger.transition(self._walk.sending(mine))
                 return mine if sent is None else await self._walk.issue(sent, upstream)
+
+    async def _set_aside(self, row: LedgerRow) -> LedgerRow:
+        """Let a row rest whose upstream CA is not configured any more, so that it does not stand before others."""
+        now = self._clock()
+        until = now + self._timing.hold
+        detail = f"the upstream CA {row.upstream_ca} is not configured any more"
+        aside = Transition(
+            id=row.id,
+            expected=frozenset({row.state}),
+            worker=self._worker,
+            to=row.state,
+            at=now,
+            audit=journal.change(row, "enrollment.set_aside", "pending", now, actor=self._worker, detail=detail),
+            new_worker=NOBODY,
+            lease_until=until,
+            poll_at=until if row.state is LedgerState.PENDING else None,
+        )
+        alert_unconfigured(row)
+        return await self._ledger.transition(aside) or row
 
     async def _take_over(self, row: LedgerRow) -> LedgerRow | None:
         now = self._clock()

@@ -9,7 +9,8 @@ from gateway.model import RequestId
 from gateway.pki.certificate import parse_certificate
 from gateway.ra import journal
 from gateway.ra.profile import Snapshot
-from gateway.ra.transactions import NOBODY, inventory_row, to_issue_request
+from gateway.ra.timing import Timing
+from gateway.ra.transactions import NOBODY, inventory_row, is_held, to_issue_request
 from gateway.ra.walk import Clock, Verify
 from gateway.store.interfaces import Ledger, LedgerRow, LedgerState, Transition, WaitingFor
 
@@ -25,13 +26,20 @@ class Resolution:
     """
 
     def __init__(
-        self, ledger: Ledger, snapshot: Callable[[], Snapshot], clock: Clock, verify: Verify, wake: Callable[[], None]
+        self,
+        ledger: Ledger,
+        snapshot: Callable[[], Snapshot],
+        clock: Clock,
+        verify: Verify,
+        wake: Callable[[], None],
+        timing: Timing | None = None,
     ) -> None:
         self._ledger = ledger
         self._snapshot = snapshot
         self._clock = clock
         self._verify = verify
         self._wake = wake
+        self._lease = (timing or Timing()).lease
 
     async def find(self, id: RequestId) -> LedgerRow:
         """Return a row; raises Rejection UNKNOWN_TRANSACTION."""
@@ -107,9 +115,9 @@ class Resolution:
             raise Rejection(Reason.DENIED, "this request waits for approval: approve or deny it")
         if row.state not in states:
             raise Rejection(Reason.DENIED, f"this request cannot be ended so: it is {row.state}")
-        left = row.lease_until - self._clock()
-        if row.worker != NOBODY and left.total_seconds() > 0:
-            seconds = int(left.total_seconds()) + 1
+        now = self._clock()
+        if is_held(row, now, self._lease):
+            seconds = int((row.lease_until - now).total_seconds()) + 1
             raise Rejection(Reason.DENIED, f"a worker is asking the CA about this request just now: try again in {seconds} s")
         return row
 

@@ -164,11 +164,30 @@ def _retry_after(row: LedgerRow, now: datetime, hold_retry: int) -> int:
     return max(1, min(hold_retry, int((row.poll_at - now).total_seconds()) + 1))
 
 
-def is_due(row: LedgerRow, now: datetime) -> bool:
-    """Say whether a row may be taken up now: its lease ran out, or its upstream CA wants to be asked again."""
+def latest_lease(now: datetime, lease: timedelta) -> datetime:
+    """Return the time past which no lease of length `lease` can end that a worker took or renewed by now.
+
+    A later one was taken under a clock that ran ahead and was put right. Twice the length, because two processes look at
+    the clock at different moments.
+    """
+    return now + 2 * lease
+
+
+def is_held(row: LedgerRow, now: datetime, lease: timedelta) -> bool:
+    """Say whether a worker works on a row: its lease runs, and could have been taken under the present clock."""
+    return row.worker != NOBODY and now < row.lease_until <= latest_lease(now, lease)
+
+
+def is_due(row: LedgerRow, now: datetime, lease: timedelta) -> bool:
+    """Say whether a row may be taken up now: its lease ran out, or its upstream CA wants to be asked again.
+
+    So may a row whose worker took its lease under a clock that ran ahead. `lease` is the longest a worker takes.
+    """
+    stranded = row.worker != NOBODY and row.lease_until > latest_lease(now, lease)
     if row.state is LedgerState.PENDING:
-        return row.waiting_for is WaitingFor.UPSTREAM and row.poll_at is not None and row.poll_at <= now
-    return row.state in {LedgerState.OPEN, LedgerState.UNKNOWN} and row.lease_until <= now
+        polled = row.waiting_for is WaitingFor.UPSTREAM and row.poll_at is not None
+        return polled and (stranded or (row.poll_at or now) <= now)
+    return row.state in {LedgerState.OPEN, LedgerState.UNKNOWN} and (stranded or row.lease_until <= now)
 
 
 def to_issue_request(row: LedgerRow, timeout: float) -> IssueRequest:

@@ -269,7 +269,7 @@ class Ledger(Protocol):
         """
 
     async def renew_leases(self, worker: str, ids: Sequence[RequestId], until: datetime) -> None:
-        """Extend the leases of rows that `worker` still holds."""
+        """Let the leases of rows that `worker` still holds end at `until`."""
 
     async def take_over(
         self, id: RequestId, seen_worker: str, seen_lease: datetime, worker: str, until: datetime, audit: AuditEvent
@@ -279,8 +279,11 @@ class Ledger(Protocol):
         It becomes UNKNOWN if `sent`, else stays OPEN.
         """
 
-    async def find_lapsed(self, now: datetime, limit: int) -> tuple[LedgerRow, ...]:
-        """Rows to be looked after: OPEN or UNKNOWN with a lapsed lease, PENDING for upstream with `poll_at` passed."""
+    async def find_lapsed(self, now: datetime, limit: int, beyond: datetime | None = None) -> tuple[LedgerRow, ...]:
+        """Rows to be looked after: OPEN or UNKNOWN with a lapsed lease, PENDING for upstream with `poll_at` passed.
+
+        So are rows that a worker holds with a lease that ends after `beyond`: it was taken under a clock that ran ahead.
+        """
 
     async def list_rows(
         self, states: frozenset[LedgerState], profile: str | None, limit: int, offset: int = 0
@@ -322,7 +325,10 @@ class Inventory(Protocol):
         """Revoke an unused challenge; False if there is none."""
 
     async def take_lease(self, name: str, holder: str, now: datetime, until: datetime) -> bool:
-        """Take or renew a named lease; True when `holder` has it."""
+        """Take or renew a named lease; True when `holder` has it.
+
+        Another's lease that ends more than twice as far ahead as `until` was taken under a clock that ran ahead: it is free.
+        """
 
     async def list_revoked(self, upstream_ca: UpstreamCAName, not_expired_at: datetime) -> tuple[RevokedEntry, ...]:
         """Every revoked certificate of a CA that had not expired at the given time."""

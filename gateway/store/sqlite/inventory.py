@@ -33,7 +33,7 @@ _PUT_CRL = insert(
 _TAKE_LEASE = insert(
     tables.leases,
     "ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until "
-    "WHERE leases.holder = excluded.holder OR leases.held_until <= :now",
+    "WHERE leases.holder = excluded.holder OR leases.held_until <= :now OR leases.held_until > :beyond",
 )
 _COUNT_REVOCATION = insert(tables.revocations, "ON CONFLICT (upstream_ca) DO UPDATE SET revoked = revocations.revoked + 1")
 _CONDITIONS = (
@@ -129,8 +129,9 @@ def revoke_challenge(tx: Transaction, id: str, at: datetime, audit: AuditEvent) 
 
 
 def take_lease(tx: Transaction, name: str, holder: str, now: datetime, until: datetime) -> bool:
-    """Take a free or lapsed lease, or extend one's own."""
-    lease = {"name": name, "holder": holder, "held_until": to_micros(until), "now": to_micros(now)}
+    """Take a free or lapsed lease, one that was taken under a clock that ran ahead, or extend one's own."""
+    beyond = to_micros(now + 2 * (until - now)) if until > now else None  # giving back never takes from another
+    lease = {"name": name, "holder": holder, "held_until": to_micros(until), "now": to_micros(now), "beyond": beyond}
     return tx.execute(_TAKE_LEASE, lease) == 1
 
 

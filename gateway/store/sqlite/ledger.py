@@ -51,9 +51,11 @@ _TRANSACTION = (
 _WAITING_STATES = frozenset({LedgerState.OPEN, LedgerState.PENDING, LedgerState.UNKNOWN})
 _WAITING = "l.state IN ('open', 'pending', 'unknown')"
 """Word for word the condition of the partial index, which serves only queries that repeat it."""
+_STRANDED = "(l.worker <> '' AND l.lease_until > :beyond)"
 _LAPSED = LEDGER_SELECT + (
-    f"WHERE {_WAITING} AND ((l.state IN ('open', 'unknown') AND l.lease_until <= :now) "
-    "OR (l.state = 'pending' AND l.waiting_for = 'upstream' AND l.poll_at <= :now)) ORDER BY l.lease_until, l.id LIMIT :limit"
+    f"WHERE {_WAITING} AND ((l.state IN ('open', 'unknown') AND (l.lease_until <= :now OR {_STRANDED})) OR "
+    f"(l.state = 'pending' AND l.waiting_for = 'upstream' AND (l.poll_at <= :now OR {_STRANDED}))) "
+    "ORDER BY l.lease_until, l.id LIMIT :limit"
 )
 
 _INSERT_LEDGER = insert(tables.ledger)
@@ -113,9 +115,10 @@ def find_transaction(
     return read_ledger(row, keys) if row else None
 
 
-def find_lapsed(sql: Queries, keys: KeyRing, now: datetime, limit: int) -> tuple[LedgerRow, ...]:
+def find_lapsed(sql: Queries, keys: KeyRing, now: datetime, limit: int, beyond: datetime | None) -> tuple[LedgerRow, ...]:
     """Return rows that need looking after, the longest lapsed first."""
-    return tuple(read_ledger(row, keys) for row in sql.all(_LAPSED, {"now": to_micros(now), "limit": limit}))
+    parameters = {"now": to_micros(now), "limit": limit, "beyond": None if beyond is None else to_micros(beyond)}
+    return tuple(read_ledger(row, keys) for row in sql.all(_LAPSED, parameters))
 
 
 def list_rows(
@@ -183,10 +186,10 @@ def change_row(tx: Transaction, keys: KeyRing, change: Transition) -> LedgerRow 
 
 
 def renew_leases(tx: Transaction, worker: str, ids: Sequence[RequestId], until: datetime) -> None:
-    """Extend leases of rows that `worker` still holds."""
+    """Let leases of rows that `worker` still holds end at `until`, also earlier than before: clocks are put right."""
     for held in ids:
         tx.execute(
-            "UPDATE ledger SET lease_until = :until WHERE id = :id AND worker = :worker AND lease_until < :until",
+            "UPDATE ledger SET lease_until = :until WHERE id = :id AND worker = :worker",
             {"until": to_micros(until), "id": held, "worker": worker},
         )
 

@@ -142,7 +142,7 @@ class SqliteStore:
         return await self._write(lambda tx: ledger.change_row(tx, self._keys, change))
 
     async def renew_leases(self, worker: str, ids: Sequence[RequestId], until: datetime) -> None:
-        """Extend the leases of rows that `worker` still holds."""
+        """Let the leases of rows that `worker` still holds end at `until`."""
         if ids:
             await self._write(lambda tx: ledger.renew_leases(tx, worker, ids, until))
 
@@ -152,9 +152,9 @@ class SqliteStore:
         """Make a lapsed OPEN or UNKNOWN row ours by compare-and-swap; `audit.at` is the time of the take-over."""
         return await self._write(lambda tx: ledger.take_over(tx, self._keys, id, seen_worker, seen_lease, worker, until, audit))
 
-    async def find_lapsed(self, now: datetime, limit: int) -> tuple[LedgerRow, ...]:
-        """Rows to be looked after, the longest lapsed first."""
-        return self._read(lambda sql: ledger.find_lapsed(sql, self._keys, now, limit))
+    async def find_lapsed(self, now: datetime, limit: int, beyond: datetime | None = None) -> tuple[LedgerRow, ...]:
+        """Rows to be looked after, the longest lapsed first, with those that a worker holds until after `beyond`."""
+        return self._read(lambda sql: ledger.find_lapsed(sql, self._keys, now, limit, beyond))
 
     async def list_rows(
         self, states: frozenset[LedgerState], profile: str | None, limit: int, offset: int = 0

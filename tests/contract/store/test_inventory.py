@@ -256,6 +256,13 @@ class TestNamedLeases:
         assert not await other.take_lease("crl:local", "w2", NOW + DAY, NOW + 3 * DAY)
         assert await other.take_lease("crl:local", "w2", NOW + 2 * DAY, NOW + 3 * DAY)
 
+    async def test_lease_of_a_clock_that_ran_ahead_is_free(self, open_store: Open) -> None:
+        store, other = await open_store("w1"), await open_store("w2")
+        assert await store.take_lease("crl:local", "w1", NOW + 365 * DAY, NOW + 366 * DAY)
+        assert not await other.take_lease("crl:local", "w2", NOW, NOW), "giving back takes nothing"
+        assert await other.take_lease("crl:local", "w2", NOW, NOW + DAY)
+        assert not await store.take_lease("crl:local", "w1", NOW, NOW + DAY)
+
     async def test_race_has_one_winner(self, open_store: Open) -> None:
         stores = [await open_store("w1"), await open_store("w2")]
         takes = [store.take_lease("x", f"holder {n}", NOW, NOW + DAY) for n, store in enumerate(stores * 10)]

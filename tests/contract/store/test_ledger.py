@@ -278,10 +278,24 @@ class TestLeases:
         assert await store.get_row(mine.id) == replace(mine, lease_until=until)
         assert await store.get_row(theirs.id) == theirs
 
-    async def test_never_shrink(self, store: Store) -> None:
-        row = await opened(store)
-        await store.renew_leases("w1", [row.id], NOW)
-        assert await store.get_row(row.id) == row
+    async def test_are_put_right_with_the_clock(self, store: Store) -> None:
+        row = await opened(store, lease_until=LEASE + WINDOW)
+        await store.renew_leases("w1", [row.id], LEASE)
+        assert await store.get_row(row.id) == replace(row, lease_until=LEASE)
+
+    async def test_of_a_clock_that_ran_ahead_has_lapsed_if_a_worker_holds_it(self, store: Store) -> None:
+        held = await opened(store, lease_until=LEASE + WINDOW)
+        polled = await opened(
+            store,
+            state=LedgerState.PENDING,
+            waiting_for=WaitingFor.UPSTREAM,
+            lease_until=LEASE + WINDOW,
+            poll_at=LEASE + WINDOW,
+        )
+        await opened(store, lease_until=LEASE + WINDOW, worker="")
+        await opened(store, lease_until=LEASE)
+        assert {row.id for row in await store.find_lapsed(NOW, 10, LEASE)} == {held.id, polled.id}
+        assert await store.find_lapsed(NOW, 10, LEASE + WINDOW) == ()
 
     @pytest.mark.parametrize(("sent", "state"), [(True, LedgerState.UNKNOWN), (False, LedgerState.OPEN)])
     async def test_take_over(self, store: Store, sent: bool, state: LedgerState) -> None:

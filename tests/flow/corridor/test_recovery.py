@@ -3,16 +3,18 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from types import MappingProxyType
 
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.model import Issued, Pending, RequestId
+from gateway.errors import Rejection
+from gateway.model import Issued, Pending, RequestId, UpstreamCAName
+from gateway.ra import recovery
 from gateway.ra.authority import RegistrationAuthority
-from gateway.store.interfaces import LedgerRow, LedgerState
+from gateway.store.interfaces import LedgerRow, LedgerState, WaitingFor
+from tests.contract.store.rows import ledger_row, opening
 from tests.flow.corridor.conftest import NewWorld
-from tests.flow.corridor.world import FIND, QUICK, FlakyStore, World
+from tests.flow.corridor.world import FIND, PROFILE, QUICK, FlakyStore, World
 
 
 async def die_after_opening(world: World) -> LedgerRow:
@@ -118,15 +120,75 @@ async def test_late_certificate_of_a_request_that_was_ended_is_logged(new_world:
     assert any("certificate" in line for line in logs)
 
 
-async def test_upstream_ca_that_is_not_configured_any_more_is_named_and_the_row_left(new_world: NewWorld) -> None:
+async def test_rows_of_a_ca_that_is_not_configured_any_more_are_set_aside_and_named_once_a_hold(
+    new_world: NewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "ROWS_A_PASS", 2)
     world = new_world(FIND)
-    row = await die_after_opening(world)
-    successor = await world.start("w2")
+    await die_after_opening(world)
+    worker = await world.start("w2")
+    gone = UpstreamCAName("gone")
+    long_ago = world.clock() - timedelta(hours=1)
+    for state in (LedgerState.UNKNOWN, LedgerState.OPEN, LedgerState.PENDING):
+        waiting_for = WaitingFor.UPSTREAM if state is LedgerState.PENDING else WaitingFor.NOTHING
+        row = ledger_row(
+            upstream_ca=gone, state=state, waiting_for=waiting_for, poll_at=long_ago, lease_until=long_ago, profile=PROFILE
+        )
+        await world.store.open(opening(row))
     await world.lapse()
     with capture_logs() as logs:
-        assert await successor.recover(replace(world.snapshot, upstream_cas=MappingProxyType({}))) == 0
-    assert logs[0]["upstream_ca"] == row.upstream_ca
+        assert [await worker.recover(world.snapshot) for _ in range(4)][-1] == 0
+        named = [line["request_id"] for line in logs if "not configured any more" in line["event"]]
+    assert (len(named), len(set(named))) == (3, 3)
+    assert {(row.state, row.worker) for row in await world.rows() if row.upstream_ca == gone} == {
+        (LedgerState.UNKNOWN, ""),
+        (LedgerState.OPEN, ""),
+        (LedgerState.PENDING, ""),
+    }
+    assert [row.state for row in await world.rows() if row.upstream_ca != gone] == [LedgerState.DELIVERED]
+    world.clock.advance(QUICK.hold)
+    assert await worker.recover(world.snapshot) == 2
+
+
+async def test_lease_of_a_clock_that_ran_ahead_does_not_outlive_its_correction(new_world: NewWorld) -> None:
+    world = new_world(FIND)
+    world.clock.advance(timedelta(days=365))
+    row = await die_after_opening(world)
+    world.clock.advance(timedelta(days=-365))
+    successor = await world.start("w2")
+    assert row.worker == "dead"
     assert await successor.recover(world.snapshot) == 1
+    assert isinstance(await successor.enroll(world.snapshot, world.request()), Issued)
+
+
+async def test_operator_ends_a_request_whose_lease_lies_in_the_future(new_world: NewWorld) -> None:
+    world = new_world(FIND)
+    worker = await world.start("w1")
+    far = world.clock() + timedelta(days=365)
+    held = ledger_row(state=LedgerState.UNKNOWN, profile=PROFILE, lease_until=world.clock() + timedelta(seconds=50))
+    stranded = ledger_row(state=LedgerState.UNKNOWN, profile=PROFILE, lease_until=far)
+    for row in (held, stranded):
+        await world.store.open(opening(row))
+    administration = world.administration()
+    with pytest.raises(Rejection, match="just now"):
+        await administration.fail(held.id, "uid:0 (root)")
+    assert (await administration.fail(stranded.id, "uid:0 (root)")).state is LedgerState.REJECTED
+    await worker.drain(0)
+
+
+async def test_worker_at_work_puts_its_own_lease_right(new_world: NewWorld) -> None:
+    world = new_world(FIND)
+    world.clock.advance(timedelta(days=365))
+    worker = await world.start("w1")
+    world.ca.faults = ["stall"]
+    client = asyncio.create_task(worker.enroll(world.snapshot, world.request()))
+    await world.ca.reached.wait()
+    world.clock.advance(timedelta(days=-365))
+    await asyncio.sleep(QUICK.renew_every * 4)
+    [row] = await world.rows()
+    assert row.lease_until <= world.clock() + QUICK.lease
+    await worker.drain(0)
+    await client
 
 
 async def test_recovered_request_is_answered_to_a_poll(new_world: NewWorld) -> None:

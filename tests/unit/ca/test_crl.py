@@ -140,6 +140,18 @@ async def test_nothing_is_signed_before_it_is_due(store: FakeInventory, clock: C
     assert (await it.publish()).number == 2
 
 
+async def test_crl_of_a_clock_that_ran_ahead_is_replaced_when_the_clock_is_put_right(store: FakeInventory, clock: Clock) -> None:
+    it = publisher(store, clock)
+    clock.advance(days=30)
+    await it.publish()
+    clock.advance(seconds=-30)
+    assert (await it.publish()).number == 1
+    clock.advance(days=-30)
+    row = await it.publish()
+    assert (row.number, row.this_update) == (2, clock().replace(microsecond=0))
+    assert await it.publish() == row
+
+
 async def test_force_signs_at_once_and_names_the_actor(store: FakeInventory, clock: Clock) -> None:
     it = publisher(store, clock)
     await it.publish()

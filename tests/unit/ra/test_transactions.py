@@ -168,6 +168,8 @@ def test_outcome_of_a_row(changes: dict[str, Any], outcome: object) -> None:
     [
         pytest.param({}, False, id="leased"),
         pytest.param({"lease_until": NOW}, True, id="lease ran out"),
+        pytest.param({"lease_until": NOW + timedelta(days=1)}, True, id="leased under a clock that ran ahead"),
+        pytest.param({"lease_until": NOW + timedelta(days=1), "worker": ""}, False, id="rests"),
         pytest.param({"state": LedgerState.UNKNOWN, "lease_until": NOW}, True, id="doubt to be asked about again"),
         pytest.param({"state": LedgerState.DELIVERED, "lease_until": NOW}, False, id="delivered"),
         pytest.param({"state": LedgerState.REJECTED, "lease_until": NOW}, False, id="rejected"),
@@ -181,7 +183,7 @@ def test_outcome_of_a_row(changes: dict[str, Any], outcome: object) -> None:
     ],
 )
 def test_due(changes: dict[str, Any], due: bool) -> None:
-    assert is_due(replace(ROW, **changes), NOW) is due
+    assert is_due(replace(ROW, **changes), NOW, Timing().lease) is due
 
 
 @pytest.mark.parametrize(
