@@ -17,9 +17,11 @@ from gateway.config.upstream_cas import LocalCA as LocalCAConfig
 from gateway.config.view import redact
 from gateway.errors import ConfigurationError
 from gateway.model import ProfileName, Protocol, UpstreamCAName
-from gateway.pki.certificate import parse_certificate, pem_to_ders
-from gateway.ra.credentials import one_time, static
+from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
+from gateway.pki.names import normalize_name
 from gateway.ra.credentials.interfaces import CredentialProvider
+from gateway.ra.credentials.one_time import OneTimeCredential as OneTimeProvider
+from gateway.ra.credentials.static import StaticCredential as StaticProvider
 from gateway.ra.profile import Profile, Quota, RenewalRule, Snapshot
 from gateway.ra.renewal import RenewalCredential
 from gateway.store.interfaces import Store
@@ -71,9 +73,9 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts) ->
         raise ConfigurationError(tuple(str(problem) for problem in locate(sources, identities.problems)))
     cas = identities.cas
     publishers = _publishers(config, cas, parts)
-    own_keys = _own_keys(config, sources, identities)
+    own = _own_certificates(config, sources, identities)
     profiles = {
-        ProfileName(text): _build_profile(ProfileName(text), profile, sources, cas, parts, own_keys)
+        ProfileName(text): _build_profile(ProfileName(text), profile, sources, cas, parts, own)
         for text, profile in config.profiles.items()
     }
     generation = Generation(
@@ -122,11 +124,10 @@ def _scep_services(config: GatewayConfig, identities: Identities) -> Iterator[tu
         )
 
 
-def _own_keys(config: GatewayConfig, sources: Sources, identities: Identities) -> frozenset[bytes]:
-    """SHA-256 of the gateway's own public keys, and of the CAs above its TLS certificate: none of them authenticates anybody."""
+def _own_certificates(config: GatewayConfig, sources: Sources, identities: Identities) -> tuple[Certificate, ...]:
+    """Return the gateway's own certificates and the CAs': their keys authenticate nobody, their names are granted to nobody."""
     tls = (parse_certificate(der) for der in pem_to_ders(sources.file(config.server.https.certificate)))
-    own = (own.certificate for own in identities.certificates)
-    return frozenset(certificate.public_key.sha256 for certificate in (*own, *tls))
+    return (*(own.certificate for own in identities.certificates), *tls)
 
 
 def _build_profile(
@@ -135,11 +136,12 @@ def _build_profile(
     sources: Sources,
     cas: Mapping[UpstreamCAName, UpstreamCA],
     parts: Parts,
-    own_keys: frozenset[bytes],
+    own: tuple[Certificate, ...],
 ) -> Profile:
     renewal = _renewal_rule(profile)
-    one_times = [c for c in profile.credentials if isinstance(c, OneTimeCredential)]
-    lifetimes = {"challenge_ttl": one_times[0].ttl, "challenge_max_ttl": one_times[0].max_ttl} if one_times else {}
+    one_times = (c for c in profile.credentials if isinstance(c, OneTimeCredential))
+    one_time = next(one_times, OneTimeCredential(type="one_time"))
+    own_keys = frozenset(certificate.public_key.sha256 for certificate in own)
     return Profile(
         name=name,
         endpoints=frozenset({Protocol.SCEP} if profile.endpoints.scep else ()),
@@ -151,7 +153,9 @@ def _build_profile(
         per_profile=_quota(profile.limits.total),
         manual_approval=profile.approval == "manual",
         retransmission_window=profile.retransmission_window,
-        **lifetimes,
+        challenge_ttl=one_time.ttl,
+        challenge_max_ttl=one_time.max_ttl,
+        reserved_names=frozenset(normalize_name(certificate.subject) for certificate in own),
     )
 
 
@@ -165,11 +169,11 @@ def _providers(
 ) -> tuple[CredentialProvider, ...]:
     """Return the providers in the order in which they are asked: what costs no look into the store comes first."""
     providers: list[CredentialProvider] = [
-        static.StaticCredential(name, sources.secret(c.challenge)) for c in profile.credentials if isinstance(c, StaticCredential)
+        StaticProvider(name, sources.secret(c.challenge)) for c in profile.credentials if isinstance(c, StaticCredential)
     ]
     if any(isinstance(c, OneTimeCredential) for c in profile.credentials):
         window = profile.retransmission_window
-        providers.append(one_time.OneTimeCredential(name, parts.store, parts.challenge_macs, window))
+        providers.append(OneTimeProvider(name, parts.store, parts.challenge_macs, window))
     if renewal is not None:
         providers.append(RenewalCredential(renewal, parts.store, profile.policy, own_keys))
     return tuple(providers)
