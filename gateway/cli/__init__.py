@@ -8,9 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 
+import structlog
 import typer
 
 from gateway.logging import LogFormat, configure_logging
+
+log = structlog.get_logger(__name__)
+
+DEBUG_VARIABLE = "PKI_GATEWAY_DEBUG"
+"""Set to anything, commands log what they do, and where they failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ def build_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
 def main() -> None:
     """Run the command line; exit status 0 done, 1 failed, 2 usage, 3 configuration."""
     # Commands print their answer on standard output, alone; whatever is logged meanwhile goes to standard error.
-    configure_logging(LogFormat.CONSOLE, "warning")
+    configure_logging(LogFormat.CONSOLE, "debug" if os.environ.get(DEBUG_VARIABLE) else "warning")
     first = sys.argv[1] if len(sys.argv) > 1 else ""
     app = build_app((first,) if first in COMMANDS else COMMANDS)
     try:
@@ -74,4 +80,8 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of our output went away, as `head` does: not an error, and nothing more can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        log.debug("the command ended with an error that it does not know", exc_info=True)
+        print(f"This failed unexpectedly: {type(error).__name__}: {error}; {DEBUG_VARIABLE}=1 shows where.", file=sys.stderr)
         sys.exit(1)

@@ -54,7 +54,9 @@ def export(
     format: Annotated[
         ExportFormat, typer.Option("--format", help="JSON lines, CEF or Elastic Common Schema.")
     ] = ExportFormat.JSONL,
-    after: Annotated[int, typer.Option(min=0, help="Only rows after this sequence number: where the last export ended.")] = 0,
+    after: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Only rows after this number: where the last export ended.")
+    ] = 0,
 ) -> None:
     """Write the rows to standard output, one a line, oldest first. It does not verify them: `audit verify` does."""
     configuration, sources = read(config)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.client import AdminClient, quoted
+from gateway.cli.client import AdminClient, quoted, require_profile
 from gateway.cli.options import ConfigOption, FormatOption, OutputFormat, print_record, print_records, with_exit_codes
 
 app = typer.Typer(no_args_is_help=True)
@@ -50,13 +50,16 @@ def list_(
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List certificates, newest first."""
-    rows = AdminClient(config).get(
+    client = AdminClient(config)
+    rows = client.get(
         "/v1/certificates",
         **_filter(profile, upstream_ca, subject, expires_before, revoked),
         serial=serial,
         limit=limit,
         offset=offset,
     )
+    if not rows:
+        require_profile(client, profile)
     print_records(rows, format, COLUMNS, empty="No certificates.")
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.client import AdminClient, quoted
+from gateway.cli.client import AdminClient, quoted, require_profile
 from gateway.cli.options import (
+    CommandError,
     ConfigOption,
     ExitCode,
     FormatOption,
     OutputFormat,
+    argument,
     fail,
     print_record,
     print_records,
@@ -49,14 +52,9 @@ def new(
     """Make a challenge for one certificate and print it, alone, on standard output."""
     if san and no_sans:
         fail("--san and --no-sans exclude each other.", ExitCode.USAGE)
-    made = AdminClient(config).post(
-        "/v1/challenges",
-        profile=profile,
-        subject=subject,
-        sans=san or ([] if no_sans else None),
-        ttl=_seconds(ttl),
-        owner=owner,
-    )
+    with argument("--ttl"):
+        seconds = None if ttl is None else int(parse_duration(ttl).total_seconds())
+    made = draw(config, profile=profile, subject=subject, sans=san or ([] if no_sans else None), ttl=seconds, owner=owner)
     if format is OutputFormat.JSON:
         print_record(made, format)
     else:
@@ -72,7 +70,10 @@ def list_(
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List challenges that have not expired, newest first; the secrets themselves are not known any more."""
-    rows = AdminClient(config).get("/v1/challenges", profile=profile, limit=limit)
+    client = AdminClient(config)
+    rows = client.get("/v1/challenges", profile=profile, limit=limit)
+    if not rows:
+        require_profile(client, profile)
     print_records(rows, format, COLUMNS, empty="No challenges.")
 
 
@@ -91,10 +92,12 @@ def revoke(
         print(f"Challenge {id} is revoked.")
 
 
-def _seconds(ttl: str | None) -> int | None:
-    if ttl is None:
-        return None
+def draw(config: Path, **wanted: Any) -> dict[str, Any]:
+    """Make a challenge; what the profile refuses (a lifetime, a profile without challenges) is a usage error."""
     try:
-        return int(parse_duration(ttl).total_seconds())
-    except ValueError as error:
-        fail(f"--ttl {error}", ExitCode.USAGE)
+        made: dict[str, Any] = AdminClient(config).post("/v1/challenges", **wanted)
+    except CommandError as error:
+        if error.reason != "denied":
+            raise
+        fail(str(error), ExitCode.USAGE)
+    return made

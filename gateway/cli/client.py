@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from gateway.cli.options import CommandError, ExitCode, fail
 from gateway.config.defaults import ADMIN_SOCKET
 from gateway.config.document import read_document
 
+WRONG_ARGUMENT = frozenset({"unknown_profile", "policy_subject", "policy_san"})
+"""Reasons that are the command line's own fault: a profile that is not there, a name that cannot be read."""
+_NAME = re.compile(r"[A-Za-z0-9:._-]{1,256}")
 TIMEOUT_SECONDS = 90.0
 """Longer than the longest operation: signing a CRL while another worker holds its lease."""
 
@@ -57,15 +61,27 @@ def read_admin_socket(config: Path) -> Path:
 
     Only this one field is read: an operator who may use the socket need not be able to read the secrets that the file names.
     """
-    data = read_document(config.read_bytes()).data
+    try:
+        data = read_document(config.read_bytes()).data
+    except OSError as error:
+        fail(f"{config}: {error.strerror}", ExitCode.CONFIGURATION)
     server = data.get("server") if isinstance(data, dict) else None
     written = server.get("admin_socket") if isinstance(server, dict) else None
     return config.absolute().parent / (written if isinstance(written, str) else ADMIN_SOCKET)
 
 
-def quoted(part: str) -> str:
-    """Return one part of a path."""
-    return quote(part, safe="")
+def quoted(name: str) -> str:
+    """Return an ID, serial or fingerprint as one part of a path; any other text is a usage error."""
+    if not _NAME.fullmatch(name):
+        fail(f"{name!r} is no ID, serial or fingerprint.", ExitCode.USAGE)
+    return quote(name, safe="")
+
+
+def require_profile(client: AdminClient, name: str | None) -> None:
+    """End the command as a usage error when no such profile is in force."""
+    known = client.get("/v1/status")["profiles"] if name is not None else ()
+    if name is not None and name not in known:
+        fail(f"There is no profile {name}; there are: {', '.join(known)}.", ExitCode.USAGE)
 
 
 def connect(path: Path) -> socket.socket | None:
@@ -130,5 +146,7 @@ def _run_here(config: Path, method: str, path: str, arguments: Mapping[str, Any]
 def _unwrap(status: int, body: Any) -> Any:
     if status == 200:
         return body
-    message = body.get("error", "") if isinstance(body, dict) else ""
-    raise CommandError(message or f"the server answered with status {status}", ExitCode.FAILED)
+    said = body if isinstance(body, dict) else {}
+    message, reason = said.get("error", ""), said.get("reason", "")
+    code = ExitCode.USAGE if status == 400 or reason in WRONG_ARGUMENT else ExitCode.FAILED
+    raise CommandError(message or f"the server answered with status {status}", code, reason)

@@ -90,8 +90,9 @@ def diff(
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Print what would change: from the running server, or from OTHER, to this configuration."""
+    after = redact(read(config)[0])
     before = _running(config) if other is None else redact(read(other)[0])
-    found = differences(before, redact(read(config)[0]))
+    found = differences(before, after)
     rows = [{"field": d.field, "before": d.before, "after": d.after} for d in found]
     shown = rows if format is OutputFormat.JSON else [{name: _cell(value) for name, value in row.items()} for row in rows]
     print_records(shown, format, empty="No difference.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from pathlib import Path
@@ -43,11 +44,12 @@ class OutputFormat(StrEnum):
 
 
 class CommandError(Exception):
-    """A command ends with this one sentence and exit status."""
+    """A command ends with this one sentence and exit status; `reason` is the word for it that a server gave."""
 
-    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED, reason: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.reason = reason
 
 
 def default_config() -> Path:
@@ -75,6 +77,19 @@ FormatOption = Annotated[OutputFormat, typer.Option("--format", help="How to pri
 def fail(message: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
     """End the command with one sentence on standard error and this exit status."""
     raise CommandError(message, code)
+
+
+@contextmanager
+def argument(name: str) -> Iterator[None]:
+    """Read an argument inside: what cannot be read ends the command as a usage error that begins with `name`."""
+    try:
+        yield
+    except ValueError as error:
+        fail(f"{name}: {error}", ExitCode.USAGE)
+    except Rejection as error:
+        fail(f"{name}: {error.cause}", ExitCode.USAGE)
+    except OSError as error:
+        fail(f"{name}: {error.filename or ''} {(error.strerror or str(error)).lower()}".replace(":  ", ": "), ExitCode.USAGE)
 
 
 def describe_failure(error: BaseException) -> tuple[str, ExitCode] | None:

@@ -14,6 +14,7 @@ from gateway.cli.options import (
     ExitCode,
     FormatOption,
     OutputFormat,
+    argument,
     fail,
     print_json,
     print_record,
@@ -29,7 +30,7 @@ from gateway.model import CertificateRequest, CredentialKind, Decision, Grant, N
 from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.csr import parse_csr
 from gateway.pki.extensions import eku_name
-from gateway.pki.names import format_name, parse_name
+from gateway.pki.names import format_name, parse_name, parse_name_text
 from gateway.ra.policy import decide
 
 MAX_BYTES = 1 << 20
@@ -59,9 +60,11 @@ def explain(
 
     Nothing is enrolled and no server is asked. Credentials and quotas are not looked at.
     """
+    with argument("--subject"):
+        bound = None if subject is None else format_name(parse_name_text(subject))
     parsed, sources = read(config)
     request = _read_request(csr)
-    who = Requester(requester, CredentialKind.ADMIN, NameBinding(subject), owner, vouches_for_sid=sid)
+    who = Requester(requester, CredentialKind.ADMIN, NameBinding(bound), owner, vouches_for_sid=sid)
     decision = _decide(parsed, sources, profile, request, who)
     if format is OutputFormat.JSON:
         grant = _describe_grant(decision.grant) if decision.grant else None

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.client import AdminClient, quoted
+from gateway.cli.client import AdminClient, quoted, require_profile
 from gateway.cli.options import (
     ConfigOption,
     ExitCode,
     FormatOption,
     OutputFormat,
+    argument,
     fail,
     print_record,
     print_records,
@@ -38,7 +39,10 @@ def list_(
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List requests, newest first; without --state those that wait for somebody."""
-    rows = AdminClient(config).get("/v1/requests", state=state, profile=profile, limit=limit, offset=offset)
+    client = AdminClient(config)
+    rows = client.get("/v1/requests", state=state, profile=profile, limit=limit, offset=offset)
+    if not rows:
+        require_profile(client, profile)
     print_records(rows, format, COLUMNS, empty="No requests.")
 
 
@@ -95,18 +99,13 @@ def resolve(
         fail("Choose one of --attach CERT, --reissue and --fail.", ExitCode.USAGE)
     client, path = AdminClient(config), f"/v1/requests/{quoted(id)}"
     if attach is not None:
-        _told(client.post(f"{path}/attach", certificate=_read_pem(attach)), format, "has its certificate")
+        with argument("--attach"):
+            certificate = attach.read_text("ascii")
+        _told(client.post(f"{path}/attach", certificate=certificate), format, "has its certificate")
     elif reissue:
         _told(client.post(f"{path}/reissue"), format, "goes to its CA again")
     else:
         _told(client.post(f"{path}/fail", detail=detail), format, "is ended without a certificate")
-
-
-def _read_pem(path: Path) -> str:
-    try:
-        return path.read_text("ascii")
-    except UnicodeDecodeError:
-        fail(f"{path} is not PEM.", ExitCode.USAGE)
 
 
 def _told(row: dict[str, Any], format: OutputFormat, what: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import os
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Annotated
@@ -17,10 +19,10 @@ import typer
 from rich.console import Console
 
 from gateway.asn1.scep import PkiStatus
-from gateway.cli.client import AdminClient
-from gateway.cli.options import ConfigOption, FormatOption, OutputFormat, fail, print_json, with_exit_codes
-from gateway.model import SanKind
-from gateway.pki.certificate import Certificate, der_to_pem, parse_certificate
+from gateway.cli.challenge import draw
+from gateway.cli.options import ConfigOption, ExitCode, FormatOption, OutputFormat, argument, fail, print_json, with_exit_codes
+from gateway.model import Name, SanKind, SubjectAltName
+from gateway.pki.certificate import Certificate, der_to_pem, parse_certificate, pem_to_ders
 from gateway.pki.cms import Signer
 from gateway.pki.csr import build_csr
 from gateway.pki.extensions import make_san
@@ -62,10 +64,22 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class ScepServer:
-    """A SCEP server as a client sees it; `trust` are PEM certificates for https."""
+    """A SCEP server as a client sees it; `tls` is there for https."""
 
     url: SplitResult
-    trust: bytes
+    tls: ssl.SSLContext | None
+
+    @classmethod
+    def parse(cls, url: str, trust: Path | None) -> ScepServer:
+        """Read where the server is and the PEM anchors for https; both may end the command as usage errors."""
+        with argument("--url"):
+            parts = urlsplit(url)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+                raise ValueError(f"{url} is no http or https URL")
+        with argument("--trust"):
+            anchors = "".join(der_to_pem(der).decode("ascii") for der in pem_to_ders(trust.read_bytes())) if trust else None
+            tls = ssl.create_default_context(cadata=anchors) if parts.scheme == "https" else None
+        return cls(parts, tls)
 
     def call(self, operation: str, body: bytes | None = None, message: str = "") -> tuple[bytes, str]:
         """Return body and media type of one operation; ends the command when the server does not answer 200."""
@@ -87,17 +101,31 @@ class ScepServer:
 
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self.url.hostname or "localhost", self.url.port
-        if self.url.scheme != "https":
+        if self.tls is None:
             return http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
-        context = ssl.create_default_context(cadata=self.trust.decode("ascii") if self.trust else None)
-        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=context)
+        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=self.tls)
+
+
+class EnrollProtocol(StrEnum):
+    """What can be spoken."""
+
+    SCEP = "scep"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for, read whole before the first step."""
+
+    subject: Name
+    sans: tuple[SubjectAltName, ...]
+    wait: float
 
 
 @with_exit_codes
 def test_enroll(
     config: ConfigOption,
     profile: Annotated[str, typer.Option("--profile", help="The profile to enroll at.")],
-    protocol: Annotated[str, typer.Option("--protocol", help="The protocol to speak: scep.")] = "scep",
+    protocol: Annotated[EnrollProtocol, typer.Option("--protocol", help="The protocol to speak.")] = EnrollProtocol.SCEP,
     url: Annotated[str | None, typer.Option("--url", help="Where; without it external_url.http of the configuration.")] = None,
     challenge: Annotated[
         str | None, typer.Option("--challenge", help="The challenge; without it a one-time challenge is made.")
@@ -106,60 +134,64 @@ def test_enroll(
     dns: Annotated[list[str] | None, typer.Option("--dns", help="A DNS name to ask for; may be repeated.")] = None,
     trust: Annotated[Path | None, typer.Option("--trust", help="PEM anchors for https.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for device.key, device.pem and chain.pem.")] = None,
-    wait: Annotated[float, typer.Option("--wait", help="Seconds to poll while the request is pending.")] = 30.0,
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to poll while the request is pending.")] = 30.0,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Enroll as a real client against a running server and show each step with its time."""
-    if protocol != "scep":
-        fail(f"test-enroll does not speak {protocol}; it speaks: scep")
+    with argument("--subject"):
+        name = parse_name_text(subject)
+    with argument("--dns"):
+        wanted = Wanted(name, tuple(make_san(SanKind.DNS, value) for value in dns or ()), wait)
+    server = ScepServer.parse(url or _configured_url(config, profile), trust)
+    if out:
+        with argument("--out"):
+            _make_folder(out)
     steps = Steps(quiet=format is OutputFormat.JSON)
-    base = url or _configured_url(config, profile)
-    server = ScepServer(urlsplit(base), trust.read_bytes() if trust else b"")
     try:
-        key, leaf, chain = _enroll(server, steps, lambda: challenge or _draw_challenge(config, profile), subject, dns or [], wait)
+        key, leaf, chain = _enroll(server, steps, lambda: challenge or draw(config, profile=profile)["challenge"], wanted)
     finally:
         if format is OutputFormat.JSON:
-            print_json({"url": base, "steps": steps.done})
+            print_json({"url": server.url.geturl(), "steps": steps.done})
     if out:
         _write(out, key, leaf, chain)
 
 
 def _enroll(
-    server: ScepServer, steps: Steps, draw: Callable[[], str], subject: str, dns: list[str], wait: float
+    server: ScepServer, steps: Steps, draw_challenge: Callable[[], str], wanted: Wanted
 ) -> tuple[PrivateKey, Certificate, tuple[Certificate, ...]]:
     with steps.step("GetCACaps") as saw:
         saw(" ".join(server.call("GetCACaps")[0].decode("ascii", "replace").split()))
     with steps.step("GetCACert") as saw:
         authorities = scep.decode_ca_certificates(*server.call("GetCACert"))
-        ra = scep.choose_ra_certificate(authorities)
-        saw(f"{len(authorities)} certificates, RA {format_name(parse_certificate(ra).subject)}")
+        ra = parse_certificate(scep.choose_ra_certificate(authorities))
+        issuer = _verified_chain(ra, authorities)[0]
+        saw(f"{len(authorities)} certificates, RA {format_name(ra.subject)}")
     with steps.step("challenge"):
-        secret = draw()
+        secret = draw_challenge()
     with steps.step("key and CSR"):
         key = generate_private_key("rsa-2048")
-        name = parse_name_text(subject)
-        csr = build_csr(key, name.der, tuple(make_san(SanKind.DNS, value) for value in dns), challenge_password=secret)
+        csr = build_csr(key, wanted.subject.der, wanted.sans, challenge_password=secret)
         now = datetime.now(UTC)
-        signer = scep.self_signed_signer(key, name.der, now - timedelta(hours=1), now + timedelta(days=1))
+        signer = scep.self_signed_signer(key, wanted.subject.der, now - timedelta(hours=1), now + timedelta(days=1))
     transaction = scep.transaction_id(public_key_der(key))
     with steps.step("PKCSReq") as saw:
-        answer = _exchange(server, scep.encode_request(csr, signer, ra, transaction=transaction), signer, ra)
+        answer = _exchange(server, scep.encode_request(csr, signer, ra.der, transaction=transaction), signer, ra.der)
         saw(answer.status.name)
-    issuer = _issuing_ca(authorities, ra)
-    give_up = monotonic() + wait
+    give_up = monotonic() + wanted.wait
     while answer.status is PkiStatus.PENDING and monotonic() < give_up:
         sleep(POLL_SECONDS)
         with steps.step("CertPoll") as saw:
-            names = scep.encode_issuer_and_subject(issuer.subject.der, name.der)
-            poll = scep.encode_request(names, signer, ra, message_type=MessageType.CERT_POLL, transaction=transaction)
-            answer = _exchange(server, poll, signer, ra)
+            names = scep.encode_issuer_and_subject(issuer.subject.der, wanted.subject.der)
+            poll = scep.encode_request(names, signer, ra.der, message_type=MessageType.CERT_POLL, transaction=transaction)
+            answer = _exchange(server, poll, signer, ra.der)
             saw(answer.status.name)
     if answer.status is PkiStatus.FAILURE and answer.fail_info is not None:
         fail(f"The server refused: {answer.fail_info.name} ({answer.fail_info.value}): {answer.fail_info_text}")
     if answer.status is PkiStatus.PENDING:
         fail("The request is still pending: see `pki-gateway requests list`.")
     with steps.step("certificate") as saw:
-        leaf, chain = _check(answer.certificates, authorities, public_key_der(key))
+        leaf = _find_leaf(answer.certificates, public_key_der(key))
+        chain = _verified_chain(leaf, authorities)
         saw(f"{format_name(leaf.subject)}, serial {leaf.serial:x}, valid until {leaf.not_after:%Y-%m-%d %H:%M}Z")
     return key, leaf, chain
 
@@ -171,42 +203,47 @@ def _exchange(server: ScepServer, request: scep.ScepRequest, signer: Signer, ra:
     return scep.decode_cert_rep(data, request, signer, ra)
 
 
-def _issuing_ca(authorities: tuple[bytes, ...], ra: bytes) -> Certificate:
-    parsed = parse_certificate(ra)
-    candidates = [c for c in map(parse_certificate, authorities) if c.subject.der == parsed.issuer_der]
-    return candidates[0] if candidates else parsed
-
-
-def _check(
-    certificates: tuple[bytes, ...], authorities: tuple[bytes, ...], public_key: bytes
-) -> tuple[Certificate, tuple[Certificate, ...]]:
-    """Return leaf and chain; ends the command when the key is not ours or the chain does not hold."""
-    parsed = [parse_certificate(c) for c in certificates]
-    leaf = next((c for c in parsed if c.public_key.der == public_key), None)
+def _find_leaf(certificates: tuple[bytes, ...], public_key: bytes) -> Certificate:
+    """Return the certificate of our key; ends the command when there is none."""
+    leaf = next((c for c in map(parse_certificate, certificates) if c.public_key.der == public_key), None)
     if leaf is None:
         fail("The server answered SUCCESS without a certificate for our key.")
+    return leaf
+
+
+def _verified_chain(certificate: Certificate, authorities: tuple[bytes, ...]) -> tuple[Certificate, ...]:
+    """Return what stands above a certificate, among what the server sent; ends the command when the chain does not hold now."""
     known = {c.subject.der: c for c in map(parse_certificate, authorities) if c.is_ca}
     chain: list[Certificate] = []
-    issuer = known.get(leaf.issuer_der)
+    issuer = known.get(certificate.issuer_der)
     while issuer is not None and issuer not in chain:
         chain.append(issuer)
         issuer = known.get(issuer.issuer_der)
-    verify_chain(leaf, tuple(chain), datetime.now(UTC))
-    return leaf, tuple(chain)
+    if not chain:
+        issued = f"{format_name(certificate.subject)} was issued by {format_name(certificate.issuer)}"
+        fail(f"The certificate {issued}, whose certificate GetCACert does not send.")
+    verify_chain(certificate, tuple(chain), datetime.now(UTC))
+    return tuple(chain)
 
 
 def _configured_url(config: Path, profile: str) -> str:
     from gateway.config.load import read
 
-    return f"{read(config)[0].server.external_url.http}/scep/{profile}"
+    parsed = read(config)[0]
+    served = [name for name, found in parsed.profiles.items() if found.endpoints.scep is not None]
+    if profile not in served:
+        fail(f"There is no profile {profile} with SCEP; there are: {', '.join(served)}.", ExitCode.USAGE)
+    return f"{parsed.server.external_url.http}/scep/{profile}"
 
 
-def _draw_challenge(config: Path, profile: str) -> str:
-    return str(AdminClient(config).post("/v1/challenges", profile=profile)["challenge"])
+def _make_folder(out: Path) -> None:
+    """Make the folder, or see that files can be put into it. Raises OSError and ValueError."""
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise ValueError(f"{out} cannot be written to")
 
 
 def _write(out: Path, key: PrivateKey, leaf: Certificate, chain: tuple[Certificate, ...]) -> None:
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     key_file = out / "device.key"
     key_file.touch(mode=0o600)
     key_file.write_bytes(serialize_private_key(key))
