@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from gateway.config.defaults import DEMO_PROFILE
 from gateway.config.document import DataPath, Problem
 from gateway.config.fields import SecretSource
+from gateway.config.parts import Parts, PolicyRules, ProfileParts
 from gateway.config.policy_checks import check_policy, check_static_names
-from gateway.config.schema import (
-    Audit,
-    OneTimeCredential,
-    ProfileConfig,
-    Server,
-    SqliteStore,
-    StaticCredential,
-)
+from gateway.config.schema import OneTimeCredential, ProfileLimits, StaticCredential
 from gateway.config.sentences import suggest
 from gateway.config.sources import Sources
 from gateway.config.upstream_cas import ExecCA, LocalCA, UpstreamCAConfig
@@ -30,19 +23,6 @@ MAX_CHALLENGE = 255
 _ZERO = timedelta(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The parts of a file that are right by themselves; None is a part that is wrong or missing, its name still known."""
-
-    server: Server | None
-    store: SqliteStore | None
-    audit: Audit | None
-    upstream_cas: Mapping[str, UpstreamCAConfig | None]
-    profiles: Mapping[str, ProfileConfig | None]
-    written: Mapping[str, Any]
-    """Profiles as plain data: what one refers to is judged whatever else is wrong with it."""
-
-
 def check(parts: Parts, sources: Sources) -> tuple[Problem, ...]:
     """Return every disagreement between parts, and within parts that their models let through."""
     found = list(_check_server(parts))
@@ -50,9 +30,8 @@ def check(parts: Parts, sources: Sources) -> tuple[Problem, ...]:
     for name, upstream_ca in parts.upstream_cas.items():
         found += _under(("upstream_cas", name), _check_upstream_ca(upstream_ca))
     for name, profile in parts.profiles.items():
-        if profile is not None:
-            found += _under(("profiles", name), _check_profile(profile, sources))
-        found += _under(("profiles", name), _check_references(parts.written.get(name), parts))
+        found += _under(("profiles", name), _check_profile(profile, sources))
+        found += _under(("profiles", name), _check_references(profile.written, parts))
     return tuple(found)
 
 
@@ -115,17 +94,19 @@ def _check_upstream_ca(upstream_ca: UpstreamCAConfig | None) -> Iterator[Problem
             return
 
 
-def _check_profile(profile: ProfileConfig, sources: Sources) -> Iterator[Problem]:
-    if profile.endpoints.scep is None:
+def _check_profile(profile: ProfileParts, sources: Sources) -> Iterator[Problem]:
+    if profile.endpoints is not None and profile.endpoints.scep is None:
         yield Problem(("endpoints",), "opens no endpoint; name at least one: scep")
-    if not profile.credentials and profile.renewal is None:
+    if profile.written and not profile.written.get("credentials") and profile.written.get("renewal") is None:
         yield Problem((), 'lets nobody enroll; name "credentials" or "renewal"')
     yield from _positive(("retransmission_window",), profile.retransmission_window)
     if profile.renewal is not None:
         yield from _positive(("renewal", "window"), profile.renewal.window)
-    yield from _check_quotas(profile)
+    if profile.limits is not None:
+        yield from _check_quotas(profile.limits)
     for number, credential in enumerate(profile.credentials):
-        yield from _under(("credentials", number), _check_credential(credential, profile, sources))
+        if credential is not None:
+            yield from _under(("credentials", number), _check_credential(credential, profile.policy, sources))
     if sum(isinstance(credential, OneTimeCredential) for credential in profile.credentials) > 1:
         yield Problem(("credentials",), "names one_time twice; once is enough")
     yield from _under(("policy",), check_policy(profile.policy))
@@ -136,10 +117,8 @@ def _unknown(name: str, what: str, known: Iterable[str]) -> str:
     return f"there is no {what} {name}{meant or '; there are: ' + (', '.join(known) or 'none')}"
 
 
-def _check_references(written: Any, parts: Parts) -> Iterator[Problem]:
+def _check_references(written: Mapping[str, Any], parts: Parts) -> Iterator[Problem]:
     """Judge what a profile, as plain data, refers to; values of another type are the models' business."""
-    if not isinstance(written, dict):
-        return
     upstream_ca, renewal = written.get("upstream_ca"), written.get("renewal")
     if isinstance(upstream_ca, str) and upstream_ca not in parts.upstream_cas:
         yield Problem(("upstream_ca",), _unknown(upstream_ca, "upstream CA", parts.upstream_cas))
@@ -149,14 +128,14 @@ def _check_references(written: Any, parts: Parts) -> Iterator[Problem]:
             yield Problem(("renewal", "from", number), _unknown(name, "profile", parts.profiles))
 
 
-def _check_quotas(profile: ProfileConfig) -> Iterator[Problem]:
-    for name, quota in (("per_requester", profile.limits.per_requester), ("total", profile.limits.total)):
+def _check_quotas(limits: ProfileLimits) -> Iterator[Problem]:
+    for name, quota in (("per_requester", limits.per_requester), ("total", limits.total)):
         if quota is not None:
             yield from _positive(("limits", name, "window"), quota.window)
 
 
 def _check_credential(
-    credential: StaticCredential | OneTimeCredential, profile: ProfileConfig, sources: Sources
+    credential: StaticCredential | OneTimeCredential, rules: PolicyRules, sources: Sources
 ) -> Iterator[Problem]:
     match credential:
         case OneTimeCredential():
@@ -166,7 +145,7 @@ def _check_credential(
         case StaticCredential():
             yield from _check_challenge(sources.secrets.get(str(credential.challenge)))
             if not credential.any_name:
-                yield from check_static_names(profile.policy)
+                yield from check_static_names(rules)
 
 
 def _check_challenge(secret: bytes | None) -> Iterator[Problem]:

@@ -5,26 +5,24 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.config.checks import Parts, check
+from gateway.config.checks import check
 from gateway.config.document import MAX_BYTES, DataPath, Document, Mark, Problem, dotted, read_document
-from gateway.config.schema import Audit, GatewayConfig, ProfileConfig, Server, SqliteStore
+from gateway.config.parts import split
+from gateway.config.schema import GatewayConfig
 from gateway.config.sentences import problems_of
 from gateway.config.sources import SourceError, Sources, gather, read_file
-from gateway.config.upstream_cas import UpstreamCAConfig
 from gateway.errors import ConfigurationError
 
 __all__ = ["ConfigProblem", "Examination", "Sources", "examine", "locate", "parse", "read"]
 
 T = TypeVar("T")
-_UPSTREAM_CA: TypeAdapter[UpstreamCAConfig] = TypeAdapter(UpstreamCAConfig)
-_PROFILE = TypeAdapter(ProfileConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ def _validate(document: Document, sources: Sources) -> tuple[GatewayConfig | Non
         return None, document.problems or (Problem((), "the file is empty", Mark(1, 1)),)
     config, problems = _build(TypeAdapter(GatewayConfig), document.data, ())
     problems = _without_echo((*document.problems, *problems), document)
-    problems = (*problems, *check(_parts(document.data), sources))
+    problems = (*problems, *check(split(document.data), sources))
     return (None, problems) if problems else (config, ())
 
 
@@ -119,30 +117,6 @@ def _without_echo(problems: tuple[Problem, ...], document: Document) -> tuple[Pr
         for problem in problems
         if problem in document.problems or not any(problem.path[:end] in refused for end in range(len(problem.path) + 1))
     )
-
-
-def _parts(data: Any) -> Parts:
-    """Build each part of the file by itself; a part that is wrong is None, and its name is still known."""
-    top = data if isinstance(data, dict) else {}
-    return Parts(
-        server=_part(TypeAdapter(Server), top.get("server")),
-        store=_part(TypeAdapter(SqliteStore), top.get("store")),
-        audit=_part(TypeAdapter(Audit), top.get("audit")),
-        upstream_cas={name: _part(_UPSTREAM_CA, value) for name, value in _entries(top.get("upstream_cas"))},
-        profiles={name: _part(_PROFILE, value) for name, value in _entries(top.get("profiles"))},
-        written=dict(_entries(top.get("profiles"))),
-    )
-
-
-def _entries(data: Any) -> Iterator[tuple[str, Any]]:
-    return iter(data.items() if isinstance(data, dict) else ())
-
-
-def _part(adapter: TypeAdapter[T], data: Any) -> T | None:
-    try:
-        return adapter.validate_json(json.dumps(data))
-    except ValidationError:
-        return None
 
 
 def _show(name: str, document: Document, problems: tuple[Problem, ...]) -> tuple[ConfigProblem, ...]:

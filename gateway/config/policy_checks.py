@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 
 from gateway.config.document import Problem
+from gateway.config.parts import PolicyRules
 from gateway.config.patterns import LinearPattern
 from gateway.config.policy import (
     EkuRule,
     IpAddresses,
     KeyRule,
     KeyUsageRule,
-    PolicyConfig,
     RuleMode,
     SanRule,
     SubjectRule,
@@ -46,24 +46,30 @@ _PROBES = ("Q7zq probe-0.invalid", "q7zq-0.probe.invalid", "q7zq@probe.invalid",
 _MAX_BACKDATE = timedelta(days=31)
 
 
-def check_policy(policy: PolicyConfig) -> Iterator[Problem]:
-    """Yield what is wrong within one policy; paths begin at the policy."""
-    yield from _check_key(policy.key)
-    yield from _check_subject(policy.subject)
-    yield from _check_san(policy.san)
-    yield from _check_key_usage(policy.key_usage)
-    yield from _check_eku(policy.eku)
-    yield from _check_validity(policy.validity)
+def check_policy(rules: PolicyRules) -> Iterator[Problem]:
+    """Yield what is wrong within each rule of one policy; paths begin at the policy."""
+    checks: tuple[Iterable[Problem], ...] = (
+        _check_key(rules.key) if rules.key else (),
+        _check_subject(rules.subject) if rules.subject else (),
+        _check_san(rules.san) if rules.san else (),
+        _check_key_usage(rules.key_usage) if rules.key_usage else (),
+        _check_eku(rules.eku) if rules.eku else (),
+        _check_validity(rules.validity) if rules.validity else (),
+    )
+    for found in checks:
+        yield from found
 
 
-def check_static_names(policy: PolicyConfig) -> Iterator[Problem]:
+def check_static_names(rules: PolicyRules) -> Iterator[Problem]:
     """Yield why a secret that many share would let its holders ask for any name (VU#971035); paths begin at the credential."""
-    if not _limits_subject(policy.subject):
+    if rules.subject is not None and not _limits_subject(rules.subject):
         yield Problem(
             (), f"{_SHARED} subject: give policy.subject patterns, a template or an override for CN; or say any_name: true"
         )
-    open_types = ", ".join(_open_san_types(policy.san))
-    if policy.san.mode is not RuleMode.ENFORCE:
+    if rules.san is None:
+        return
+    open_types = ", ".join(_open_san_types(rules.san))
+    if rules.san.mode is not RuleMode.ENFORCE:
         yield Problem((), f"{_SHARED} subject alternative name: policy.san.mode must be enforce; or say any_name: true")
     elif open_types:
         yield Problem((), f"{_SHARED} subject alternative name of type {open_types}: narrow its patterns; or say any_name: true")

@@ -13,9 +13,6 @@ import gateway.cli
 import gateway.cli.serve
 from gateway.cli.init import make_files, write_directory
 from gateway.cli.options import CONFIG_VARIABLE
-from gateway.config.load import read
-from gateway.store.keys import KeyRing
-from gateway.store.sqlite import migrate
 from tests.conftest import free_port
 
 
@@ -36,9 +33,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One installation with an empty store, not to be changed."""
     folder = tmp_path_factory.mktemp("installed") / "state"
     write_directory(folder, make_files("rsa-2048", "ec-p256", free_port(), free_port(), datetime.now(UTC)))
-    config, sources = read(folder / "profiles.yaml")
-    if not sources.resolve(config.store.path).exists():
-        migrate(sources.resolve(config.store.path), KeyRing.parse(sources.secret(config.store.key)))
     return folder
 
 

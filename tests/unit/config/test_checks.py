@@ -228,3 +228,37 @@ def test_upstream_cas(minimal: dict[str, Any], complaints: Complaints) -> None:
         "upstream_cas.prog.deadline: must be longer than zero",
         "upstream_cas.prog.environment.A=B: is not the name of an environment variable",
     ]
+
+
+def test_a_wrong_type_hides_nothing_else_of_its_profile(minimal: dict[str, Any], complaints: Complaints) -> None:
+    corp(minimal).update(
+        {
+            "approval": 5,
+            "endpoints": {},
+            "retransmission_window": "0s",
+            "limits": {"total": {"count": 1, "window": "0s"}},
+            "credentials": [{"type": "one_time", "ttl": 5}, {"type": "one_time", "ttl": "8d"}, STATIC],
+            "policy": {"key": {"ec": 5}, "validity": {"default": "2d", "max": "1d"}, "eku": {"default": ["serverAuth"]}},
+        }
+    )
+    said = {complaint.partition(": ")[0].removeprefix("profiles.corp.") for complaint in complaints(minimal)}
+    assert said == {
+        "approval",
+        "endpoints",
+        "retransmission_window",
+        "limits.total.window",
+        "credentials[0].ttl",
+        "credentials[1].ttl",
+        "credentials[2]",
+        "policy.key.ec",
+        "policy.validity.default",
+        "policy.eku.default[0]",
+    }
+
+
+@pytest.mark.parametrize("value", [None, 5, [], "text"], ids=repr)
+@pytest.mark.parametrize("part", ["policy", "credentials", "limits", "renewal", "endpoints"])
+def test_a_section_of_another_form_hides_nothing(minimal: dict[str, Any], complaints: Complaints, part: str, value: Any) -> None:
+    corp(minimal)["retransmission_window"] = "0s"
+    corp(minimal)[part] = value
+    assert "profiles.corp.retransmission_window: must be longer than zero" in complaints(minimal)
