@@ -313,6 +313,21 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Remarks:
+    """What the log says of an outcome and its client is not told; never a secret."""
+
+    requester: str = ""
+    """Who was authenticated; empty where nobody was."""
+    cause: str = ""
+    """Why it was refused, where that is more than the public detail."""
+    warnings: str = ""
+    """The rules that the grant breaks and that only warn."""
+
+
+_NO_REMARKS = Remarks()
+
+
+@dataclass(frozen=True, slots=True)
 class Issued:
     """The certificate and the chain above it, issuing CA first, all DER."""
 
@@ -320,6 +335,7 @@ class Issued:
     chain: tuple[bytes, ...]
     request_id: RequestId
     modified: bool = False
+    remarks: Remarks = field(default=_NO_REMARKS, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +344,7 @@ class Pending:
 
     request_id: RequestId
     retry_after: int
+    remarks: Remarks = field(default=_NO_REMARKS, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +353,7 @@ class Rejected:
 
     reason: Reason
     detail: str
+    remarks: Remarks = field(default=_NO_REMARKS, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +362,7 @@ class Unavailable:
 
     reason: Reason
     retry_after: int
+    remarks: Remarks = field(default=_NO_REMARKS, compare=False, repr=False)
 
 
 Outcome = Issued | Pending | Rejected | Unavailable

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from datetime import datetime
 from time import monotonic
 from typing import TypeVar
 
 import structlog
 
+from gateway.config.durations import format_duration
 from gateway.errors import Reason, Rejection, StoreUnavailable
-from gateway.model import EnrollmentRequest, Outcome, Pending, Rejected, Requester, Unavailable
+from gateway.model import EnrollmentRequest, Issued, Outcome, Pending, Rejected, Requester, Unavailable
 from gateway.ra import journal
 from gateway.ra.authenticate import authenticate
 from gateway.ra.journal import FLOODS, Trail
@@ -56,7 +58,6 @@ Work = Outcome | LedgerRow
 
 REFUSED_OPENINGS = {
     Reason.CREDENTIAL_USED: "this one-time challenge was used for another request",
-    Reason.RATE_LIMITED: "too many certificates were requested; try again later",
     Reason.RENEWAL_REFUSED: "this certificate was renewed with another key already",
 }
 
@@ -144,6 +145,8 @@ class RegistrationAuthority:
         except Exception:
             log.exception("a request failed for a reason that nobody foresaw")
             outcome, cause = Unavailable(Reason.INTERNAL, self._timing.hold_retry), "internal error"
+        if isinstance(outcome, Issued | Pending | Rejected | Unavailable):
+            outcome = replace(outcome, remarks=trail.remarks(cause))
         if trail.recorded or (isinstance(outcome, Rejected | Unavailable) and outcome.reason in FLOODS):
             return outcome
         try:
@@ -166,7 +169,7 @@ class RegistrationAuthority:
             return _for_retransmission(await self._follow(snapshot, row, trail), self._timing.hold_retry)
         if self._leases.draining:
             return Unavailable(Reason.OVERLOADED, self._timing.busy_retry)
-        opening = self._decide(snapshot, profile, request, requester, key, now)
+        opening = self._decide(snapshot, profile, request, requester, key, now, trail)
         # Between the look into the ledger and here another request with this key may have begun in this very process.
         if (task := self._leases.find(key)) is not None:
             return await self._join(snapshot, key, task, trail, joined=True)
@@ -174,7 +177,14 @@ class RegistrationAuthority:
         return await self._join(snapshot, key, task, trail, joined=False)
 
     def _decide(
-        self, snapshot: Snapshot, profile: Profile, request: EnrollmentRequest, requester: Requester, key: bytes, now: datetime
+        self,
+        snapshot: Snapshot,
+        profile: Profile,
+        request: EnrollmentRequest,
+        requester: Requester,
+        key: bytes,
+        now: datetime,
+        trail: Trail,
     ) -> Opening:
         """Judge the request; returns what is to be opened, raises Rejection of the first enforced rule that is broken."""
         if request.csr.form not in profile.upstream_ca.accepts:
@@ -202,7 +212,7 @@ class RegistrationAuthority:
             now=now,
             lease=self._timing.lease,
         )
-        warnings = "; ".join(f"{v.field}: {v.message}" for v in decision.warnings)
+        warnings = trail.warnings = "; ".join(f"{v.field}: {v.message}" for v in decision.warnings)
         if profile.manual_approval:
             log.info("a request waits for approval", request_id=row.id, command=f"pki-gateway requests approve {row.id}")
         event = "enrollment.pending" if profile.manual_approval else "enrollment.opened"
@@ -217,7 +227,7 @@ class RegistrationAuthority:
             await self._take_back(opening.row)
             raise
         if isinstance(opened, OpeningRefused):
-            raise Rejection(opened.reason, REFUSED_OPENINGS.get(opened.reason, "the request cannot be taken now"))
+            raise _refused_opening(opened.reason, profile)
         if isinstance(opened, AlreadyOpen):
             return opened.row
         if opened.row.state is LedgerState.PENDING:
@@ -271,7 +281,7 @@ class RegistrationAuthority:
         while True:
             now = self._clock()
             task = self._leases.find(row.request_key)
-            if task is None and is_due(row, now):
+            if task is None and is_due(row, now, self._timing.lease):
                 task = self._recovery.resume(snapshot, row)
                 if task is None:
                     return Pending(row.id, self._timing.hold_retry)
@@ -330,6 +340,17 @@ class RegistrationAuthority:
         if crl is None:
             raise Rejection(Reason.UNKNOWN_CERTIFICATE, "this CA has no CRL here")
         return Found((crl.der,))
+
+
+def _refused_opening(reason: Reason, profile: Profile) -> Rejection:
+    """Say why nothing was opened; of a quota also when it has room again, at the latest."""
+    if reason is Reason.RATE_LIMITED:
+        windows = [quota.window for quota in (profile.per_requester, profile.per_profile) if quota]
+        latest = f", in {format_duration(max(windows))} at the latest" if windows else ""
+        return Rejection(
+            reason, f"too many certificates were requested: try again later{latest}", "a quota of the profile is full"
+        )
+    return Rejection(reason, REFUSED_OPENINGS.get(reason, "the request cannot be taken now"))
 
 
 def _for_retransmission(outcome: Outcome, retry_after: int) -> Outcome:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from gateway.audit import AuditEvent
 from gateway.errors import Reason
-from gateway.model import EnrollmentRequest, Issued, Pending, Rejected, Requester, Unavailable
+from gateway.model import EnrollmentRequest, Issued, Pending, Rejected, Remarks, Requester, Unavailable
 from gateway.pki.names import format_name
 from gateway.ra.requests import (
     Acknowledged,
@@ -27,6 +27,22 @@ UNAUTHENTICATED = "unauthenticated"
 FLOODS = frozenset({Reason.RATE_LIMITED, Reason.OVERLOADED})
 """Refusals that whoever serves the endpoint counts by reason, profile and minute: one row each would be a lever for strangers."""
 
+FAILED_AUTHENTICATIONS = frozenset(
+    {
+        Reason.BAD_PROOF_OF_POSSESSION,
+        Reason.CREDENTIAL_EXPIRED,
+        Reason.CREDENTIAL_INVALID,
+        Reason.CREDENTIAL_MISSING,
+        Reason.CREDENTIAL_REVOKED,
+        Reason.CREDENTIAL_USED,
+        Reason.NOT_AUTHORIZED,
+        Reason.RENEWAL_REFUSED,
+        Reason.UNKNOWN_CERTIFICATE,
+        Reason.UNKNOWN_TRANSACTION,
+    }
+)
+"""Refusals that each have their audit row though nobody proved who he is; whoever serves the endpoint bounds how many."""
+
 
 class Trail:
     """What is known of one request while it walks; `recorded` once its answer is in the audit chain already."""
@@ -34,6 +50,7 @@ class Trail:
     def __init__(self, event: AuditEvent) -> None:
         self.event = event
         self.recorded = False
+        self.warnings = ""
 
     def identify(self, requester: Requester) -> None:
         """Name the actor, now that the credential has proved good."""
@@ -52,6 +69,11 @@ class Trail:
             subject=row.subject,
             sans=row.sans,
         )
+
+    def remarks(self, cause: str) -> Remarks:
+        """Return what the log may say beside the answer."""
+        actor = self.event.actor
+        return Remarks("" if actor == UNAUTHENTICATED else actor, cause, self.warnings)
 
     def answer(self, outcome: AnyOutcome, at: datetime, cause: str = "") -> AuditEvent:
         """Return the event of an answer that no change of the ledger has recorded."""

@@ -21,12 +21,14 @@ from gateway.model import (
     ProfileName,
     Protocol,
     Rejected,
+    Remarks,
     Unavailable,
 )
+from gateway.pki.names import format_name
 from gateway.ra.authority import RegistrationAuthority
-from gateway.ra.journal import FLOODS
+from gateway.ra.journal import FAILED_AUTHENTICATIONS, FLOODS
 from gateway.ra.requests import PollRequest
-from gateway.web.floods import FloodCounter
+from gateway.web.floods import FailureBrake, FloodCounter
 from gateway.web.generation import Generation, ScepService
 from gateway.web.middleware import BODY, plain
 from gateway.web.peer import source_address
@@ -40,8 +42,6 @@ Ts = TypeVarTuple("Ts")
 
 PATH_SUFFIXES = "/pkiclient.exe|/cgi-bin/pkiclient.exe"
 """Windows and Cisco IOS append one of these to the URL that they were given."""
-RATE_LIMIT_RETRY = 60
-"""Retry-After where a rate limit refused, in seconds."""
 
 
 class ScepEndpoint:
@@ -58,6 +58,7 @@ class ScepEndpoint:
         self._authority = authority
         self._floods = floods
         self._executor = executor
+        self._failures = FailureBrake()
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -96,21 +97,29 @@ class ScepEndpoint:
     ) -> web.Response:
         begun = perf_counter()
         source = source_address(request)
+        if (seconds := self._failures.retry_after(service.profile, source)) is not None:
+            return self._refuse_guessing(service, source, seconds)
+        asked: CertificateRequest | None = None
         try:
             pkimessage.verify_signature(message, service.identity)
             asked = await self._run(service, pkimessage.decode_request, message, service.identity)
         except Rejection as error:
             # Nobody has proved anything yet: strangers must not be able to write a row and a line for each message.
             told = self._floods.count(Protocol.SCEP, service.profile, error.reason)
-            outcome: Outcome = Rejected(error.reason, error.detail)
-            cause = error.cause
+            outcome: Outcome = Rejected(error.reason, error.detail, Remarks(cause=error.cause))
         else:
-            told, cause = True, ""
+            told = True
             outcome = await self._ask_authority(generation, service, message, asked, source)
         response = await self._reply(service, message, outcome)
         if told:
-            _log_outcome(service, message, outcome, source, cause, perf_counter() - begun)
+            _log_outcome(service, message, asked, outcome, source, perf_counter() - begun)
         return response
+
+    def _refuse_guessing(self, service: ScepService, source: str, seconds: int) -> web.Response:
+        """Answer an address that failed to authenticate too often: before any work with a key, and without an audit row."""
+        if self._floods.count(Protocol.SCEP, service.profile, Reason.RATE_LIMITED):
+            log.info("too many failed authentications", profile=service.profile, source=source, retry_after=seconds)
+        return plain(errors.ADMISSION_STATUS, "too many requests failed, try again later", retry_after=seconds)
 
     async def _ask_authority(
         self,
@@ -145,6 +154,8 @@ class ScepEndpoint:
             outcome = await self._authority.poll(generation.snapshot, poll)
         if isinstance(outcome, Rejected | Unavailable) and outcome.reason in FLOODS:
             self._floods.count(Protocol.SCEP, service.profile, outcome.reason)
+        if isinstance(outcome, Rejected) and outcome.reason in FAILED_AUTHENTICATIONS:
+            self._failures.count(service.profile, source)
         return outcome
 
     async def _reply(self, service: ScepService, message: PkiMessage, outcome: Outcome) -> web.Response:
@@ -157,7 +168,7 @@ class ScepEndpoint:
                 body = await self._run(service, pkimessage.encode_pending, message, service.identity)
             case Rejected(reason, detail):
                 if status := errors.HTTP_STATUS.get(reason):
-                    return plain(status, detail, retry_after=RATE_LIMIT_RETRY if reason is Reason.RATE_LIMITED else None)
+                    return plain(status, detail)
                 body = await self._run(service, pkimessage.encode_failure, message, service.identity, reason, detail)
             case Unavailable():
                 return plain(503, "not available now, try again", retry_after=outcome.retry_after)
@@ -177,7 +188,15 @@ def _answer(body: bytes, media_type: str) -> web.Response:
     return web.Response(body=body, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
 
 
-def _log_outcome(service: ScepService, message: PkiMessage, outcome: Outcome, source: str, cause: str, seconds: float) -> None:
+def _log_outcome(
+    service: ScepService,
+    message: PkiMessage,
+    asked: CertificateRequest | None,
+    outcome: Outcome,
+    source: str,
+    seconds: float,
+) -> None:
+    """Write one line an answer: what was asked by whom, what became of it and why."""
     reason = outcome.reason if isinstance(outcome, Rejected | Unavailable) else None
     log.info(
         "scep",
@@ -186,7 +205,10 @@ def _log_outcome(service: ScepService, message: PkiMessage, outcome: Outcome, so
         transaction_id=message.transaction_id,
         outcome=type(outcome).__name__.lower(),
         reason=reason and reason.value,
-        cause=cause or None,
+        cause=outcome.remarks.cause or getattr(outcome, "detail", None),
+        warnings=outcome.remarks.warnings or None,
+        subject=format_name(asked.subject) if asked else None,
+        requester=outcome.remarks.requester or None,
         request_id=getattr(outcome, "request_id", None),
         source=source,
         ms=round(seconds * 1000, 1),

@@ -109,10 +109,8 @@ def judge_subject(rule: SubjectRule, asked: Name, facts: Mapping[str, str | None
     rdns, refused = _override(rule, rdns)
     subject = Subject(rdns)
     made = _made_problems(subject)
-    form = [
-        *refused,
-        *(missing if missing and (made or not rdns) else made),
-    ]  # a name that lacks a value looks wrong for that reason
+    # A name that lacks a value looks wrong for that reason.
+    form = [*refused, *(missing if missing and (made or not rdns) else made)]
     problems = [*missing, *(_listed_problems(rule, judged) if used is None else ())]
     problems += _value_problems(rule, judged) + _whole_problems(rule, subject)
     return subject, (

@@ -40,6 +40,7 @@ FAIL_INFO: Mapping[Reason, FailInfo] = MappingProxyType(
         Reason.POLICY_VALIDITY: FailInfo.BAD_REQUEST,
         Reason.POLICY_EXTENSION: FailInfo.BAD_REQUEST,
         Reason.DENIED: FailInfo.BAD_REQUEST,
+        Reason.RATE_LIMITED: FailInfo.BAD_REQUEST,
         Reason.UPSTREAM_REJECTED: FailInfo.BAD_REQUEST,
         Reason.UPSTREAM_MISMATCH: FailInfo.BAD_REQUEST,
     }
@@ -51,7 +52,6 @@ HTTP_STATUS: Mapping[Reason, int] = MappingProxyType(
         Reason.TOO_LARGE: 413,
         Reason.UNKNOWN_PROFILE: 404,
         Reason.ENDPOINT_CLOSED: 404,
-        Reason.RATE_LIMITED: 429,
         Reason.OVERLOADED: 503,
         Reason.UPSTREAM_UNAVAILABLE: 503,
         Reason.STORE_UNAVAILABLE: 503,
@@ -59,6 +59,9 @@ HTTP_STATUS: Mapping[Reason, int] = MappingProxyType(
     }
 )
 """Refusals that HTTP alone carries: nobody is addressed, or a signed FAILURE would make the client give up for good."""
+
+ADMISSION_STATUS = 429
+"""A message that is not looked at: too many from its address failed to prove who sent them."""
 
 MALFORMED_STATUS = 400
 """A message from which no CertRep can be made: no transactionID or signer to answer to."""
