@@ -78,9 +78,8 @@ def check_identities(judged: Judgement, now: datetime) -> Iterator[Finding]:
         yield Finding(problem.field, Verdict.FAIL, problem.sentence, advice)
     if not judged.problems:
         yield Finding("keys", Verdict.OK, "every key fits its certificate")
-    for own in judged.certificates:
-        if own.certificate.not_before <= now <= own.certificate.not_after:
-            yield days_left(own, now)
+    refused = {problem.field for problem in judged.problems}
+    yield from (days_left(own, now) for own in judged.certificates if dotted(own.path) not in refused)
 
 
 def days_left(own: OwnCertificate, now: datetime) -> Finding:

@@ -1,13 +1,15 @@
 """A configuration as `init` writes it, and commands run as `main` runs them, in this process."""
 
+import logging
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import structlog
 
 import gateway.cli
 import gateway.cli.serve
@@ -43,12 +45,13 @@ def state(installed: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> RunMain:
+def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[RunMain]:
     """Run one command line as the program does, in an empty folder; `state` is the installation that it finds."""
     monkeypatch.chdir(tmp_path)
     # Loggers are kept once they are made: what a command sets up would stay for the tests after it.
     for module in (gateway.cli, gateway.cli.serve):
         monkeypatch.setattr(module, "configure_logging", lambda *_: None)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
     def run(state: Path, *arguments: str) -> Done:
         monkeypatch.setenv(CONFIG_VARIABLE, str(state / "profiles.yaml"))
@@ -58,4 +61,5 @@ def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         out, err = capsys.readouterr()
         return Done(int(ended.value.code or 0), out, err)
 
-    return run
+    yield run
+    structlog.reset_defaults()

@@ -1,0 +1,123 @@
+"""`pki-gateway doctor`: whatever would keep `serve` from starting is a finding that says what to do."""
+
+import json
+import socket
+import stat
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.doctor import Verdict, check_disk, check_sqlite, examine
+from gateway.config.load import read
+from gateway.pki.certificate import der_to_pem, parse_certificate, pem_to_ders, self_signed_ca
+from gateway.pki.keys import generate_private_key, serialize_private_key
+from gateway.store.keys import generate_store_key
+from tests.unit.cli.conftest import RunMain
+
+NOW = datetime.now(UTC)
+
+
+def findings(state: Path, now: datetime = NOW) -> dict[str, tuple[str, str, str]]:
+    config, sources = read(state / "profiles.yaml")
+    return {f.check: (f.verdict.value, f.found, f.advice) for f in examine(state, config, sources, now)}
+
+
+def failed(state: Path, now: datetime = NOW) -> dict[str, str]:
+    return {check: found for check, (verdict, found, _) in findings(state, now).items() if verdict == Verdict.FAIL}
+
+
+def test_a_new_installation_is_healthy(state: Path, run_main: RunMain) -> None:
+    done = run_main(state, "doctor", "--format", "json")
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)
+    assert {row["verdict"] for row in rows} == {"ok"}
+    assert {row["check"] for row in rows} >= {"keys", "clock", "port http", "port https", "disk", "file modes", "store", "SQLite"}
+
+
+def test_keys_that_do_not_fit(state: Path, run_main: RunMain) -> None:
+    secrets = state / "secrets"
+    (secrets / "tls.key").write_bytes((secrets / "issuing.key").read_bytes())
+    (secrets / "ra.key").write_bytes((secrets / "issuing.key").read_bytes())
+    found = failed(state)
+    assert found.keys() == {"server.https.key", "profiles.demo.endpoints.scep.ra_key"}
+    assert all("does not belong to the certificate" in text for text in found.values())
+    done = run_main(state, "doctor")
+    assert (done.code, "2 of " in done.err) == (1, True)
+
+
+def test_an_ra_pair_that_scep_cannot_use(state: Path) -> None:
+    key = generate_private_key("ec-p256")
+    (state / "secrets" / "ra.key").write_bytes(serialize_private_key(key))
+    (state / "ca" / "ra.pem").write_bytes(der_to_pem(self_signed_ca(key, "CN=x", NOW, NOW + timedelta(days=400))))
+    assert "must be RSA" in failed(state)["profiles.demo.endpoints.scep.ra_certificate"]
+
+
+def test_a_chain_that_does_not_hold(state: Path) -> None:
+    other = self_signed_ca(generate_private_key("ec-p256"), "CN=other", NOW, NOW + timedelta(days=400))
+    (state / "ca" / "root.pem").write_bytes(der_to_pem(other))
+    assert "was not issued by the next" in failed(state)["upstream_cas.local.certificate"]
+
+
+@pytest.mark.parametrize("file", ["tls/server.pem", "ca/ra.pem", "ca/issuing.pem"])
+def test_a_file_that_holds_no_certificate(state: Path, file: str) -> None:
+    (state / file).write_bytes((state / "profiles.yaml").read_bytes())
+    assert any("PEM" in text for text in failed(state).values())
+
+
+def test_certificates_out_of_their_time(state: Path) -> None:
+    assert "expired on" in failed(state, NOW + timedelta(days=9000))["server.https.certificate"]
+    before = failed(state, NOW - timedelta(days=30))
+    assert "is not valid before" in before["profiles.demo.endpoints.scep.ra_certificate"]
+    assert "notBefore" in before["clock"]
+
+
+@pytest.mark.parametrize(("days", "verdict"), [(6, "fail"), (8, "warn"), (29, "warn"), (31, "ok")])
+def test_days_left(state: Path, days: int, verdict: str) -> None:
+    end = parse_certificate(pem_to_ders((state / "tls" / "server.pem").read_bytes())[0]).not_after
+    found = findings(state, end - timedelta(days=days, hours=1))["server.https.certificate"]
+    assert (found[0], f"{days} days left" in found[1]) == (verdict, True)
+
+
+def test_a_port_that_is_taken(state: Path) -> None:
+    port = read(state / "profiles.yaml")[0].server.http.port
+    with closing(socket.create_server(("127.0.0.1", port))):
+        found = failed(state)
+    assert found.keys() == {"port http"}
+    assert "address already in use" in found["port http"]
+
+
+def test_modes(state: Path) -> None:
+    store = state / "store" / "gateway.db"
+    store.chmod(0o644)
+    assert findings(state)["file modes"][0::2] == ("fail", f"chmod o-rwx {store}")
+    store.chmod(0o600)
+    state.chmod(stat.S_IMODE(state.stat().st_mode) | stat.S_IWOTH)
+    assert findings(state)["file modes"][0::2] == ("fail", f"chmod o-w {state}")
+
+
+def test_a_store_of_another_key(state: Path) -> None:
+    (state / "secrets" / "store.key").write_text(generate_store_key() + "\n")
+    assert "key" in failed(state)["store"]
+
+
+def test_no_store(state: Path) -> None:
+    (state / "store" / "gateway.db").unlink()
+    verdict, found, advice = findings(state)["store"]
+    assert (verdict, found) == ("fail", f"there is no store at {state}/store/gateway.db")
+    assert "pki-gateway store migrate" in advice
+
+
+def test_keys_that_cannot_be_read(state: Path) -> None:
+    (state / "secrets" / "store.key").write_text("junk\n")
+    (state / "secrets" / "audit.key").write_text("junk\n")
+    assert failed(state).keys() == {"store.key", "audit.key", "store"}
+
+
+def test_disk_and_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_disk(tmp_path / "not" / "yet").verdict is Verdict.OK
+    monkeypatch.setattr("gateway.cli.doctor.LEAST_FREE_BYTES", 1 << 62)
+    assert check_disk(tmp_path).verdict is Verdict.FAIL
+    assert "own commands only" in check_sqlite((3, 40, 1)).found
+    assert check_sqlite((3, 51, 3)).found == "3.51.3"
