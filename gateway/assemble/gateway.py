@@ -132,15 +132,19 @@ def require_store(config: GatewayConfig, sources: Sources) -> None:
 
 
 def _head_writer(config: GatewayConfig, sources: Sources) -> Callable[[AuditHead], None]:
-    """Return what signed audit heads go to: the log, and a file where one is configured. Runs on a thread of the store."""
+    """Return what signed audit heads go to: the log, and a file where one is configured. Runs on a thread of the store.
+
+    It raises OSError where the file takes none: the store offers the head again.
+    """
     path = sources.resolve(config.audit.heads) if config.audit.heads else None
 
     def write(head: AuditHead) -> None:
+        try:
+            if path is not None and not append_head(path, head):
+                return
+        except OSError:
+            log.info("audit head", head=head.to_json())
+            raise
         log.info("audit head", head=head.to_json())
-        if path is not None:
-            try:
-                append_head(path, head)
-            except OSError as error:
-                log.error("the audit head could not be written to its file", path=str(path), cause=error.strerror)  # noqa: TRY400
 
     return write

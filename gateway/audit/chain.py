@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import hmac
 import json
@@ -14,6 +16,8 @@ from typing import Protocol
 
 from gateway.errors import ConfigurationError
 
+_TAIL_BYTES = 1024
+"""More than the longest line of a head."""
 GENESIS = bytes(32)
 """What the first row of a chain follows."""
 
@@ -83,14 +87,38 @@ def parse_heads(text: str) -> tuple[AuditHead, ...]:
     return tuple(heads)
 
 
-def append_head(path: Path, head: AuditHead) -> None:
-    """Append one head to a file and sync it; one write, so that several workers may share the file."""
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def append_head(path: Path, head: AuditHead) -> bool:
+    """Append one head to a file that several workers share, and sync it; False when the file already says more.
+
+    It does when its last head is over a later row and no earlier: another worker was faster, and heads stay in order. A
+    later row at an earlier time is none of this chain's past: the store came back from a backup, and the head is written.
+    Raises OSError.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, head.to_json().encode("ascii") + b"\n")
+        fcntl.flock(fd, fcntl.LOCK_EX)  # closing the file gives it back
+        size = os.fstat(fd).st_size
+        last, whole = _last_head(fd, size)
+        if last is not None and last.seq >= head.seq and last.at >= head.at:
+            return False
+        line = head.to_json().encode("ascii") + b"\n"
+        data = line if whole else b"\n" + line  # whoever wrote the last line may have died over it
+        if os.write(fd, data) != len(data):
+            os.ftruncate(fd, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(fd)
+        return True
     finally:
         os.close(fd)
+
+
+def _last_head(fd: int, size: int) -> tuple[AuditHead | None, bool]:
+    """Return the last head of a file if its last line is one, and whether that line is ended."""
+    tail = os.pread(fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+    try:
+        return AuditHead.from_json(tail.splitlines()[-1].decode("ascii", "replace")), tail.endswith(b"\n")
+    except (ValueError, IndexError):
+        return None, not tail or tail.endswith(b"\n")
 
 
 class ChainRow(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -360,9 +360,6 @@ class Upkeep(Protocol):
 
         Ledger, inventory and audit stay.
         """
-
-    def audit_rows(self, after: int = 0) -> AsyncIterator[AuditRow]:
-        """Every audit row of this chain in order."""
 
 
 class Store(Ledger, Inventory, Upkeep, Protocol):

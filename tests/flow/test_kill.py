@@ -16,6 +16,7 @@ from gateway.audit import verify_chain
 from gateway.errors import Reason
 from gateway.model import Issued, Pending, Rejected
 from gateway.store.interfaces import CertificateFilter, LedgerState
+from tests.contract.store.rows import audit_rows
 from tests.flow.corridor.kill_harness import BACKENDS, make_world
 from tests.flow.corridor.world import AUDIT_KEY, PROFILE, QUICK, FaultyCA, World
 
@@ -76,7 +77,7 @@ async def prepare(folder: Path, backend: str) -> str:
 
 
 async def check_books(world: World) -> None:
-    report = verify_chain([row async for row in world.store.audit_rows()], AUDIT_KEY)
+    report = verify_chain(audit_rows(world.store), AUDIT_KEY)
     assert not report.problems
     [challenge] = await world.administration().list_challenges()
     rows = await world.rows()

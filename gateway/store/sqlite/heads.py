@@ -30,25 +30,26 @@ class HeadSigner:
         self._on_head = on_head
         self._interval = interval
         self._clock = clock
-        self._newest: Link | None = None
+        self._newest: tuple[Link, datetime] | None = None
+        """The newest link that no head was handed out for, and when the chain had come to it."""
         self._due = 0.0
 
     def note(self, link: Link | None) -> None:
         """Take note of a group's last link; None when it wrote no audit row."""
         if link is not None:
-            self._newest = link
+            self._newest = (link, self._clock())
         if self._newest is not None and time.monotonic() >= self._due:
             self.hand_out()
 
     def hand_out(self) -> None:
         """Sign and hand out what was not handed out yet; what could not be taken is offered again after the interval."""
-        newest = self._newest
-        if newest is None:
+        if self._newest is None:
             return
+        newest, at = self._newest
         self._due = time.monotonic() + self._interval
         try:
-            self._on_head(sign_head(self._key, newest.seq, newest.hash, self._clock()))
-        except Exception:  # a full disk under the heads must not stop the writer
-            log.exception("the audit head could not be handed out")
+            self._on_head(sign_head(self._key, newest.seq, newest.hash, at))
+        except Exception as error:  # noqa: BLE001  a full disk under the heads must not stop the writer
+            log.error("the audit head could not be handed out and is offered again", cause=str(error), seq=newest.seq)  # noqa: TRY400
         else:
             self._newest = None

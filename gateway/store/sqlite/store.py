@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +13,6 @@ from gateway.errors import StoreUnavailable
 from gateway.model import ProfileName, RequestId, RevocationReason, UpstreamCAName
 from gateway.store.interfaces import (
     AlreadyOpen,
-    AuditRow,
     CertificateFilter,
     ChallengeRow,
     CRLRow,
@@ -31,14 +29,12 @@ from gateway.store.keys import KeyRing
 from gateway.store.rows import seal_request, to_micros
 from gateway.store.sqlite import expiry, inventory, ledger
 from gateway.store.sqlite.files import check_usable
-from gateway.store.sqlite.heads import HeadSigner, read_audit
+from gateway.store.sqlite.heads import HeadSigner
 from gateway.store.sqlite.reader import Readers
 from gateway.store.sqlite.transaction import Queries, Transaction
 from gateway.store.sqlite.writer import GroupWriter
 
 T = TypeVar("T")
-
-AUDIT_PAGE = 1000
 
 
 class SqliteStore:
@@ -60,7 +56,8 @@ class SqliteStore:
         timeout: float = 10.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._path = path
+        self.path = path
+        """The database file."""
         self._keys = keys
         self._audit_key = audit_key
         self._worker = worker
@@ -75,9 +72,9 @@ class SqliteStore:
 
     async def start(self) -> None:
         """Open; raises StoreRefused when there is no store, or schema or keys are not ours, and StoreUnavailable."""
-        await asyncio.to_thread(check_usable, self._path, self._keys, self._audit_key, self._timeout)
-        self._readers = Readers(self._path)
-        self._writer = GroupWriter(self._path, self._audit_key, self._timeout, self._heads.note)
+        await asyncio.to_thread(check_usable, self.path, self._keys, self._audit_key, self._timeout)
+        self._readers = Readers(self.path)
+        self._writer = GroupWriter(self.path, self._audit_key, self._timeout, self._heads.note)
         self._writer.start()
         try:
             await self.ping()
@@ -105,13 +102,6 @@ class SqliteStore:
         while gone := await self._write(lambda tx: expiry.expire_portion(tx, now)):
             total += gone
         return total
-
-    async def audit_rows(self, after: int = 0) -> AsyncIterator[AuditRow]:
-        """Every audit row after sequence number `after`, in order."""
-        while page := await self._read_aside(partial(read_audit, after=after, limit=AUDIT_PAGE)):
-            for row in page:
-                yield row
-            after = page[-1].seq
 
     # Ledger
 

@@ -24,6 +24,7 @@ from gateway.store.interfaces import InventoryRow, LedgerRow, LedgerState, Opene
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite import SqliteStore, migrate
 from tests.contract.ca.conftest import NewRequest, openssl
+from tests.contract.store.rows import audit_rows
 
 NAME = UpstreamCAName("local")
 KEYS = KeyRing((bytes(range(32)),))
@@ -170,7 +171,7 @@ async def test_processes_never_publish_two_crls_with_one_number(
 
 async def published(store: SqliteStore) -> list[str]:
     """The audit trail's word on each CRL that was ever stored."""
-    bodies = [json.loads(row.body) async for row in store.audit_rows()]
+    bodies = [json.loads(row.body) for row in audit_rows(store)]
     return [body["detail"] for body in bodies if body["event"] == "crl.published"]
 
 

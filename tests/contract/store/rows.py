@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from gateway.model import (
     UpstreamCAName,
 )
 from gateway.store.interfaces import (
+    AuditRow,
     ChallengeRow,
     InventoryRow,
     LedgerRow,
@@ -32,6 +34,7 @@ from gateway.store.interfaces import (
     Transition,
     WaitingFor,
 )
+from gateway.store.sqlite import SqliteStore, audit_trail
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 LEASE = NOW + timedelta(seconds=60)
@@ -173,8 +176,13 @@ async def issued(store: Store, **fields: Any) -> tuple[LedgerRow, InventoryRow]:
     return answer, certificate
 
 
-async def audit_events(store: Store) -> list[str]:
-    """The names of all audit events, in order."""
-    import json
+def audit_rows(store: Store, after: int = 0) -> list[AuditRow]:
+    """All audit rows after a number, as the commands read them."""
+    assert isinstance(store, SqliteStore)
+    with audit_trail(store.path, after) as rows:
+        return list(rows)
 
-    return [json.loads(row.body)["event"] async for row in store.audit_rows()]
+
+def audit_events(store: Store) -> list[str]:
+    """The names of all audit events, in order."""
+    return [json.loads(row.body)["event"] for row in audit_rows(store)]

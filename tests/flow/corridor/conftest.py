@@ -8,6 +8,7 @@ import pytest
 from gateway.audit import verify_chain
 from gateway.ca.interfaces import Capability
 from gateway.ra.timing import Timing
+from tests.contract.store.rows import audit_rows
 from tests.flow.corridor.world import AUDIT_KEY, QUICK, FaultyCA, World
 
 NewWorld = Callable[..., World]
@@ -25,6 +26,6 @@ async def new_world(tmp_path: Path) -> AsyncIterator[NewWorld]:
     yield make
     for world in worlds:
         if world.stores:
-            report = verify_chain([row async for row in world.store.audit_rows()], AUDIT_KEY, ())
+            report = verify_chain(audit_rows(world.store), AUDIT_KEY, ())
             assert not report.problems
         await world.close()

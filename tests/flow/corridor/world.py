@@ -51,6 +51,7 @@ from gateway.ra.timing import Timing
 from gateway.store.interfaces import LedgerRow, LedgerState, Store
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite import SqliteStore, migrate
+from tests.contract.store.rows import audit_rows
 
 KEYS = KeyRing((bytes(range(32)),))
 AUDIT_KEY = b"a" * 32
@@ -310,7 +311,7 @@ class World:
         return [event["event"] for event in await self.audit()]
 
     async def audit(self) -> list[Mapping[str, Any]]:
-        return [json.loads(row.body) async for row in self.store.audit_rows()]
+        return [json.loads(row.body) for row in audit_rows(self.store)]
 
     async def lapse(self) -> None:
         """Let every lease run out."""

@@ -22,6 +22,7 @@ from gateway.supervise.endpoints import Endpoints
 from gateway.wire.scep import client as scep
 from gateway.wire.scep.client import CertRep, ScepRequest
 from gateway.wire.scep.pkimessage import MessageType
+from tests.contract.store.rows import audit_rows
 
 DAY = timedelta(days=1)
 KEY = generate_private_key("rsa-2048")
@@ -81,7 +82,7 @@ class Service:
         return str(made["challenge"])
 
     async def audit(self) -> list[str]:
-        return [row.body async for row in self.gateway.store.audit_rows()]
+        return [row.body for row in audit_rows(self.gateway.store)]
 
     async def close(self) -> None:
         if not self.sockets:

@@ -187,6 +187,28 @@ def test_heads_travel_as_lines(tmp_path: Path) -> None:
     assert oct(path.stat().st_mode & 0o777) == "0o600"
 
 
+def test_heads_of_several_workers_stay_in_order(tmp_path: Path) -> None:
+    rows, path, second = chain(5), tmp_path / "heads", timedelta(seconds=1)
+
+    def at(seq: int, seconds: int) -> AuditHead:
+        return sign_head(KEY, seq, rows[seq - 1].hash, AT + seconds * second)
+
+    assert append_head(path, at(4, 4))
+    assert not append_head(path, at(2, 2)), "another worker was faster"
+    assert not append_head(path, at(4, 4))
+    assert append_head(path, at(5, 5))
+    assert append_head(path, at(3, 9)), "the store came back from a backup"
+    assert [one.seq for one in parse_heads(path.read_text())] == [4, 5, 3]
+
+
+def test_head_begins_a_line_after_one_that_was_cut(tmp_path: Path) -> None:
+    path = tmp_path / "heads"
+    append_head(path, head(chain(2), 1))
+    path.write_bytes(path.read_bytes() + b'{"seq":9,')
+    append_head(path, head(chain(2), 2))
+    assert AuditHead.from_json(path.read_text().splitlines()[-1]) == head(chain(2), 2)
+
+
 @pytest.mark.parametrize(
     "line",
     [

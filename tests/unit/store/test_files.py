@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.audit import AuditHead
 from gateway.errors import StoreRefused, StoreUnavailable
+from gateway.model import RevocationReason
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite import (
+    CheckReport,
     SqliteStore,
     access,
     audit_trail,
@@ -28,7 +31,7 @@ from gateway.store.sqlite import (
 )
 from gateway.store.sqlite.upgrade import upgrade
 from gateway.store.tables import SCHEMA
-from tests.contract.store.rows import NOW, challenge, event, issued, opened
+from tests.contract.store.rows import CHAIN, NOW, certificate_of, challenge, event, issued, opened, transition
 
 OLD, NEW, OTHER = (bytes([n]) * 32 for n in (1, 2, 3))
 KEYS = KeyRing((OLD,))
@@ -170,6 +173,52 @@ class TestRefusals:
             check(path, KEYS, AUDIT_KEY)
 
 
+class TestBesideWriters:
+    """What only reads leaves the flock alone: nobody's enrollment waits for it."""
+
+    @pytest.fixture
+    async def store(self, path: Path) -> AsyncIterator[SqliteStore]:
+        await fill(path, 20)
+        store = start(path)
+        await store.start()
+        yield store
+        await store.close()
+
+    async def test_check_sees_one_moment_and_stops_nobody(
+        self, path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loop, find_damage = asyncio.get_running_loop(), connection.find_damage
+
+        def write_meanwhile(reader: sqlite3.Connection) -> tuple[str, ...]:
+            found = find_damage(reader)
+            asyncio.run_coroutine_threadsafe(issued(store), loop).result(timeout=5)
+            return found
+
+        monkeypatch.setattr(connection, "find_damage", write_meanwhile)
+        report = await asyncio.to_thread(check, path, KEYS, AUDIT_KEY)
+        assert (report.problems, report.ledger_rows, report.audit.rows) == ((), 20, 40)
+        assert check_later(path).audit.rows == 42
+
+    async def test_backup_is_one_moment_and_stops_nobody(
+        self, path: Path, store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loop, copy_to = asyncio.get_running_loop(), connection.copy_to
+
+        def write_meanwhile(reader: sqlite3.Connection, target: Path) -> None:
+            asyncio.run_coroutine_threadsafe(issued(store), loop).result(timeout=5)
+            copy_to(reader, target)
+
+        monkeypatch.setattr(connection, "copy_to", write_meanwhile)
+        await asyncio.to_thread(backup, path, tmp_path / "copy.db")
+        assert check_later(tmp_path / "copy.db").problems == ()
+
+
+def check_later(path: Path) -> CheckReport:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "find_damage", lambda _: ())
+        return check(path, KEYS, AUDIT_KEY)
+
+
 class TestBackup:
     async def test_is_the_store(self, path: Path, tmp_path: Path) -> None:
         await fill(path)
@@ -232,6 +281,36 @@ class TestCheck:
         assert check(path, KEYS, AUDIT_KEY).problems == ()
         [problem] = check(path, KEYS, AUDIT_KEY, heads).problems
         assert "the chain ends at row 4: rows were cut off" in problem
+
+    @pytest.mark.parametrize(
+        ("sql", "problem"),
+        [
+            pytest.param("DELETE FROM inventory", "audit row 2 says enrollment.issued of serial", id="certificate taken out"),
+            pytest.param(
+                "DELETE FROM inventory", "but the inventory holds no certificate of it", id="answer without certificate"
+            ),
+            pytest.param(
+                "UPDATE inventory SET revoked_at = NULL", "was revoked, but the inventory says that it is not", id="revocation"
+            ),
+            pytest.param("UPDATE inventory SET serial = '1' || serial", "the inventory does not hold it", id="serial"),
+        ],
+    )
+    async def test_holds_inventory_and_ledger_against_the_audit_trail(self, path: Path, sql: str, problem: str) -> None:
+        store = start(path)
+        await store.start()
+        row = await opened(store)
+        certificate = certificate_of(row)
+        named: dict[str, Any] = {"upstream_ca": row.upstream_ca, "serial": format(row.serial or 0, "x")}
+        granted = event("enrollment.issued", "granted", **named)
+        await store.transition(transition(row, certificate=certificate, chain=CHAIN, audit=granted))
+        revoked = event("certificate.revoked", "done", **named)
+        await store.mark_revoked(certificate.sha256, NOW, RevocationReason.KEY_COMPROMISE, revoked)
+        await store.close()
+        assert check(path, KEYS, AUDIT_KEY).problems == ()
+        change(path, sql)
+        report = check(path, KEYS, AUDIT_KEY)
+        assert report.audit.problems == ()
+        assert any(problem in found for found in report.problems), report.problems
 
     async def test_of_another_key_says_so(self, path: Path) -> None:
         [problem] = check(path, KeyRing((OTHER,)), AUDIT_KEY).problems

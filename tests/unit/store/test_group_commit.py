@@ -22,7 +22,7 @@ from gateway.store.sqlite import SqliteStore, connection, migrate
 from gateway.store.sqlite.lock import StoreLock, locked
 from gateway.store.sqlite.transaction import Transaction, Undo
 from gateway.store.sqlite.writer import MAX_GROUP
-from tests.contract.store.rows import NOW, event, ledger_row, opened, opening
+from tests.contract.store.rows import NOW, audit_rows, event, ledger_row, opened, opening
 
 KEYS = KeyRing((bytes(32),))
 AUDIT_KEY = b"a" * 32
@@ -76,7 +76,7 @@ async def names(path: Path) -> list[str]:
 
 
 async def chain_problems(store: SqliteStore) -> tuple[str, ...]:
-    return verify_chain([row async for row in store.audit_rows()], AUDIT_KEY).problems
+    return verify_chain(audit_rows(store), AUDIT_KEY).problems
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ async def test_failing_operation_leaves_the_group_alone(
     answers = await asyncio.gather(*works, return_exceptions=True)
     assert [type(answer) for answer in answers] == [expected if n in {0, 3, 7} else str for n in range(8)]
     assert await names(path) == ["n1", "n2", "n4", "n5", "n6"]
-    assert [row.seq async for row in store.audit_rows()] == [1, 2, 3, 4, 5]
+    assert [row.seq for row in audit_rows(store)] == [1, 2, 3, 4, 5]
     assert await chain_problems(store) == ()
 
 
