@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -24,14 +25,15 @@ from gateway.cli.options import (
 from gateway.config.load import read
 from gateway.config.schema import GatewayConfig
 from gateway.config.sources import Sources
-from gateway.config.upstream_cas import LocalCA
+from gateway.config.upstream_cas import LocalCA, UpstreamCAConfig
 from gateway.errors import Rejection
 from gateway.model import CertificateRequest, CredentialKind, Decision, Grant, NameBinding, Requester, Verdict
-from gateway.pki.certificate import parse_certificate, pem_to_ders
+from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
 from gateway.pki.csr import parse_csr
 from gateway.pki.extensions import eku_name
-from gateway.pki.names import format_name, parse_name, parse_name_text
+from gateway.pki.names import format_name, normalize_name, parse_name, parse_name_text
 from gateway.ra.policy import decide
+from gateway.ra.policy.subject import ComparableName
 
 MAX_BYTES = 1 << 20
 """Largest request file that is read."""
@@ -95,11 +97,33 @@ def _decide(config: GatewayConfig, sources: Sources, name: str, request: Certifi
     profile = config.profiles.get(name)
     if profile is None:
         fail(f"there is no profile {name}; there are: {', '.join(config.profiles)}", ExitCode.USAGE)
-    upstream = config.upstream_cas[profile.upstream_ca]
-    paths = (upstream.certificate, *upstream.chain) if isinstance(upstream, LocalCA) else upstream.chain
-    chain = [parse_certificate(der) for path in paths for der in pem_to_ders(sources.file(path))]
-    last = min(certificate.not_after for certificate in chain)
-    return decide(profile.policy, request, requester, datetime.now(UTC), last, ca_not_before=chain[0].not_before)
+    chain = _read_certificates(sources, _chain_files(config.upstream_cas[profile.upstream_ca]))
+    return decide(
+        profile.policy,
+        request,
+        requester,
+        datetime.now(UTC),
+        min(certificate.not_after for certificate in chain),
+        ca_not_before=chain[0].not_before,
+        reserved_names=_reserved_names(config, sources),
+    )
+
+
+def _reserved_names(config: GatewayConfig, sources: Sources) -> frozenset[ComparableName]:
+    """Return the names of all CAs, RAs and the TLS certificate, which a server grants to nobody."""
+    files = [path for upstream in config.upstream_cas.values() for path in _chain_files(upstream)]
+    files += [profile.endpoints.scep.ra_certificate for profile in config.profiles.values() if profile.endpoints.scep]
+    own = _read_certificates(sources, (*files, config.server.https.certificate))
+    return frozenset(normalize_name(certificate.subject) for certificate in own)
+
+
+def _chain_files(upstream: UpstreamCAConfig) -> tuple[str, ...]:
+    """Return the files of a CA's certificates, issuing CA first."""
+    return (upstream.certificate, *upstream.chain) if isinstance(upstream, LocalCA) else upstream.chain
+
+
+def _read_certificates(sources: Sources, files: Iterable[str]) -> list[Certificate]:
+    return [parse_certificate(der) for path in files for der in pem_to_ders(sources.file(path))]
 
 
 def _print_tables(request: CertificateRequest, decision: Decision) -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from gateway.cli.init import init
 from gateway.cli.policy import app
 from gateway.model import SanKind
-from gateway.pki.certificate import der_to_pem
+from gateway.pki.certificate import der_to_pem, parse_certificate, pem_to_ders
 from gateway.pki.csr import build_csr
 from gateway.pki.extensions import EKU_OIDS, make_san
 from gateway.pki.keys import generate_private_key
@@ -62,6 +62,14 @@ def test_refused_with_every_reason(state: Path) -> None:
     assert said["grant"] is None
     refused = {v["rule"] for v in said["verdicts"] if v["verdict"] == "refused"}
     assert {"ca_certificate", "dangerous_ekus", "sid"} <= refused
+
+
+@pytest.mark.parametrize("name", ["ca/root.pem", "ca/issuing.pem", "ca/ra.pem", "tls/server.pem"])
+def test_nobody_gets_the_names_of_the_gateway(state: Path, name: str) -> None:
+    subject = parse_certificate(pem_to_ders((state / name).read_bytes())[0]).subject
+    code, out, _ = explain(state, "demo", "-", "--format", "json", stdin=build_csr(KEY, subject.der))
+    assert code == 1
+    assert "reserved_subject" in {v["rule"] for v in json.loads(out)["verdicts"] if v["verdict"] == "refused"}
 
 
 def test_json_holds_the_grant(state: Path) -> None:
