@@ -1,6 +1,8 @@
 """What operators' commands print, run on a store without a server."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,9 @@ def test_status(state: Path, run_main: RunMain) -> None:
     shown = json.loads(run_main(state, "status", "--format", "json").out)
     assert (shown["running"], shown["profiles"]) == (False, ["demo"])
     assert "crl local" in run_main(state, "status").out
+
+
+def test_a_command_to_a_running_server_builds_no_models() -> None:
+    code = "import sys, gateway.cli.challenge; print('gateway.config.fields' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "False\n"
