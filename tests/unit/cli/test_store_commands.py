@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from gateway.assemble import open_gateway, require_store
 from gateway.audit import AuditHead, append_head, parse_audit_key
 from gateway.cli import audit, store
+from gateway.cli.doctor import Verdict, check_store
 from gateway.cli.init import init
 from gateway.config.load import read
 from gateway.errors import StoreRefused
@@ -94,6 +95,12 @@ def test_life_of_a_store(state: Path, run: Run) -> None:
     code, out, _ = run("audit", "verify")
     assert code == 0
     assert "rows" in out
+
+
+def test_doctor_finds_the_store_of_a_fresh_configuration_and_misses_its_audit_key(state: Path) -> None:
+    assert check_store(*read(state / "profiles.yaml")).verdict is Verdict.OK
+    (state / "secrets" / "audit.key").write_text("ab" * 32)
+    assert "another audit.key" in check_store(*read(state / "profiles.yaml")).found
 
 
 def test_store_that_vanished_is_missed_and_only_migrate_creates_one(state: Path, run: Run) -> None:
