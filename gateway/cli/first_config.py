@@ -4,7 +4,6 @@ from __future__ import annotations
 
 CA_NAME = "local"
 STORE_PATH = "store/gateway.db"
-PROFILE_NAME = "demo"
 
 
 def format_first_config(http_port: int, https_port: int) -> str:

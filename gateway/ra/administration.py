@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from gateway.audit import AuditEvent
+from gateway.config.durations import format_duration
 from gateway.errors import Reason, Rejection
 from gateway.model import CredentialKind, ProfileName, Protocol, RequestId, RevocationReason, SanKind
 from gateway.pki.extensions import make_san
@@ -100,7 +101,9 @@ class Administration:
         rules = self._one_time_profile(profile)
         lifetime = rules.challenge_ttl if ttl is None else ttl
         if not timedelta(0) < lifetime <= rules.challenge_max_ttl:
-            raise Rejection(Reason.DENIED, f"a challenge of this profile lives at most {rules.challenge_max_ttl}")
+            raise Rejection(
+                Reason.DENIED, f"a challenge of this profile lives at most {format_duration(rules.challenge_max_ttl)}"
+            )
         bound_subject = None if subject is None else _read_subject(subject)
         unbound = sans is None and subject is None
         bound_sans = None if unbound else frozenset(_read_san(kind, value) for kind, value in sans or ())

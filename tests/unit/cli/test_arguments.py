@@ -6,8 +6,6 @@ import pytest
 
 import gateway.cli.status
 from gateway.cli import COMMANDS, DEBUG_VARIABLE
-from gateway.cli.first_config import PROFILE_NAME
-from gateway.config.defaults import DEMO_PROFILE
 from gateway.pki.certificate import der_to_pem
 from gateway.pki.csr import build_csr
 from gateway.pki.keys import generate_private_key
@@ -166,7 +164,3 @@ def test_what_nobody_foresaw_is_one_sentence(
 def test_every_command_is_in_a_table() -> None:
     lines = [line for line, _ in (*WRONG, *FAILED)] + READS_CONFIGURATION
     assert {line.split(" ")[0] for line in lines} >= COMMANDS.keys() - {"init", "version"}
-
-
-def test_one_name_for_the_playground() -> None:
-    assert PROFILE_NAME == DEMO_PROFILE
