@@ -322,6 +322,8 @@ class Remarks:
     """Why it was refused, where that is more than the public detail."""
     warnings: str = ""
     """The rules that the grant breaks and that only warn."""
+    counted: bool = False
+    """It has no audit row of its own: whoever serves the endpoint counts it by reason, profile and minute."""
 
 
 _NO_REMARKS = Remarks()

@@ -16,7 +16,7 @@ from gateway.errors import Reason, Rejection, StoreUnavailable
 from gateway.model import EnrollmentRequest, Issued, Outcome, Pending, Rejected, Requester, Unavailable
 from gateway.ra import journal
 from gateway.ra.authenticate import authenticate
-from gateway.ra.journal import FLOODS, Trail
+from gateway.ra.journal import Trail
 from gateway.ra.leases import Leases
 from gateway.ra.policy import decide, precheck_names
 from gateway.ra.profile import Profile, Snapshot
@@ -36,6 +36,7 @@ from gateway.ra.requests import (
     Sought,
 )
 from gateway.ra.revocation import Revocation
+from gateway.ra.strangers import Strangers
 from gateway.ra.timing import Timing
 from gateway.ra.transactions import is_due, new_opening, new_row, outcome_of, request_key
 from gateway.ra.walk import Clock, Verify, Walk
@@ -88,6 +89,7 @@ class RegistrationAuthority:
         background = Walk(ledger, clock, worker, verify, self._timing, background=True)
         self._recovery = Recovery(ledger, clock, worker, background, self._leases, self._timing)
         self._revocation = Revocation(ledger, inventory, clock)
+        self._strangers = Strangers()
 
     async def enroll(self, snapshot: Snapshot, request: EnrollmentRequest) -> Outcome:
         """Walk one request through the corridor and return its answer; never raises for anything that it met there.
@@ -146,8 +148,11 @@ class RegistrationAuthority:
             log.exception("a request failed for a reason that nobody foresaw")
             outcome, cause = Unavailable(Reason.INTERNAL, self._timing.hold_retry), "internal error"
         if isinstance(outcome, Issued | Pending | Rejected | Unavailable):
-            outcome = replace(outcome, remarks=trail.remarks(cause))
-        if trail.recorded or (isinstance(outcome, Rejected | Unavailable) and outcome.reason in FLOODS):
+            counted = self._strangers.only_counted(outcome, trail.event.profile, trail.event.source, self._clock())
+            outcome = replace(outcome, remarks=trail.remarks(cause, counted))
+            if counted:
+                return outcome
+        if trail.recorded:
             return outcome
         try:
             await self._ledger.append_audit((trail.answer(outcome, self._clock(), cause),))

@@ -24,25 +24,6 @@ from gateway.store.interfaces import LedgerRow
 
 UNAUTHENTICATED = "unauthenticated"
 
-FLOODS = frozenset({Reason.RATE_LIMITED, Reason.OVERLOADED})
-"""Refusals that whoever serves the endpoint counts by reason, profile and minute: one row each would be a lever for strangers."""
-
-FAILED_AUTHENTICATIONS = frozenset(
-    {
-        Reason.BAD_PROOF_OF_POSSESSION,
-        Reason.CREDENTIAL_EXPIRED,
-        Reason.CREDENTIAL_INVALID,
-        Reason.CREDENTIAL_MISSING,
-        Reason.CREDENTIAL_REVOKED,
-        Reason.CREDENTIAL_USED,
-        Reason.NOT_AUTHORIZED,
-        Reason.RENEWAL_REFUSED,
-        Reason.UNKNOWN_CERTIFICATE,
-        Reason.UNKNOWN_TRANSACTION,
-    }
-)
-"""Refusals that each have their audit row though nobody proved who he is; whoever serves the endpoint bounds how many."""
-
 
 class Trail:
     """What is known of one request while it walks; `recorded` once its answer is in the audit chain already."""
@@ -70,10 +51,10 @@ class Trail:
             sans=row.sans,
         )
 
-    def remarks(self, cause: str) -> Remarks:
+    def remarks(self, cause: str, counted: bool) -> Remarks:
         """Return what the log may say beside the answer."""
         actor = self.event.actor
-        return Remarks("" if actor == UNAUTHENTICATED else actor, cause, self.warnings)
+        return Remarks("" if actor == UNAUTHENTICATED else actor, cause, self.warnings, counted)
 
     def answer(self, outcome: AnyOutcome, at: datetime, cause: str = "") -> AuditEvent:
         """Return the event of an answer that no change of the ledger has recorded."""

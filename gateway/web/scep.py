@@ -26,9 +26,8 @@ from gateway.model import (
 )
 from gateway.pki.names import format_name
 from gateway.ra.authority import RegistrationAuthority
-from gateway.ra.journal import FAILED_AUTHENTICATIONS, FLOODS
 from gateway.ra.requests import PollRequest
-from gateway.web.floods import FailureBrake, FloodCounter
+from gateway.web.floods import FloodCounter
 from gateway.web.generation import Generation, ScepService
 from gateway.web.middleware import BODY, plain
 from gateway.web.peer import source_address
@@ -58,7 +57,6 @@ class ScepEndpoint:
         self._authority = authority
         self._floods = floods
         self._executor = executor
-        self._failures = FailureBrake()
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -97,8 +95,6 @@ class ScepEndpoint:
     ) -> web.Response:
         begun = perf_counter()
         source = source_address(request)
-        if (seconds := self._failures.retry_after(service.profile, source)) is not None:
-            return self._refuse_guessing(service, source, seconds)
         asked: CertificateRequest | None = None
         try:
             pkimessage.verify_signature(message, service.identity)
@@ -108,18 +104,18 @@ class ScepEndpoint:
             told = self._floods.count(Protocol.SCEP, service.profile, error.reason)
             outcome: Outcome = Rejected(error.reason, error.detail, Remarks(cause=error.cause))
         else:
-            told = True
             outcome = await self._ask_authority(generation, service, message, asked, source)
+            told = self._count(service, outcome)
         response = await self._reply(service, message, outcome)
         if told:
             _log_outcome(service, message, asked, outcome, source, perf_counter() - begun)
         return response
 
-    def _refuse_guessing(self, service: ScepService, source: str, seconds: int) -> web.Response:
-        """Answer an address that failed to authenticate too often: before any work with a key, and without an audit row."""
-        if self._floods.count(Protocol.SCEP, service.profile, Reason.RATE_LIMITED):
-            log.info("too many failed authentications", profile=service.profile, source=source, retry_after=seconds)
-        return plain(errors.ADMISSION_STATUS, "too many requests failed, try again later", retry_after=seconds)
+    def _count(self, service: ScepService, outcome: Outcome) -> bool:
+        """Count an answer that has no audit row of its own; True when it is worth a log line."""
+        if not (isinstance(outcome, Rejected | Unavailable) and outcome.remarks.counted):
+            return True
+        return self._floods.count(Protocol.SCEP, service.profile, outcome.reason)
 
     async def _ask_authority(
         self,
@@ -152,10 +148,6 @@ class ScepEndpoint:
                 source=source,
             )
             outcome = await self._authority.poll(generation.snapshot, poll)
-        if isinstance(outcome, Rejected | Unavailable) and outcome.reason in FLOODS:
-            self._floods.count(Protocol.SCEP, service.profile, outcome.reason)
-        if isinstance(outcome, Rejected) and outcome.reason in FAILED_AUTHENTICATIONS:
-            self._failures.count(service.profile, source)
         return outcome
 
     async def _reply(self, service: ScepService, message: PkiMessage, outcome: Outcome) -> web.Response:

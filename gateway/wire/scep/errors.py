@@ -60,9 +60,6 @@ HTTP_STATUS: Mapping[Reason, int] = MappingProxyType(
 )
 """Refusals that HTTP alone carries: nobody is addressed, or a signed FAILURE would make the client give up for good."""
 
-ADMISSION_STATUS = 429
-"""A message that is not looked at: too many from its address failed to prove who sent them."""
-
 MALFORMED_STATUS = 400
 """A message from which no CertRep can be made: no transactionID or signer to answer to."""
 
