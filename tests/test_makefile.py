@@ -1,5 +1,6 @@
 """Targets of the Makefile that decide something themselves."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -25,7 +26,13 @@ def test_extra_tests(tmp_path: Path, status: int, code: int, said: str) -> None:
     python.chmod(0o755)
     (tmp_path / ".venv" / ".dev").touch()
     done = subprocess.run(
-        ["make", "--old-file=.venv/.dev", "test-extra"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+        ["make", "--no-print-directory", "--old-file=.venv/.dev", "test-extra"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL"}},
     )
     assert (done.returncode, done.stdout) == (code, said), done.stderr
 

@@ -19,12 +19,12 @@ from tests.unit.cli.conftest import RunMain
 NOW = datetime.now(UTC)
 
 
-def findings(state: Path, now: datetime = NOW) -> dict[str, tuple[str, str, str]]:
+def findings(state: Path, now: datetime | None = None) -> dict[str, tuple[str, str, str]]:
     config, sources = read(state / "profiles.yaml")
-    return {f.check: (f.verdict.value, f.found, f.advice) for f in examine(state, config, sources, now)}
+    return {f.check: (f.verdict.value, f.found, f.advice) for f in examine(state, config, sources, now or datetime.now(UTC))}
 
 
-def failed(state: Path, now: datetime = NOW) -> dict[str, str]:
+def failed(state: Path, now: datetime | None = None) -> dict[str, str]:
     return {check: found for check, (verdict, found, _) in findings(state, now).items() if verdict == Verdict.FAIL}
 
 

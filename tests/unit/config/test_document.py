@@ -33,7 +33,8 @@ def test_no_bytes_make_it_raise(text: bytes) -> None:
 @given(st.text(alphabet="ab:-&*!<>{}[],\n \t'\"0189no~#|?", max_size=60))
 def test_no_text_makes_it_raise_and_values_agree_with_yaml(text: str) -> None:
     document = read_document(text.encode())
-    if not document.problems and ".0" not in text:
+    # a lone "<<" is text to us, and a merge key without a place to CSafeLoader
+    if not document.problems and ".0" not in text and "<<" not in text:
         assert document.data == yaml.load(text, Loader=yaml.CSafeLoader)
 
 
