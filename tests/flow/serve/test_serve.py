@@ -123,8 +123,8 @@ def test_commands_work_with_and_without_a_server(start_server: StartServer) -> N
     assert "-----BEGIN CERTIFICATE-----" in server.cli("certs", "show", serial).stdout
 
 
-def test_manual_approval_by_commands(start_server: StartServer) -> None:
-    server = start_server(edit=lambda text: text.replace("  demo:\n", "  demo:\n    approval: manual\n", 1))
+def test_a_request_that_is_not_there_cannot_be_ended(start_server: StartServer) -> None:
+    server = start_server(workers=1)
     waiting = server.cli("requests", "list", "--format", "json").stdout
     assert waiting.strip() == "[]"
     for arguments in (("approve", "x"), ("deny", "x"), ("show", "x"), ("resolve", "x", "--fail")):
