@@ -22,6 +22,7 @@ from gateway.pki.names import normalize_name
 from gateway.ra.credentials.interfaces import CredentialProvider
 from gateway.ra.credentials.one_time import OneTimeCredential as OneTimeProvider
 from gateway.ra.credentials.static import StaticCredential as StaticProvider
+from gateway.ra.policy.subject import ComparableName
 from gateway.ra.profile import Profile, Quota, RenewalRule, Snapshot
 from gateway.ra.renewal import RenewalCredential
 from gateway.store.interfaces import Store
@@ -74,8 +75,9 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts) ->
     cas = identities.cas
     publishers = _publishers(config, cas, parts)
     own = _own_certificates(config, sources, identities)
+    reserved = _reserved_names(identities)
     profiles = {
-        ProfileName(text): _build_profile(ProfileName(text), profile, sources, cas, parts, own)
+        ProfileName(text): _build_profile(ProfileName(text), profile, sources, cas, parts, own, reserved)
         for text, profile in config.profiles.items()
     }
     generation = Generation(
@@ -125,9 +127,15 @@ def _scep_services(config: GatewayConfig, identities: Identities) -> Iterator[tu
 
 
 def _own_certificates(config: GatewayConfig, sources: Sources, identities: Identities) -> tuple[Certificate, ...]:
-    """Return the gateway's own certificates and the CAs': their keys authenticate nobody, their names are granted to nobody."""
+    """Return the gateway's own certificates and the CAs': their keys authenticate nobody."""
     tls = (parse_certificate(der) for der in pem_to_ders(sources.file(config.server.https.certificate)))
     return (*(own.certificate for own in identities.certificates), *tls)
+
+
+def _reserved_names(identities: Identities) -> frozenset[ComparableName]:
+    """Return the subjects of CAs and RAs, which are granted to nobody; a host may well have the TLS certificate's."""
+    signers = (own.certificate for own in identities.certificates if own.path[0] != "server")
+    return frozenset(normalize_name(certificate.subject) for certificate in signers)
 
 
 def _build_profile(
@@ -137,6 +145,7 @@ def _build_profile(
     cas: Mapping[UpstreamCAName, UpstreamCA],
     parts: Parts,
     own: tuple[Certificate, ...],
+    reserved: frozenset[ComparableName],
 ) -> Profile:
     renewal = _renewal_rule(profile)
     one_times = (c for c in profile.credentials if isinstance(c, OneTimeCredential))
@@ -155,7 +164,7 @@ def _build_profile(
         retransmission_window=profile.retransmission_window,
         challenge_ttl=one_time.ttl,
         challenge_max_ttl=one_time.max_ttl,
-        reserved_names=frozenset(normalize_name(certificate.subject) for certificate in own),
+        reserved_names=reserved,
     )
 
 

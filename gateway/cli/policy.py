@@ -110,11 +110,10 @@ def _decide(config: GatewayConfig, sources: Sources, name: str, request: Certifi
 
 
 def _reserved_names(config: GatewayConfig, sources: Sources) -> frozenset[ComparableName]:
-    """Return the names of all CAs, RAs and the TLS certificate, which a server grants to nobody."""
+    """Return the names of all CAs and RAs, which a server grants to nobody."""
     files = [path for upstream in config.upstream_cas.values() for path in _chain_files(upstream)]
     files += [profile.endpoints.scep.ra_certificate for profile in config.profiles.values() if profile.endpoints.scep]
-    own = _read_certificates(sources, (*files, config.server.https.certificate))
-    return frozenset(normalize_name(certificate.subject) for certificate in own)
+    return frozenset(normalize_name(certificate.subject) for certificate in _read_certificates(sources, files))
 
 
 def _chain_files(upstream: UpstreamCAConfig) -> tuple[str, ...]:

@@ -94,8 +94,8 @@ class Administration:
     ) -> NewChallenge:
         """Make a one-time challenge; `subject` (RFC 4514) and `sans` bind it to exactly these names.
 
-        With a subject and no `sans` it is bound to requests without alternative names: a name that was left open would let its
-        holder be anybody (VU#971035).
+        With a subject and no `sans` it is bound to requests without alternative names, and `sans` need a subject: a name that was
+        left open would let its holder be anybody (VU#971035).
         Raises Rejection when the profile takes none, `ttl` is too long, or a name cannot be read.
         """
         rules = self._one_time_profile(profile)
@@ -104,6 +104,8 @@ class Administration:
             raise Rejection(
                 Reason.DENIED, f"a challenge of this profile lives at most {format_duration(rules.challenge_max_ttl)}"
             )
+        if sans and subject is None:
+            raise Rejection(Reason.DENIED, "name the subject too, which may be empty: else it is good for any")
         bound_subject = None if subject is None else _read_subject(subject)
         unbound = sans is None and subject is None
         bound_sans = None if unbound else frozenset(_read_san(kind, value) for kind, value in sans or ())

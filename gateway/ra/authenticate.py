@@ -17,7 +17,7 @@ async def authenticate(profile: Profile, request: EnrollmentRequest, now: dateti
     Certificates are asked first: clients leave their spent challenge in a renewal (scepclient, sscep, strongSwan). What calls
     itself a renewal is proved by a certificate only. A challenge that one provider does not know goes on to the next.
 
-    Raises Rejection: a provider's own, CREDENTIAL_MISSING when there is nothing to look at, RENEWAL_REFUSED, NOT_AUTHORIZED;
+    Raises Rejection: a provider's own, CREDENTIAL_MISSING when there is nothing to look at, NOT_AUTHORIZED;
     and StoreUnavailable.
     """
     if request.profile != profile.name:
@@ -76,7 +76,7 @@ def _join(earlier: Rejection | None, later: Rejection) -> Rejection:
 
 def _missing(request: EnrollmentRequest) -> Rejection:
     if request.is_renewal:
-        return Rejection(Reason.RENEWAL_REFUSED, "this profile does not renew by such a message")
+        return Rejection(Reason.NOT_AUTHORIZED, "this profile does not renew by such a message")
     if request.challenge:
         return Rejection(Reason.CREDENTIAL_INVALID, "the challenge is not valid", "this profile takes no challenge")
     return Rejection(Reason.CREDENTIAL_MISSING, "a challenge is required")

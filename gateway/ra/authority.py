@@ -59,6 +59,7 @@ Work = Outcome | LedgerRow
 
 REFUSED_OPENINGS = {
     Reason.CREDENTIAL_USED: "this one-time challenge was used for another request",
+    Reason.POLICY_KEY: "this key was reported as compromised",
     Reason.RENEWAL_REFUSED: "this certificate was renewed with another key already",
 }
 

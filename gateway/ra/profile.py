@@ -52,7 +52,7 @@ class Profile:
     """Lifetime of a one-time challenge where the operator does not say otherwise."""
     challenge_max_ttl: timedelta = timedelta(days=7)
     reserved_names: frozenset[ComparableName] = frozenset()
-    """Subjects of the CAs' and the gateway's own certificates, as they compare: no request gets one of them."""
+    """Subjects of the CAs' and RAs' certificates, as they compare: no request gets one of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ class RenewalCredential:
         """Return the holder of the renewed certificate.
 
         None when the message does not claim to be a renewal and either is signed by a certificate that is not ours, or carries a
-        challenge that may prove it instead. Raises Rejection RENEWAL_REFUSED, CREDENTIAL_EXPIRED or CREDENTIAL_REVOKED, and
-        StoreUnavailable.
+        challenge that may prove it instead. Raises Rejection UNKNOWN_CERTIFICATE, RENEWAL_REFUSED, CREDENTIAL_EXPIRED or
+        CREDENTIAL_REVOKED, and StoreUnavailable.
         """
         if request.operation not in self._rule.messages:
             return None
@@ -54,7 +54,7 @@ class RenewalCredential:
         row = await self._ledger.find_certificate(signer.sha256) if signer is not None else None
         if signer is None or row is None:
             if request.is_renewal:
-                raise _refused("the message is not signed by a certificate that was issued here")
+                raise Rejection(Reason.UNKNOWN_CERTIFICATE, "the message is not signed by a certificate that was issued here")
             return None
         refusal = self._refusal(request, signer, row, now)
         if refusal is None:

@@ -18,18 +18,14 @@ FLOODS = frozenset({Reason.RATE_LIMITED, Reason.OVERLOADED})
 FAILED_AUTHENTICATIONS = frozenset(
     {
         Reason.BAD_PROOF_OF_POSSESSION,
-        Reason.CREDENTIAL_EXPIRED,
         Reason.CREDENTIAL_INVALID,
         Reason.CREDENTIAL_MISSING,
-        Reason.CREDENTIAL_REVOKED,
-        Reason.CREDENTIAL_USED,
         Reason.NOT_AUTHORIZED,
-        Reason.RENEWAL_REFUSED,
         Reason.UNKNOWN_CERTIFICATE,
         Reason.UNKNOWN_TRANSACTION,
     }
 )
-"""Refusals of somebody who proved nothing."""
+"""Refusals of somebody who proved nothing; a challenge that was used or a certificate that was revoked has been proved."""
 
 
 class Strangers:

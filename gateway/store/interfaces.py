@@ -129,7 +129,9 @@ class AlreadyOpen:
 
 @dataclass(frozen=True, slots=True)
 class OpeningRefused:
-    """Nothing was taken: CREDENTIAL_USED, CREDENTIAL_REVOKED, RATE_LIMITED or RENEWAL_REFUSED."""
+    """Nothing was taken: CREDENTIAL_USED, CREDENTIAL_REVOKED, RATE_LIMITED, RENEWAL_REFUSED, or POLICY_KEY for a key that was
+    revoked as compromised.
+    """
 
     reason: Reason
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 REVISIONS = ("0001",)
@@ -147,6 +148,8 @@ inventory = Table(
 """Every certificate; one request never has two."""
 
 _REVOKED = inventory.c.revoked_at.is_not(None)
+_COMPROMISED = inventory.c.revocation_reason == text("1")
+Index("ix_inventory_compromised", inventory.c.public_key_sha256, sqlite_where=_COMPROMISED, postgresql_where=_COMPROMISED)
 Index(
     "ix_inventory_revoked",
     inventory.c.upstream_ca,

@@ -8,7 +8,7 @@ Every rule is one function of its own configuration and of what was asked for. I
 - a SID only where the credential vouches for it;
 - only text that shows what it says: no control characters, NUL, invisible characters or unlisted GeneralName types;
 - the names that the credential is bound to;
-- never the name of a CA or of the gateway itself.
+- never the name of a CA or of an RA.
 """
 
 from gateway.ra.policy.decision import GrantedNames, decide, judge_names, precheck_names

@@ -142,12 +142,12 @@ def judge_empty_subject(rule: SubjectRule, subject: Subject, has_names: bool) ->
 
 
 def judge_reserved(subject: Subject, reserved: frozenset[ComparableName]) -> Verdicts:
-    """Refuse, whatever the mode, a subject that matches the name of a CA or of the gateway itself.
+    """Refuse, whatever the mode, a subject that matches the name of a CA or of an RA.
 
     A leaf with its issuer's name passes for a self-issued CA certificate where paths are built by name (RFC 5280 §3.2, §6.1).
     """
     taken = bool(subject.rdns) and normalize_name(Name(subject.rdns, b"")) in reserved
-    problems = [Problem("", "the subject is the name of a CA or of the gateway itself")] if taken else []
+    problems = [Problem("", "the subject is the name of a CA or of the gateway's RA")] if taken else []
     return _RESERVED.judge(RuleMode.ENFORCE, problems, "the subject is nobody else's")
 
 

@@ -69,6 +69,15 @@ def create(path: Path) -> None:
         sync_folder(path.parent)
 
 
+def identify(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of a database file, None when there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def begin(connection: sqlite3.Connection) -> None:
     """Begin a transaction that may write."""
     connection.execute("BEGIN IMMEDIATE")

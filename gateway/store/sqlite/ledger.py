@@ -74,6 +74,8 @@ _GIVE_RENEWAL_BACK = (
     "UPDATE inventory SET renewed_by = NULL WHERE sha256 = :renews AND renewed_by = :key AND NOT EXISTS "
     "(SELECT 1 FROM ledger WHERE renews = :renews AND id <> :id AND state <> 'rejected')"
 )
+_COMPROMISED = "SELECT 1 FROM inventory WHERE public_key_sha256 = :key AND revocation_reason = 1 LIMIT 1"
+"""1 is keyCompromise, a literal so that the partial index serves the query."""
 _RENEW = (
     "UPDATE inventory SET renewed_by = :key WHERE sha256 = :renews AND revoked_at IS NULL "
     "AND (renewed_by IS NULL OR renewed_by = :key)"
@@ -148,6 +150,8 @@ def open_row(tx: Transaction, keys: KeyRing, opening: Opening, sealed_request: b
     `seal_request` made it, before the writer's turn came.
     """
     row = opening.row
+    if tx.one(_COMPROMISED, {"key": row.public_key_sha256}):
+        raise Undo(OpeningRefused(Reason.POLICY_KEY))
     for reservation in opening.reservations:
         _reserve(tx, keys, reservation, row)
     slots = [_take(tx, keys, quota, row) for quota in opening.quotas]

@@ -81,6 +81,7 @@ class GroupWriter:
         self._queue: queue.SimpleQueue[list[_Operation] | None] = queue.SimpleQueue()
         self._lock = StoreLock(path)
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._since_checkpoint = 0
         self._known_chains: set[bytes] = set()
         self._loop = asyncio.get_running_loop()
@@ -170,6 +171,7 @@ class GroupWriter:
     def _commit(self, group: list[_Operation]) -> Link | None:
         """Run and commit a group; every operation has its result or error afterwards."""
         try:
+            self._check_file()
             if self._connection is None:
                 self._connection = sqlite.open_writer(self._path)
             transaction = self._run_group(self._connection, group)
@@ -182,6 +184,16 @@ class GroupWriter:
             self._known_chains.clear()
         self._known_chains |= transaction.new_chains
         return transaction.head
+
+    def _check_file(self) -> None:
+        """Raise StoreUnavailable when another file took the place of the one that this process began with.
+
+        A store that was moved or restored under a running server would go on beside the new one: each would grant alone.
+        """
+        found = sqlite.identify(self._path)
+        self._file = self._file or found
+        if found is None or found != self._file:
+            raise StoreUnavailable(f"{self._path} is gone or was replaced while in use: stop all that uses it, then start again")
 
     def _run_group(self, connection: sqlite3.Connection, group: list[_Operation]) -> Transaction:
         """Run a group without savepoints, which cost as much as the work; once more with them if one must be undone."""

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from gateway.errors import Reason
-from gateway.model import RequestId
+from gateway.model import RequestId, RevocationReason
 from gateway.store.interfaces import AlreadyOpen, LedgerState, Opened, OpeningRefused, QuotaTake, Store, WaitingFor
 from tests.contract.store.conftest import Open
 from tests.contract.store.rows import (
@@ -201,11 +201,15 @@ class TestRenewal:
         assert await store.open(opening(renews=old.sha256)) == OpeningRefused(Reason.RENEWAL_REFUSED)
 
     async def test_of_a_revoked_certificate_is_refused(self, store: Store) -> None:
-        from gateway.model import RevocationReason
-
         _, old = await issued(store)
         await store.mark_revoked(old.sha256, NOW, RevocationReason.SUPERSEDED, event("certificate.revoked", "done"))
         assert await store.open(opening(renews=old.sha256)) == OpeningRefused(Reason.RENEWAL_REFUSED)
+
+    async def test_of_a_compromised_key_is_refused_and_of_a_superseded_one_is_not(self, store: Store) -> None:
+        for reason, answer in ((RevocationReason.KEY_COMPROMISE, OpeningRefused), (RevocationReason.SUPERSEDED, Opened)):
+            _, old = await issued(store)
+            await store.mark_revoked(old.sha256, NOW, reason, event("certificate.revoked", "done"))
+            assert isinstance(await store.open(opening(public_key_sha256=old.public_key_sha256)), answer)
 
     async def test_of_an_unknown_certificate_is_refused(self, store: Store) -> None:
         assert await store.open(opening(renews=b"?" * 32)) == OpeningRefused(Reason.RENEWAL_REFUSED)

@@ -261,7 +261,7 @@ async def test_revoked_certificate_is_not_handed_out_again(world: World) -> None
     first = await authority.enroll(world.snapshot, request)
     assert isinstance(first, Issued)
     sha256 = parse_certificate(first.certificate).sha256.hex()
-    await world.administration().revoke_certificate(sha256, RevocationReason.KEY_COMPROMISE, "uid:0 (root)")
+    await world.administration().revoke_certificate(sha256, RevocationReason.SUPERSEDED, "uid:0 (root)")
     assert isinstance(await authority.poll(world.snapshot, world.poll(request)), Rejected)
     again = await authority.enroll(world.snapshot, request)
     assert isinstance(again, Issued)

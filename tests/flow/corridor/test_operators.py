@@ -245,7 +245,8 @@ async def test_revoked_challenge_is_no_good(world: World) -> None:
         pytest.param({"ttl": timedelta(days=8)}, "at most", id="too long a life"),
         pytest.param({"ttl": timedelta(0)}, "at most", id="no life"),
         pytest.param({"subject": "not a name"}, "subject", id="subject that is no name"),
-        pytest.param({"sans": [(SanKind.IP, "300.1.2.3")]}, "name", id="address that is none"),
+        pytest.param({"subject": "CN=a", "sans": [(SanKind.IP, "300.1.2.3")]}, "name", id="address that is none"),
+        pytest.param({"sans": [(SanKind.DNS, "a.example")]}, "subject too", id="names for any subject"),
     ],
 )
 async def test_challenge_that_cannot_be_made(world: World, options: dict[str, object], why: str) -> None:

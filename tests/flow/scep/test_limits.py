@@ -32,7 +32,7 @@ async def reasons(service: Service) -> list[str]:
         pytest.param(WRONG, MessageType.PKCS_REQ, "credential_invalid", id="guessing"),
         pytest.param(None, MessageType.PKCS_REQ, "credential_missing", id="no-challenge"),
         pytest.param(None, MessageType.CERT_POLL, "unknown_transaction", id="polling"),
-        pytest.param(None, MessageType.RENEWAL_REQ, "renewal_refused", id="renewing"),
+        pytest.param(None, MessageType.RENEWAL_REQ, "unknown_certificate", id="renewing"),
     ],
 )
 async def test_failed_authentications_are_bounded(

@@ -98,7 +98,7 @@ async def test_what_calls_itself_a_renewal_is_not_proved_by_a_challenge() -> Non
     for corp in (profile(challenge), profile(challenge, Provider(CERTIFICATE, None), renewal=RENEWAL)):
         with pytest.raises(Rejection) as refused:
             await authenticate(corp, renewal, NOW)
-        assert refused.value.reason is Reason.RENEWAL_REFUSED
+        assert refused.value.reason is Reason.NOT_AUTHORIZED
     assert challenge.asked == []
 
 

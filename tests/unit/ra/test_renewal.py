@@ -92,9 +92,9 @@ def csr(**changes: Any) -> EnrollmentRequest:
 
 
 REFUSALS = [
-    pytest.param(replace(REQUEST, signer=None), ROW, Reason.RENEWAL_REFUSED, id="no-signer"),
-    pytest.param(signer(self_signed=True, sha256=b"z" * 32), ROW, Reason.RENEWAL_REFUSED, id="self-signed"),
-    pytest.param(REQUEST, None, Reason.RENEWAL_REFUSED, id="not-in-the-inventory"),
+    pytest.param(replace(REQUEST, signer=None), ROW, Reason.UNKNOWN_CERTIFICATE, id="no-signer"),
+    pytest.param(signer(self_signed=True, sha256=b"z" * 32), ROW, Reason.UNKNOWN_CERTIFICATE, id="self-signed"),
+    pytest.param(REQUEST, None, Reason.UNKNOWN_CERTIFICATE, id="not-in-the-inventory"),
     pytest.param(REQUEST, replace(ROW, profile=ProfileName("lab")), Reason.RENEWAL_REFUSED, id="another-profile"),
     pytest.param(REQUEST, replace(ROW, revoked_at=NOW), Reason.CREDENTIAL_REVOKED, id="revoked"),
     pytest.param(REQUEST, replace(ROW, renewed_by=b"x" * 32), Reason.RENEWAL_REFUSED, id="renewed-by-another-key"),

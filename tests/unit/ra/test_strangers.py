@@ -57,6 +57,8 @@ def test_addresses_that_are_not_kept_share_one_bound() -> None:
         pytest.param(Unavailable(Reason.OVERLOADED, 5), True, id="overloaded"),
         pytest.param(Rejected(Reason.RATE_LIMITED, "later"), True, id="rate-limited"),
         pytest.param(Rejected(Reason.POLICY_KEY, "too short"), False, id="authenticated-and-refused"),
+        pytest.param(Rejected(Reason.CREDENTIAL_USED, "used"), False, id="challenge-used-again"),
+        pytest.param(Rejected(Reason.CREDENTIAL_REVOKED, "revoked"), False, id="certificate-revoked"),
         pytest.param(Pending(RequestId("r"), 5), False, id="pending"),
     ],
 )

@@ -281,6 +281,16 @@ async def test_database_that_vanished_is_unavailable(store: SqliteStore, path: P
     await store.ping()
 
 
+async def test_a_file_put_in_the_place_of_the_store_is_not_written(store: SqliteStore, path: Path) -> None:
+    await opened(store)
+    path.rename(path.with_name("moved"))
+    path.write_bytes(path.with_name("moved").read_bytes())
+    with pytest.raises(StoreUnavailable, match="replaced while in use"):
+        await store.ping()
+    path.with_name("moved").rename(path)
+    await store.ping()
+
+
 class TestHeads:
     async def test_come_at_intervals_and_at_the_end(self, path: Path, heads: list[AuditHead]) -> None:
         store = SqliteStore(path, KEYS, AUDIT_KEY, "w1", heads.append, head_interval=3600, clock=lambda: NOW)

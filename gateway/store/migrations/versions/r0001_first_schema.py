@@ -85,6 +85,14 @@ def upgrade() -> None:
     op.create_index(op.f("ix_inventory_issued_at"), "inventory", ["issued_at"], unique=False)
     op.create_index(op.f("ix_inventory_not_after"), "inventory", ["not_after"], unique=False)
     op.create_index(
+        "ix_inventory_compromised",
+        "inventory",
+        ["public_key_sha256"],
+        unique=False,
+        sqlite_where=sa.text("revocation_reason = 1"),
+        postgresql_where=sa.text("revocation_reason = 1"),
+    )
+    op.create_index(
         "ix_inventory_revoked",
         "inventory",
         ["upstream_ca", "revoked_at"],
