@@ -23,6 +23,7 @@ class ExportFormat(StrEnum):
     """How rows are written."""
 
     JSONL = "jsonl"
+    JSON = "json"
     CEF = "cef"
     ECS = "ecs"
 
@@ -52,7 +53,7 @@ def verify(config: ConfigOption, heads: HeadsOption = None, format: FormatOption
 def export(
     config: ConfigOption,
     format: Annotated[
-        ExportFormat, typer.Option("--format", help="JSON lines, CEF or Elastic Common Schema.")
+        ExportFormat, typer.Option("--format", help="JSON lines (jsonl, or json), CEF or Elastic Common Schema.")
     ] = ExportFormat.JSONL,
     after: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Only rows after this number: where the last export ended.")
@@ -60,7 +61,7 @@ def export(
 ) -> None:
     """Write the rows to standard output, one a line, oldest first. It does not verify them: `audit verify` does."""
     configuration, sources = read(config)
-    write = FORMATS[format.value]
+    write = FORMATS["jsonl" if format is ExportFormat.JSON else format.value]
     with audit_trail(sources.resolve(configuration.store.path), after) as rows:
         for row in rows:
             sys.stdout.write(write(row) + "\n")

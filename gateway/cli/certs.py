@@ -31,6 +31,7 @@ class ExportFormat(StrEnum):
     """How an export is written."""
 
     JSONL = "jsonl"
+    JSON = "json"
     CSV = "csv"
     PEM = "pem"
 
@@ -105,12 +106,14 @@ def export(
     subject: SubjectOption = None,
     expires_before: ExpiresOption = None,
     revoked: RevokedOption = None,
-    format: Annotated[ExportFormat, typer.Option("--format", help="jsonl has everything, csv no PEM.")] = ExportFormat.JSONL,
+    format: Annotated[
+        ExportFormat, typer.Option("--format", help="jsonl, or json, has everything; csv no PEM.")
+    ] = ExportFormat.JSONL,
 ) -> None:
     """Write the whole inventory, or what the filter leaves of it, to standard output."""
     rows = _pages(AdminClient(config), _filter(profile, upstream_ca, subject, expires_before, revoked))
     match format:
-        case ExportFormat.JSONL:
+        case ExportFormat.JSONL | ExportFormat.JSON:
             for row in rows:
                 print(json.dumps(row, separators=(",", ":")))
         case ExportFormat.PEM:

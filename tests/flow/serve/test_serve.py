@@ -1,5 +1,6 @@
 """`pki-gateway serve` as processes: start, crash, end, and every way in which it cannot begin."""
 
+import json
 import os
 import signal
 import socket
@@ -119,6 +120,9 @@ def test_commands_work_with_and_without_a_server(start_server: StartServer) -> N
     exported = server.cli("certs", "export", "--format", "csv").stdout.splitlines()
     assert len(exported) == 2
     serial = exported[1].split(",")[1]
+    lines = server.cli("certs", "export", "--format", "json").stdout
+    assert lines == server.cli("certs", "export", "--format", "jsonl").stdout
+    assert json.loads(lines)["serial"] == serial
     assert "CRL" in server.cli("certs", "revoke", serial, "--reason", "superseded").stdout
     assert "-----BEGIN CERTIFICATE-----" in server.cli("certs", "show", serial).stdout
 

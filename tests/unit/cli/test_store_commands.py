@@ -174,6 +174,7 @@ def test_export(state: Path, run: Run) -> None:
     lines = run("audit", "export")[1].splitlines()
     assert [json.loads(line)["seq"] for line in lines] == [1, 2, 3]
     assert [json.loads(line)["seq"] for line in run("audit", "export", "--after", "2")[1].splitlines()] == [3]
+    assert run("audit", "export", "--format", "json") == run("audit", "export", "--format", "jsonl") == run("audit", "export")
     assert all(line.startswith("CEF:0|") for line in run("audit", "export", "--format", "cef")[1].splitlines())
     assert all(json.loads(line)["ecs"] for line in run("audit", "export", "--format", "ecs")[1].splitlines())
     assert run("audit", "export", "--format", "xml")[0] == 2
