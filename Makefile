@@ -13,7 +13,7 @@ PIP        := $(BIN)/pip install --quiet --disable-pip-version-check --constrain
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.run
-	@test -e "$(STATE)/profiles.yaml" || $(BIN)/pki-gateway init "$(STATE)" --http-port $(HTTP_PORT) --https-port $(HTTPS_PORT) $(INIT_FLAGS)
+	@test -e "$(STATE)/profiles.yaml" || $(BIN)/pki-gateway init "$(STATE)" --no-next --http-port $(HTTP_PORT) --https-port $(HTTPS_PORT) $(INIT_FLAGS)
 	@exec $(BIN)/pki-gateway serve --config "$(STATE)/profiles.yaml"
 
 test: $(VENV)/.dev

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import shutil
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -63,6 +65,7 @@ def init(
     ca_key: Annotated[CaKey, typer.Option(help="Key of the issuing CA.")] = CaKey.EC_P256,
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1 for HTTP.")] = 8080,
     https_port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1 for HTTPS.")] = 8443,
+    say_next: Annotated[bool, typer.Option("--next/--no-next", help="Print the command that serves it.")] = True,
 ) -> None:
     """Write a working configuration: CA, RA, TLS and store keys, an empty store, and a profile `demo` on loopback."""
     if http_port == https_port:
@@ -70,6 +73,8 @@ def init(
     check_directory(directory)
     write_directory(directory, make_files(ra_key.value, ca_key.value, http_port, https_port, datetime.now(UTC)))
     print(describe_result(directory))
+    if say_next:
+        print(f"\nNext:\n  {serve_command(directory)}")
 
 
 def make_files(ra_key: str, ca_key: str, http_port: int, https_port: int, now: datetime) -> tuple[NewFile, ...]:
@@ -212,7 +217,7 @@ def _sync(folder: Path) -> None:
 
 
 def describe_result(directory: Path) -> str:
-    """Return what was written and what to do next."""
+    """Return what was written."""
     return "\n".join(
         (
             f"Wrote {directory}:",
@@ -220,8 +225,12 @@ def describe_result(directory: Path) -> str:
             f"  {directory / 'ca/root.pem'}   the root to trust",
             f"  {directory / 'secrets/demo-scep-challenge'}   the static challenge of profile demo",
             f"  {directory / 'secrets/root.key'}   not needed to run: move it offline",
-            "",
-            "Next:",
-            f"  pki-gateway serve --config {directory / LAST}",
         )
     )
+
+
+def serve_command(directory: Path) -> str:
+    """Return the line for a shell that serves `directory` with the program that runs now, be it on PATH or not."""
+    called = Path(sys.argv[0])
+    program = [sys.executable, "-m", "gateway"] if called.name == "__main__.py" else [str(called)]
+    return shlex.join([*program, "serve", "--config", str(directory / LAST)])

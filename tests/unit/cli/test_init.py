@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import shlex
 import stat
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -280,3 +282,23 @@ def test_of_several_at_once_one_wins(tmp_path: Path, exists: bool) -> None:
         assert len(winners) == 1
         assert (folder / "secrets/winner").read_text() == str(winners[0])
         assert len(contents(folder)) == len(SMALL) + 1
+
+
+@pytest.mark.parametrize(
+    ("called", "program"),
+    [
+        pytest.param("/opt/my tools/pki-gateway", ["/opt/my tools/pki-gateway"], id="not on PATH"),
+        pytest.param(".venv/bin/pki-gateway", [".venv/bin/pki-gateway"], id="relative"),
+        pytest.param("/work/gateway/__main__.py", [sys.executable, "-m", "gateway"], id="as a module"),
+    ],
+)
+def test_what_to_run_next_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: str, program: list[str]) -> None:
+    monkeypatch.setattr(sys, "argv", [called])
+    folder = tmp_path / "it's here; $HOME"
+    code, output = run(str(folder))
+    assert (code, shlex.split(output.splitlines()[-1])) == (0, [*program, "serve", "--config", str(folder / "profiles.yaml")])
+
+
+def test_what_comes_next_is_left_out_for_a_caller_that_does_it(tmp_path: Path) -> None:
+    code, output = run(str(tmp_path / "state"), "--no-next")
+    assert (code, "Wrote" in output, "Next" in output, "serve" in output) == (0, True, False, False)
