@@ -32,7 +32,7 @@ WRONG = [
     ("challenge new demo --ttl 0s", "ttl"),
     ("challenge new demo --subject garbage", "subject"),
     ("challenge new demo --san garbage", "sans"),
-    ("challenge new demo --san ip:x", "ip:x"),
+    ("challenge new demo --subject CN=a --san ip:x", "ip:x"),
     ("challenge new demo --san dns:a --no-sans", "exclude each other"),
     ("challenge list --profile nope", "There is no profile nope; there are: demo."),
     ("challenge list --limit 0", "--limit"),
