@@ -6,7 +6,6 @@ import os
 import secrets
 import shlex
 import shutil
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.options import CommandError, with_exit_codes
+from gateway.cli.options import CommandError, program, with_exit_codes
 
 PRIVATE = 0o600
 PUBLIC = 0o644
@@ -231,6 +230,4 @@ def describe_result(directory: Path) -> str:
 
 def serve_command(directory: Path) -> str:
     """Return the line for a shell that serves `directory` with the program that runs now, be it on PATH or not."""
-    called = Path(sys.argv[0])
-    program = [sys.executable, "-m", "gateway"] if called.name == "__main__.py" else [str(called)]
-    return shlex.join([*program, "serve", "--config", str(directory / LAST)])
+    return shlex.join([*program(), "serve", "--config", str(directory / LAST)])

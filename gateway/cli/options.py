@@ -109,6 +109,12 @@ def describe_failure(error: BaseException) -> tuple[str, ExitCode] | None:
             return None
 
 
+def program() -> list[str]:
+    """Return the words that call this program again as it was called, be it on PATH or not; for printed examples."""
+    called = Path(sys.argv[0])
+    return [sys.executable, "-m", "gateway"] if called.name == "__main__.py" else [str(called)]
+
+
 def with_exit_codes(command: Callable[P, R]) -> Callable[P, R]:
     """Decorate a command: errors that have a sentence are printed on standard error and become exit statuses."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import sys
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from gateway.cli.options import CommandError, ConfigOption, ExitCode, with_exit_codes
+from gateway.cli.options import CommandError, ConfigOption, ExitCode, program, with_exit_codes
 from gateway.config.defaults import DEMO_PROFILE
 from gateway.config.schema import GatewayConfig
 from gateway.config.sources import Sources
@@ -101,25 +100,19 @@ def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
 
 def _first_enrollment(url: str, profile: str, path: Path) -> list[str]:
     """Commands for another terminal, in this folder; each can be copied as it is."""
-    program, folder = _program(), shlex.quote(str(path.parent / "device"))
+    called, folder = shlex.join(program()), shlex.quote(str(path.parent / "device"))
     return [
         "Enroll a first device, from another terminal:",
         f"    export PKI_GATEWAY_CONFIG={shlex.quote(str(path))}",
-        f"    {program} test-enroll --protocol scep --profile {profile}",
+        f"    {called} test-enroll --protocol scep --profile {profile}",
         "",
         "The same with strongSwan (apt-get install strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins):",
         f"    mkdir -p {folder}",
         f"    pki --scepca --url {url} --caout {folder}/ca.der --raout {folder}/ra.der --force",
         f"    pki --gen --type rsa --size 2048 --outform der > {folder}/device.key",
         f"    pki --scep --url {url} --in {folder}/device.key --dn 'CN=device-1' \\",
-        f'      --password "$({program} challenge new {profile})" \\',
+        f'      --password "$({called} challenge new {profile})" \\',
         f"      --cacert-enc {folder}/ra.der --cacert-sig {folder}/ca-1.der --cacert {folder}/ca.der > {folder}/device.der",
         f"    openssl x509 -inform DER -in {folder}/device.der -noout -subject -issuer -dates",
         "",
     ]
-
-
-def _program() -> str:
-    """Return how this command was called, to be printed in examples."""
-    called = Path(sys.argv[0])
-    return f"{sys.executable} -m gateway" if called.name == "__main__.py" else shlex.quote(str(called))

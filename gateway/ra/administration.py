@@ -11,7 +11,7 @@ import structlog
 from gateway.audit import AuditEvent
 from gateway.config.durations import format_duration
 from gateway.errors import Reason, Rejection
-from gateway.model import CredentialKind, ProfileName, Protocol, RequestId, RevocationReason, SanKind
+from gateway.model import CredentialKind, NameBinding, ProfileName, Protocol, RequestId, RevocationReason, SanKind
 from gateway.pki.extensions import make_san
 from gateway.pki.names import format_name, parse_name_text
 from gateway.ra.credentials.one_time import new_challenge
@@ -104,11 +104,7 @@ class Administration:
             raise Rejection(
                 Reason.DENIED, f"a challenge of this profile lives at most {format_duration(rules.challenge_max_ttl)}"
             )
-        if sans and subject is None:
-            raise Rejection(Reason.DENIED, "name the subject too, which may be empty: else it is good for any")
-        bound_subject = None if subject is None else _read_subject(subject)
-        unbound = sans is None and subject is None
-        bound_sans = None if unbound else frozenset(_read_san(kind, value) for kind, value in sans or ())
+        bound = _read_binding(subject, sans)
         now = self._clock()
         challenge, challenge_id = new_challenge(), new_request_id(now)
         row = ChallengeRow(
@@ -118,16 +114,16 @@ class Administration:
             created_at=now,
             expires_at=now + lifetime,
             created_by=actor,
-            subject=bound_subject,
-            sans=bound_sans,
+            subject=bound.subject,
+            sans=bound.sans,
             owner=owner,
         )
-        names = tuple(sorted(f"{kind}:{value}" for kind, value in bound_sans or ()))
+        names = tuple(sorted(f"{kind}:{value}" for kind, value in bound.sans or ()))
         event = self._event(
             "challenge.created",
             actor,
             profile=rules.name,
-            subject=bound_subject or "",
+            subject=bound.subject or "",
             sans=names,
             detail=f"challenge {challenge_id}",
         )
@@ -280,6 +276,16 @@ class Administration:
             detail=detail,
             generation=self._snapshot().generation,
         )
+
+
+def _read_binding(subject: str | None, sans: Iterable[tuple[SanKind, str]] | None) -> NameBinding:
+    """Return the names that a challenge is good for; raises Rejection for what is no name, and for names without a subject."""
+    if sans and subject is None:
+        raise Rejection(Reason.DENIED, "name the subject too, which may be empty: else it is good for any")
+    if sans is None and subject is None:
+        return NameBinding()
+    names = frozenset(_read_san(kind, value) for kind, value in sans or ())
+    return NameBinding(None if subject is None else _read_subject(subject), names)
 
 
 def _read_subject(text: str) -> str:
