@@ -23,7 +23,7 @@ UNLIMITED_NOT_AFTER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 class Protocol(StrEnum):
-    """The front doors, and ADMIN for an operator's own commands."""
+    """The enrollment protocols, and ADMIN for an operator's own commands."""
 
     SCEP = "scep"
     EST = "est"
@@ -175,7 +175,7 @@ class SignerCertificate:
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentRequest:
-    """One request for one certificate, whatever door it came in by.
+    """One request for one certificate, whatever protocol it came in by.
 
     `operation` is the protocol's own message or body type (`PKCSReq`, `RenewalReq`, `simpleenroll`, `ir`).
     `challenge` is the shared secret that came with the request, wherever the protocol carries it.

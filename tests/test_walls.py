@@ -68,7 +68,7 @@ def test_imports_point_one_way(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if room(p) == "ra"], ids=name)
-def test_corridor_sees_interfaces_only(path: Path) -> None:
+def test_registration_authority_sees_interfaces_only(path: Path) -> None:
     bad = [m for m in imports(path) if starts(m, CONCRETE + BACKENDS)]
     assert not bad
 

@@ -1,1 +1,1 @@
-"""The corridor: authenticate, decide, reserve, issue, verify, record."""
+"""The registration authority: authenticate, decide, reserve, issue, verify, record."""

@@ -93,7 +93,7 @@ class RegistrationAuthority:
         self._strangers = Strangers()
 
     async def enroll(self, snapshot: Snapshot, request: EnrollmentRequest) -> Outcome:
-        """Walk one request through the corridor and return its answer; never raises for anything that it met there.
+        """Walk one request through all its steps and return its answer; never raises for anything that it met there.
 
         The caller may be cancelled at any time: from the moment the ledger row is opened the work goes on without it.
         """

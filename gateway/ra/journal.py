@@ -1,4 +1,4 @@
-"""Audit events of the corridor: one for each decision about an identified request, never a secret in any."""
+"""Audit events of the registration authority: one for each decision about an identified request, never a secret in any."""
 
 from __future__ import annotations
 

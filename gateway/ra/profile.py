@@ -1,4 +1,4 @@
-"""Profile and Snapshot: one configuration generation as the corridor sees it, frozen."""
+"""Profile and Snapshot: one configuration generation as the registration authority sees it, frozen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the endpoints ask of the corridor beside an enrollment, and what it answers; protocol-neutral and frozen."""
+"""What the endpoints ask of the registration authority beside an enrollment, and what it answers; protocol-neutral and frozen."""
 
 from __future__ import annotations
 

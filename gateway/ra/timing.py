@@ -1,4 +1,4 @@
-"""How long the corridor waits, holds and asks again."""
+"""How long the registration authority waits, holds and asks again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every store does for the corridor: each write is one durable transaction that carries its own audit rows."""
+"""What every store does for the registration authority: each write is one durable transaction that carries its own audit rows."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ class CertificateFilter:
 
 
 class Ledger(Protocol):
-    """What the corridor needs. Every method may raise `StoreUnavailable`; then nothing may be granted."""
+    """What the registration authority needs. Every method may raise `StoreUnavailable`; then nothing may be granted."""
 
     async def find_request(self, request_key: bytes, now: datetime) -> LedgerRow | None:
         """Return the row of the same request inside its retransmission window."""

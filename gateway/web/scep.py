@@ -1,4 +1,4 @@
-"""The SCEP endpoint: HTTP to PKIMessage, through the corridor, and back (RFC 8894 §4)."""
+"""The SCEP endpoint: HTTP to PKIMessage, through the registration authority, and back (RFC 8894 §4)."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from gateway.errors import Reason
 from gateway.model import Issued, Pending, Rejected
 from gateway.store.interfaces import CertificateFilter, LedgerState
 from tests.contract.store.rows import audit_rows
-from tests.flow.corridor.kill_harness import BACKENDS, make_world
-from tests.flow.corridor.world import AUDIT_KEY, PROFILE, QUICK, FaultyCA, World
+from tests.flow.enrollment.kill_harness import BACKENDS, make_world
+from tests.flow.enrollment.world import AUDIT_KEY, PROFILE, QUICK, FaultyCA, World
 
 ROOT = Path(gateway.__file__).parents[1]
 OPERATOR = "uid:0 (root)"
@@ -31,7 +31,7 @@ class Killer:
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.flow.corridor.kill_harness"],
+            [sys.executable, "-m", "tests.flow.enrollment.kill_harness"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

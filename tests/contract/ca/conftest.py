@@ -92,7 +92,7 @@ class Lab:
     """Certificates that the CA has signed, where it keeps a record of its own."""
 
     def numbered(self, request: IssueRequest) -> IssueRequest:
-        """Store the serial with the request, as the corridor does."""
+        """Store the serial with the request, as the registration authority does."""
         return replace(request, serial=self.ca.new_serial())
 
     def set_faults(self, *faults: str) -> None:

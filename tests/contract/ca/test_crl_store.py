@@ -62,7 +62,7 @@ def event(name: str) -> AuditEvent:
 
 
 async def record(store: SqliteStore, request: IssueRequest, issued: UpstreamIssued) -> bytes:
-    """Put one certificate into ledger and inventory, as the corridor does."""
+    """Put one certificate into ledger and inventory, as the registration authority does."""
     leaf = parse_certificate(issued.certificate)
     lease = now() + timedelta(minutes=1)
     row = LedgerRow(

@@ -1,4 +1,4 @@
-"""One worker in this process: the real store, CA, corridor and servers on loopback ports of their own."""
+"""One worker in this process: the real store, CA, registration authority and servers on loopback ports of their own."""
 
 import socket
 from dataclasses import dataclass, field, replace

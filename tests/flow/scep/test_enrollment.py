@@ -1,4 +1,4 @@
-"""SCEP end to end in one process: HTTP, PKIMessage, corridor, local CA, store."""
+"""SCEP end to end in one process: HTTP, PKIMessage, registration authority, local CA, store."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Worlds for the tests of the corridor; each is closed and its audit chain verified at the end."""
+"""Worlds for the tests of enrollment; each is closed and its audit chain verified at the end."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from gateway.audit import verify_chain
 from gateway.ca.interfaces import Capability
 from gateway.ra.timing import Timing
 from tests.contract.store.rows import audit_rows
-from tests.flow.corridor.world import AUDIT_KEY, QUICK, FaultyCA, World
+from tests.flow.enrollment.world import AUDIT_KEY, QUICK, FaultyCA, World
 
 NewWorld = Callable[..., World]
 

@@ -13,8 +13,8 @@ from gateway.ra import recovery
 from gateway.ra.authority import RegistrationAuthority
 from gateway.store.interfaces import LedgerRow, LedgerState, WaitingFor
 from tests.contract.store.rows import ledger_row, opening
-from tests.flow.corridor.conftest import NewWorld
-from tests.flow.corridor.world import FIND, PROFILE, QUICK, FlakyStore, World
+from tests.flow.enrollment.conftest import NewWorld
+from tests.flow.enrollment.world import FIND, PROFILE, QUICK, FlakyStore, World
 
 
 async def die_after_opening(world: World) -> LedgerRow:

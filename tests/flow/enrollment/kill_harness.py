@@ -18,7 +18,7 @@ from typing import Any
 
 from gateway.ca.local import CaUrls, LocalCA
 from gateway.logging import configure_logging
-from tests.flow.corridor.world import CA_NAME, FIND, Clock, FaultyCA, World, _open_ca, make_request
+from tests.flow.enrollment.world import CA_NAME, FIND, Clock, FaultyCA, World, _open_ca, make_request
 
 BACKENDS = ("local", "exec with find", "exec without find")
 

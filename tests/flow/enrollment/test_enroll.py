@@ -16,8 +16,19 @@ from gateway.model import EnrollmentRequest, Issued, Pending, ProfileName, Proto
 from gateway.pki.certificate import parse_certificate
 from gateway.ra.requests import LookUpRequest, RevokeRequest, Sought
 from gateway.store.interfaces import CertificateFilter, LedgerState
-from tests.flow.corridor.conftest import NewWorld
-from tests.flow.corridor.world import CA_NAME, FIND, ONE_AN_HOUR, PROFILE, QUICK, REVOKE, SECRET, FlakyStore, World, public_key_of
+from tests.flow.enrollment.conftest import NewWorld
+from tests.flow.enrollment.world import (
+    CA_NAME,
+    FIND,
+    ONE_AN_HOUR,
+    PROFILE,
+    QUICK,
+    REVOKE,
+    SECRET,
+    FlakyStore,
+    World,
+    public_key_of,
+)
 
 
 @pytest.fixture

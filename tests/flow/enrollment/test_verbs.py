@@ -24,8 +24,8 @@ from gateway.ra.requests import (
     Sought,
 )
 from gateway.store.interfaces import CRLRow, LedgerState
-from tests.flow.corridor.conftest import NewWorld
-from tests.flow.corridor.world import CA_NAME, PROFILE, REVOKE, World
+from tests.flow.enrollment.conftest import NewWorld
+from tests.flow.enrollment.world import CA_NAME, PROFILE, REVOKE, World
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the corridor makes of every way in which an upstream CA can fail: nothing issued is lost, nothing is issued twice."""
+"""What the registration authority makes of every way in which an upstream CA can fail: nothing issued is lost, nothing is issued twice."""
 
 import asyncio
 from dataclasses import replace
@@ -12,8 +12,8 @@ from gateway.errors import Reason
 from gateway.model import Issued, Pending, Rejected, Unavailable
 from gateway.pki.certificate import parse_certificate
 from gateway.store.interfaces import CertificateFilter, LedgerState, WaitingFor
-from tests.flow.corridor.conftest import NewWorld
-from tests.flow.corridor.world import FIND, POLL, PROFILE, QUICK, REVOKE, World
+from tests.flow.enrollment.conftest import NewWorld
+from tests.flow.enrollment.world import FIND, POLL, PROFILE, QUICK, REVOKE, World
 
 LOST = ["lost before", "lost after", "crash", "stall", "garbage", "wrong key"]
 

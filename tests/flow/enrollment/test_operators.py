@@ -14,8 +14,8 @@ from gateway.pki.keys import generate_private_key, public_key_der
 from gateway.pki.names import parse_name_text
 from gateway.ra.transactions import to_issue_request
 from gateway.store.interfaces import CertificateFilter, LedgerState, WaitingFor
-from tests.flow.corridor.conftest import NewWorld
-from tests.flow.corridor.world import FIND, PROFILE, REVOKE, World
+from tests.flow.enrollment.conftest import NewWorld
+from tests.flow.enrollment.world import FIND, PROFILE, REVOKE, World
 
 ROOT = "uid:0 (root)"
 
