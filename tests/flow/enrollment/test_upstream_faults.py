@@ -1,4 +1,4 @@
-"""What the registration authority makes of every way in which an upstream CA can fail: nothing issued is lost, nothing is issued twice."""
+"""What becomes of every way in which an upstream CA can fail: nothing issued is lost, nothing is issued twice."""
 
 import asyncio
 from dataclasses import replace

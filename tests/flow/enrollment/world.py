@@ -1,4 +1,4 @@
-"""A whole registration authority in a folder: real store, policy and credentials, a CA with faults at will, a clock that can be moved."""
+"""A whole registration authority in a folder: real store, policy and credentials, a faulty CA, a clock that can be moved."""
 
 import asyncio
 import hashlib
