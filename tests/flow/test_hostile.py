@@ -80,7 +80,7 @@ def test_mutated_messages(lone_server: RunningServer) -> None:
     asyncio.run(post_all(lone_server, mutations(WARM_UP, seed=1)))
     memory, cpu = resident_bytes(lone_server), cpu_seconds(lone_server.process.pid)
     statuses = asyncio.run(post_all(lone_server, mutations(COUNT, seed=2)))
-    assert set(statuses) <= {200, 400, 429}, statuses
+    assert set(statuses) <= {200, 400}, statuses
     assert (cpu_seconds(lone_server.process.pid) - cpu) / COUNT < 0.005
     assert resident_bytes(lone_server) - memory < 1_000_000 * COUNT / 10_000
     assert max(asyncio.run(single_costs(lone_server, mutations(SINGLE, seed=3)))) < 0.050
