@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
-from gateway.config.defaults import DEMO_PROFILE
+from gateway.config.defaults import DEMO_PROFILE, UPSTREAM_CALL_SECONDS
 from gateway.config.document import DataPath, Problem
 from gateway.config.fields import SecretSource
 from gateway.config.parts import Parts, PolicyRules, ProfileParts
@@ -87,6 +87,11 @@ def _check_upstream_ca(upstream_ca: UpstreamCAConfig | None) -> Iterator[Problem
                 yield Problem(("crl", "refresh"), "must be shorter than lifetime, or clients meet an expired CRL")
         case ExecCA():
             yield from _positive(("deadline",), upstream_ca.deadline)
+            if upstream_ca.deadline > timedelta(seconds=UPSTREAM_CALL_SECONDS):
+                yield Problem(
+                    ("deadline",),
+                    f"must not be longer than {UPSTREAM_CALL_SECONDS}s; a program that needs longer answers pending",
+                )
             for name in upstream_ca.environment:
                 if not name or "=" in name or "\0" in name:
                     yield Problem(("environment", name), "is not the name of an environment variable")

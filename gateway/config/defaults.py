@@ -4,5 +4,7 @@ from __future__ import annotations
 
 ADMIN_SOCKET = "run/admin.sock"
 """Where the server listens for its own commands, seen from the configuration file's folder."""
+UPSTREAM_CALL_SECONDS = 90
+"""The longest that one call to an upstream CA may take; after it the result is unknown."""
 DEMO_PROFILE = "demo"
 """The playground that `init` writes: a profile of this name is served on loopback only."""

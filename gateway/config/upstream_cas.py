@@ -45,7 +45,7 @@ class ExecCA(Model):
     chain: Annotated[tuple[FilePath, ...], Field(min_length=1)]
     """CA certificates, PEM, issuing CA first, root last."""
     deadline: Duration = Field(default="30s", validate_default=True)
-    """Then the program is killed, and what it did is asked with `find`."""
+    """At most 90s; then the program is killed, and what it did is asked with `find`."""
     operations: tuple[Literal["find", "poll", "revoke"], ...] = ()
     """What the program can do beyond `issue`."""
     environment: dict[str, str | SecretSource] = Field(default_factory=dict)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from gateway.config.defaults import UPSTREAM_CALL_SECONDS
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -16,7 +18,7 @@ class Timing:
     """How often leases are renewed; well under a third of `lease`, so that two misses lose nothing."""
     answer_within: float = 20.0
     """After this a client is told to come back (Pending) while the work goes on; below what clients wait for a reply."""
-    issue_within: float = 90.0
+    issue_within: float = UPSTREAM_CALL_SECONDS
     """What one call to an upstream CA may take; after it the result is unknown."""
     find_for: float = 20.0
     """How long a worker that has just lost an answer keeps asking the CA what it did, before it lets the row rest."""

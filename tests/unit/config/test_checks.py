@@ -241,6 +241,15 @@ def test_upstream_cas(minimal: dict[str, Any], complaints: Complaints) -> None:
     ]
 
 
+@pytest.mark.parametrize(("deadline", "refused"), [("90s", False), ("91s", True), ("10m", True)])
+def test_a_deadline_that_no_call_waits_for_is_refused(
+    minimal: dict[str, Any], complaints: Complaints, deadline: str, refused: bool
+) -> None:
+    minimal["upstream_cas"]["prog"] = {"type": "exec", "command": ["/bin/sign"], "chain": ["ca.pem"], "deadline": deadline}
+    said = "upstream_cas.prog.deadline: must not be longer than 90s; a program that needs longer answers pending"
+    assert complaints(minimal) == ([said] if refused else [])
+
+
 def test_a_wrong_type_hides_nothing_else_of_its_profile(minimal: dict[str, Any], complaints: Complaints) -> None:
     corp(minimal).update(
         {
