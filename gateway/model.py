@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
 from types import MappingProxyType
 from typing import Any, NewType
@@ -44,6 +44,7 @@ class CredentialKind(StrEnum):
 
     STATIC = "static"
     ONE_TIME = "one_time"
+    INTUNE_JWS = "intune_jws"
     CERTIFICATE = "certificate"
     ADMIN = "admin"
 
@@ -191,6 +192,8 @@ class EnrollmentRequest:
     source: str
     is_renewal: bool = False
     """The protocol's own word that this is a renewal; the profile's `renewal` rule must then allow it."""
+    client_certificate: bytes | None = field(default=None, repr=False)
+    """The certificate, DER, that the TLS client proved to hold the key of; nothing else about it is checked yet."""
 
     @property
     def requester_key(self) -> bytes:
@@ -208,6 +211,15 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """At most `count` certificates in any `window` for whatever `key` names; counted when the ledger row is opened."""
+
+    key: str
+    count: int
+    window: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class NameBinding:
     """Names that a credential was issued for; None leaves a field unbound (VU#971035)."""
 
@@ -215,6 +227,10 @@ class NameBinding:
     """RFC 4514 string that the requested subject must equal."""
     sans: frozenset[tuple[SanKind, str]] | None = None
     """The exact set of requested subject alternative names."""
+    common_name: str | None = None
+    """The one CN that the requested subject must have, to the letter; empty: it must have none."""
+    san_kinds: frozenset[SanKind] | None = None
+    """The kinds of names that `sans` speaks for; None: all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +238,7 @@ class Requester:
     """Who is asking, as an authenticated credential says.
 
     `identity` is stable and not secret: `one_time:<challenge id>`, `static:<profile>`, `certificate:<sha256>`.
-    `vouches_for_sid` lets SID names through policy. `reservations` are taken when the ledger row is opened.
+    `vouches_for_sid` lets SID names through policy. `reservations` and `allowances` are taken when the ledger row is opened.
     """
 
     identity: str
@@ -231,6 +247,9 @@ class Requester:
     owner: str | None = None
     vouches_for_sid: bool = False
     reservations: tuple[Reservation, ...] = ()
+    allowances: tuple[Allowance, ...] = ()
+    device: str | None = None
+    """What the credential calls the device, for limits; None: the device is known by the names that it asks for."""
     renews: bytes | None = None
     """SHA-256 of the certificate that this request renews."""
     claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -324,6 +343,8 @@ class Remarks:
     """The rules that the grant breaks and that only warn."""
     counted: bool = False
     """It has no audit row of its own: whoever serves the endpoint counts it by reason, profile and minute."""
+    label: str = ""
+    """What became of a signed challenge, in its own closed vocabulary (`success`, `replay` …); empty where there was none."""
 
 
 _NO_REMARKS = Remarks()

@@ -11,7 +11,7 @@ from gateway.config.document import DataPath, Problem
 from gateway.config.fields import SecretSource
 from gateway.config.parts import Parts, PolicyRules, ProfileParts
 from gateway.config.policy_checks import check_policy, check_static_names
-from gateway.config.schema import OneTimeCredential, ProfileLimits, StaticCredential
+from gateway.config.schema import IntuneJwsCredential, OneTimeCredential, ProfileLimits, StaticCredential
 from gateway.config.sentences import suggest
 from gateway.config.sources import Sources
 from gateway.config.upstream_cas import ExecCA, LocalCA, UpstreamCAConfig
@@ -140,7 +140,7 @@ def _check_quotas(limits: ProfileLimits) -> Iterator[Problem]:
 
 
 def _check_credential(
-    credential: StaticCredential | OneTimeCredential, rules: PolicyRules, sources: Sources
+    credential: StaticCredential | OneTimeCredential | IntuneJwsCredential, rules: PolicyRules, sources: Sources
 ) -> Iterator[Problem]:
     match credential:
         case OneTimeCredential():

@@ -15,6 +15,7 @@ from gateway.config.schema import (
     Audit,
     CredentialConfig,
     Endpoints,
+    IntuneJwsCredential,
     OneTimeCredential,
     ProfileConfig,
     ProfileLimits,
@@ -27,7 +28,7 @@ from gateway.config.upstream_cas import UpstreamCAConfig
 
 T = TypeVar("T")
 _UPSTREAM_CA: TypeAdapter[UpstreamCAConfig] = TypeAdapter(UpstreamCAConfig)
-_CREDENTIAL: TypeAdapter[StaticCredential | OneTimeCredential] = TypeAdapter(CredentialConfig)
+_CREDENTIAL: TypeAdapter[StaticCredential | OneTimeCredential | IntuneJwsCredential] = TypeAdapter(CredentialConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class ProfileParts:
     written: Mapping[str, Any]
     """The profile as plain data: what it refers to, and which sections it has, is judged whatever is wrong with them."""
     endpoints: Endpoints | None
-    credentials: tuple[StaticCredential | OneTimeCredential | None, ...]
+    credentials: tuple[StaticCredential | OneTimeCredential | IntuneJwsCredential | None, ...]
     policy: PolicyRules
     limits: ProfileLimits | None
     renewal: Renewal | None

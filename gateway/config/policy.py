@@ -49,6 +49,8 @@ class KeyRule(Model):
     """ML-DSA parameter sets (FIPS 204)."""
     allow_sha1_signature: bool = False
     """Accept a CSR that is signed with SHA-1."""
+    allow_md5_signature: bool = False
+    """Accept a CSR that is signed with MD5."""
 
 
 class SubjectRule(Model):

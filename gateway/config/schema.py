@@ -23,7 +23,7 @@ from gateway.config.upstream_cas import UpstreamCAConfig
 
 
 class HttpsListener(Model):
-    """TLS without client certificates."""
+    """A TLS listener; `https` asks for no client certificate, `https_mtls` asks for one and takes none for an answer."""
 
     listen: ListenAddress
     """Where to listen for HTTPS."""
@@ -70,6 +70,8 @@ class Server(Model):
     """Where to listen for HTTP: SCEP, CRLs, CA certificates."""
     https: HttpsListener
     """Where to listen for HTTPS, and its certificate."""
+    https_mtls: HttpsListener | None = None
+    """A second HTTPS listener, for profiles with `client_certificate: require`; it asks clients for a certificate."""
     external_url: ExternalUrl
     """How clients reach this server."""
     admin_socket: SocketPath = Field(default=ADMIN_SOCKET, validate_default=True)
@@ -102,6 +104,28 @@ class Audit(Model):
     """How often a signed head leaves."""
 
 
+class RaPair(Model):
+    """An RA certificate and its key; RSA."""
+
+    certificate: FilePath
+    """The certificate, PEM."""
+    key: SecretSource
+    """Its private key, PEM."""
+
+
+class LegacyAlgorithms(Model):
+    """Algorithms of old clients, each off; what uses one is counted in log and audit trail."""
+
+    sha1: bool = False
+    """Messages signed with SHA-1."""
+    md5: bool = False
+    """Messages signed with MD5, which RFC 8894 forbids."""
+    triple_des: bool = False
+    """Messages encrypted with 3DES."""
+    des: bool = False
+    """Messages encrypted with single DES, which RFC 8894 forbids; they are answered with 3DES."""
+
+
 class ScepEndpoint(Model):
     """SCEP at `/scep/PROFILE` (RFC 8894)."""
 
@@ -109,6 +133,28 @@ class ScepEndpoint(Model):
     """The RA certificate that clients encrypt to and that signs replies; RSA."""
     ra_key: SecretSource
     """The RA certificate's private key, PEM."""
+    ra_encryption: RaPair | None = None
+    """A second RA certificate that clients encrypt to; `ra_certificate` then only signs."""
+    previous_ra: Annotated[tuple[RaPair, ...], Field(max_length=4)] = ()
+    """RA certificates that were in force before: devices that still know them go on being served."""
+    next_ca: FilePath | None = None
+    """PEM certificates of the CA, and RA, that come next: GetNextCACert gives them out, signed by the RA."""
+    legacy: LegacyAlgorithms = LegacyAlgorithms()
+    """Algorithms of old clients."""
+    pwri: bool = False
+    """Serve devices whose keys cannot encrypt (EC, Ed25519, ML-DSA): messages are encrypted under the profile's one static
+    challenge instead (PasswordRecipientInfo)."""
+    signing_time_skew: Duration | None = None
+    """How far a message's signingTime may be from our time, badTime beyond; absent: not judged, since device clocks are wrong
+    before they have enrolled."""
+    client_certificate: Literal["off", "require"] = "off"
+    """`require`: only with a TLS client certificate below `client_anchors`, at `/scep-mtls/PROFILE` and `/scep/PROFILE` on the
+    https_mtls listener; the challenge is asked for all the same."""
+    client_anchors: FilePath | None = None
+    """PEM CA certificates that issue the TLS client certificates."""
+    client_crls: FilePath | None = None
+    """CRLs of these CAs, PEM; a certificate whose CA has no valid CRL here is then refused. Absent: revocation is known only for
+    certificates that were issued here."""
     reply_chain: bool = False
     """Put the CA chain into CertRep beside the leaf."""
 
@@ -142,9 +188,6 @@ class OneTimeCredential(Model):
     """The longest lifetime that `--ttl` may ask for."""
 
 
-CredentialConfig = Annotated[StaticCredential | OneTimeCredential, Field(discriminator="type")]
-
-
 class QuotaConfig(Model):
     """At most `count` certificates in any `window`."""
 
@@ -154,6 +197,41 @@ class QuotaConfig(Model):
     """In which time."""
 
 
+class IntuneJwsCredential(Model):
+    """Challenges that are signed JWTs and name the device (docs/intune.md); this is not Microsoft's own Intune challenge."""
+
+    type: Literal["intune_jws"]
+    """Signed challenges."""
+    anchors: FilePath
+    """PEM certificates whose keys sign the challenges: RSA of 2048 bits and more, or EC P-256."""
+    audience: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """What `aud` must be, or hold; absent: not judged."""
+    max_age: Duration = Field(default="1h", validate_default=True)
+    """How long after `iat` a challenge is good, whatever its `exp` says."""
+    skew: Duration = Field(default="60s", validate_default=True)
+    """How far the issuer's clock may be from ours."""
+    required_claims: tuple[Literal["iss", "sub", "iat", "exp", "nonce", "aud"], ...] = (
+        "iss",
+        "sub",
+        "iat",
+        "exp",
+        "nonce",
+        "aud",
+    )
+    """Claims without which a challenge is malformed; `aud` counts only where `audience` is set."""
+    absent_claims: Literal["none", "unconstrained"] = "none"
+    """What it means when a claim for one type of name is absent: the CSR must have no such name, or any that policy allows."""
+    per_device: QuotaConfig | None = Field(default={"count": 3, "window": "24h"}, validate_default=True)
+    """Certificates for one device, which is `sub` and `iss` together; null: unlimited."""
+    replay_capacity: Annotated[int, Field(ge=1, le=10000000)] = 100000
+    """How many used challenges are remembered at once; when it is full, new ones are refused."""
+    with_other_challenges: bool = False
+    """Say that the profile's other kinds of challenge are accepted beside signed ones."""
+
+
+CredentialConfig = Annotated[StaticCredential | OneTimeCredential | IntuneJwsCredential, Field(discriminator="type")]
+
+
 class ProfileLimits(Model):
     """How many certificates; absent is unlimited."""
 
@@ -161,6 +239,18 @@ class ProfileLimits(Model):
     """For one requester: the holder of one renewal certificate, one challenge, or one subject under a static challenge."""
     total: QuotaConfig | None = None
     """For the whole profile."""
+    failures_per_address: QuotaConfig | None = None
+    """Failed requests of one source address, in one worker; beyond, it gets HTTP 429. Off by default: an MDM proxy or NAT is one
+    address for a whole fleet."""
+
+
+class RenewalAnchors(Model):
+    """CAs of a fleet that was enrolled elsewhere: their certificates may be renewed here too."""
+
+    certificates: FilePath
+    """PEM CA certificates."""
+    crls: FilePath
+    """Their CRLs, PEM; a certificate whose CA has no valid CRL here is refused."""
 
 
 class Renewal(Model):
@@ -174,6 +264,8 @@ class Renewal(Model):
     """How long before notAfter a renewal may begin; absent: at any time."""
     grace: Duration = Field(default="0s", validate_default=True)
     """How long after notAfter it is still accepted."""
+    anchors: RenewalAnchors | None = None
+    """CAs beside ours whose certificates may be renewed here, for fleets that move."""
 
 
 class ProfileConfig(Model):

@@ -336,7 +336,12 @@ class RegistrationAuthority:
         upstream = profile.upstream_ca
         if request.sought is Sought.CERTIFICATE:
             row = None if request.serial is None else await self._inventory.find_serial(upstream.name, request.serial)
-            if row is None or row.profile != request.profile or row.public_key_sha256 != request.requester_key:
+            if (
+                row is None
+                or row.profile != request.profile
+                or request.signer is None
+                or row.public_key_sha256 != request.signer.public_key.sha256
+            ):
                 raise Rejection(Reason.UNKNOWN_CERTIFICATE, "there is no such certificate of this key")
             return Found((row.der,))
         trail.recorded = True

@@ -12,6 +12,7 @@ from gateway.model import (
     Rejected,
     RequestId,
     RevocationReason,
+    SignerCertificate,
     SubjectAltName,
     Unavailable,
     Verdict,
@@ -32,6 +33,8 @@ class PollRequest:
     transaction_id: str
     requester_key: bytes
     source: str
+    client_certificate: bytes | None = field(default=None, repr=False)
+    """The TLS client's certificate, DER."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,11 @@ class Sought(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LookUpRequest:
-    """Asks for the chain of a profile's CA, its CRL, or one certificate (SCEP GetCert, RFC 8894 §3.3.4).
+    """Asks for the chain of a profile's CA, its CRL, or one certificate (SCEP GetCert and GetCRL, RFC 8894 §3.3.4).
 
-    `serial` and `requester_key` are needed for a certificate: only the holder of its key may see it.
+    With `signer` the message was signed, and nothing is shown unless that certificate is in the inventory, of this profile and
+    good; a certificate is never shown without. `issuer_der` and `serial` name the certificate that is asked for, or for a CRL the
+    one to be checked; an empty issuer names none.
     """
 
     profile: ProfileName
@@ -100,9 +105,12 @@ class LookUpRequest:
     operation: str
     sought: Sought
     source: str
+    issuer_der: bytes = b""
     serial: int | None = None
-    requester_key: bytes | None = None
+    signer: SignerCertificate | None = None
     transaction_id: str = ""
+    client_certificate: bytes | None = field(default=None, repr=False)
+    """The TLS client's certificate, DER."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ FAIL_INFO: Mapping[Reason, FailInfo] = MappingProxyType(
         Reason.BAD_SIGNATURE: FailInfo.BAD_MESSAGE_CHECK,
         Reason.DECRYPTION_FAILED: FailInfo.BAD_MESSAGE_CHECK,
         Reason.BAD_PROOF_OF_POSSESSION: FailInfo.BAD_MESSAGE_CHECK,
+        Reason.CREDENTIAL_SIGNATURE: FailInfo.BAD_MESSAGE_CHECK,
         # badTime
         Reason.BAD_TIME: FailInfo.BAD_TIME,
         # badCertId: no certificate or transaction matches
@@ -29,9 +30,14 @@ FAIL_INFO: Mapping[Reason, FailInfo] = MappingProxyType(
         Reason.CREDENTIAL_EXPIRED: FailInfo.BAD_REQUEST,
         Reason.CREDENTIAL_USED: FailInfo.BAD_REQUEST,
         Reason.CREDENTIAL_REVOKED: FailInfo.BAD_REQUEST,
+        Reason.CREDENTIAL_MALFORMED: FailInfo.BAD_REQUEST,
+        Reason.CREDENTIAL_NOT_YET_VALID: FailInfo.BAD_REQUEST,
+        Reason.CREDENTIAL_AUDIENCE: FailInfo.BAD_REQUEST,
+        Reason.CREDENTIAL_VERSION: FailInfo.BAD_REQUEST,
         Reason.NAME_NOT_BOUND: FailInfo.BAD_REQUEST,
         Reason.RENEWAL_REFUSED: FailInfo.BAD_REQUEST,
         Reason.NOT_AUTHORIZED: FailInfo.BAD_REQUEST,
+        Reason.NOT_COMPLIANT: FailInfo.BAD_REQUEST,
         Reason.POLICY_KEY: FailInfo.BAD_REQUEST,
         Reason.POLICY_SUBJECT: FailInfo.BAD_REQUEST,
         Reason.POLICY_SAN: FailInfo.BAD_REQUEST,
