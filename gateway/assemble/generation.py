@@ -18,6 +18,7 @@ from gateway.config.view import redact
 from gateway.errors import ConfigurationError
 from gateway.model import ProfileName, Protocol, UpstreamCAName
 from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
+from gateway.pki.cms import certs_only
 from gateway.pki.names import normalize_name
 from gateway.ra.credentials.interfaces import CredentialProvider
 from gateway.ra.credentials.one_time import OneTimeCredential as OneTimeProvider
@@ -27,7 +28,7 @@ from gateway.ra.profile import Profile, Quota, RenewalRule, Snapshot
 from gateway.ra.renewal import RenewalCredential
 from gateway.store.interfaces import Store
 from gateway.store.keys import KeyRing
-from gateway.web.generation import Generation, Publication, ScepService
+from gateway.web.generation import FailureLimit, Generation, Publication, ScepService
 from gateway.wire.scep.operations import ca_capabilities, ca_certificates
 
 __all__ = ["CHALLENGE_PURPOSE", "Built", "Parts", "build", "prove_identity"]
@@ -110,6 +111,7 @@ def _publication(name: UpstreamCAName, ca: UpstreamCA, publisher: CrlPublisher |
 def _scep_services(config: GatewayConfig, identities: Identities) -> Iterator[tuple[ProfileName, ScepService]]:
     for name, identity in identities.scep.items():
         profile = config.profiles[name]
+        scep, failures = profile.endpoints.scep, profile.limits.failures_per_address
         body, media_type = ca_certificates(identity)
         renews = profile.renewal is not None and "RenewalReq" in profile.renewal.messages
         yield (
@@ -120,7 +122,11 @@ def _scep_services(config: GatewayConfig, identities: Identities) -> Iterator[tu
                 capabilities=ca_capabilities(identity, renewal=renews),
                 ca_certificates=body,
                 ca_media_type=media_type,
-                reply_chain=profile.endpoints.scep is not None and profile.endpoints.scep.reply_chain,
+                ca_chain=certs_only(identity.chain),
+                next_ca=None,
+                requires_client_certificate=scep is not None and scep.client_certificate == "require",
+                failure_limit=FailureLimit(failures.count, failures.window) if failures else None,
+                reply_chain=scep is not None and scep.reply_chain,
                 offload=identity.certificate.public_key.bits >= SLOW_RSA_BITS,
             ),
         )

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from gateway.model import ProfileName, UpstreamCAName
 from gateway.ra.profile import Snapshot
 from gateway.wire.scep.pkimessage import RaIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLimit:
+    """At most `count` failed requests of one source address in any `window`, counted by each worker for itself."""
+
+    count: int
+    window: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,13 @@ class ScepService:
     capabilities: bytes
     ca_certificates: bytes
     ca_media_type: str
+    ca_chain: bytes
+    """The body of GetCACertChain: the CA's certificates alone, issuing CA first."""
+    next_ca: bytes | None
+    """The body of GetNextCACert, signed by the RA (RFC 8894 §4.7.1); None: no CA is next."""
+    requires_client_certificate: bool
+    """It is served to TLS clients with a certificate only, under `/scep-mtls/` too."""
+    failure_limit: FailureLimit | None
     reply_chain: bool
     offload: bool
 
