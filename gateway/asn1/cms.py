@@ -89,6 +89,17 @@ class KeyTransRecipientInfo(core.Sequence):
     ]
 
 
+class PasswordRecipientInfo(core.Sequence):
+    """RFC 5652 §6.2.4; a RecipientInfo has it under `[3]`."""
+
+    _fields: ClassVar = [
+        ("version", core.Integer),
+        ("key_derivation_algorithm", core.Sequence, {"implicit": 0, "optional": True}),
+        ("key_encryption_algorithm", core.Sequence),
+        ("encrypted_key", core.OctetString),
+    ]
+
+
 class SignedDataInfo(core.Sequence):
     """ContentInfo with SignedData (RFC 5652 §3, §5.1)."""
 

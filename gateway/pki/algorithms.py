@@ -22,6 +22,7 @@ MGF1 = "1.2.840.113549.1.1.8"
 
 _DIGESTS: Mapping[str, tuple[str, hashes.HashAlgorithm]] = MappingProxyType(
     {
+        "md5": ("1.2.840.113549.2.5", hashes.MD5()),  # noqa: S303 - only where the caller of verify_signature accepts it
         "sha1": ("1.3.14.3.2.26", hashes.SHA1()),  # noqa: S303 - verified and reported; policy refuses it
         "sha224": ("2.16.840.1.101.3.4.2.4", hashes.SHA224()),
         "sha256": ("2.16.840.1.101.3.4.2.1", hashes.SHA256()),
@@ -43,6 +44,7 @@ class SignatureAlgorithm:
 
 _ROWS = (
     SignatureAlgorithm(RSA_ENCRYPTION, "rsa", None),
+    SignatureAlgorithm("1.2.840.113549.1.1.4", "rsa", "md5"),
     SignatureAlgorithm("1.2.840.113549.1.1.5", "rsa", "sha1"),
     SignatureAlgorithm("1.3.14.3.2.29", "rsa", "sha1"),
     SignatureAlgorithm("1.2.840.113549.1.1.14", "rsa", "sha224"),
@@ -67,7 +69,7 @@ SIGNATURE_ALGORITHMS: Mapping[str, SignatureAlgorithm] = MappingProxyType({row.o
 
 
 def digest_name(oid: str) -> str:
-    """Return `sha256` for 2.16.840.1.101.3.4.2.1; Rejection UNSUPPORTED_ALGORITHM for MD5 and all that we do not know."""
+    """Return `sha256` for 2.16.840.1.101.3.4.2.1; Rejection UNSUPPORTED_ALGORITHM when we do not know it."""
     name = _DIGEST_NAMES.get(oid)
     if name is None:
         raise unsupported(f"digest {oid}")
@@ -109,12 +111,19 @@ class _Scheme:
 
 
 def verify_signature(
-    public_key_spki: bytes, algorithm_der: bytes, signature: bytes, data: bytes, digest: str | None = None
+    public_key_spki: bytes,
+    algorithm_der: bytes,
+    signature: bytes,
+    data: bytes,
+    digest: str | None = None,
+    *,
+    accept_md5: bool = False,
 ) -> str:
     """Verify `signature` over `data` and return the digest's name (`none` for algorithms that hash by themselves).
 
     `algorithm_der` is the AlgorithmIdentifier as received; `digest` names the digest where that names only a key
-    (rsaEncryption in CMS). Raises MalformedMessage, Rejection UNSUPPORTED_ALGORITHM or BAD_SIGNATURE.
+    (rsaEncryption in CMS). `accept_md5` takes RSA with MD5, which collisions make worthless wherever the signer is not the
+    author of the data: never for certificates or CRLs. Raises MalformedMessage, Rejection UNSUPPORTED_ALGORITHM or BAD_SIGNATURE.
     """
     if len(algorithm_der) > _MAX_IDENTIFIER_BYTES:
         raise unsupported("signature algorithm of more than 256 bytes")
@@ -125,6 +134,8 @@ def verify_signature(
         raise unsupported(f"{scheme.row.oid} without a digest")
     if kind != scheme.row.kind:
         raise _bad_signature(f"{scheme.row.kind} signature, {kind} key")
+    if used == "md5" and not (accept_md5 and kind == "rsa"):
+        raise unsupported(f"MD5 with {kind}")
     key = load_public_key(public_key_spki)
     try:
         if isinstance(key, rsa.RSAPublicKey):
@@ -201,11 +212,14 @@ def _decode_pss(row: SignatureAlgorithm, parameters: bytes) -> _Scheme:
 
 
 def _digest(algorithm: bytes) -> str:
-    """Return the name of a digest's AlgorithmIdentifier, whose parameters are NULL or absent (RFC 4055 §2.1)."""
+    """Return the name of a digest's AlgorithmIdentifier, whose parameters are NULL or absent (RFC 4055 §2.1); never MD5."""
     oid, parameters = _identifier(algorithm)
     if parameters not in {b"", der.null()}:
         raise MalformedMessage("digest algorithm has parameters that it may not have", oid)
-    return digest_name(oid)
+    name = digest_name(oid)
+    if name == "md5":
+        raise unsupported("RSASSA-PSS with MD5")
+    return name
 
 
 def _identifier(algorithm: bytes) -> tuple[str, bytes]:

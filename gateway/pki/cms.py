@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from asn1crypto.core import Void
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from gateway.asn1 import cms as asn1
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki import der
-from gateway.pki.algorithms import digest_name, digest_oid, verify_signature
+from gateway.pki.algorithms import digest_name, digest_oid, unsupported, verify_signature
 from gateway.pki.keys import PrivateKey, sign, signature_algorithm
 
 MAX_CERTIFICATES = 16
@@ -184,13 +185,16 @@ def single_value(attributes: Mapping[str, tuple[bytes, ...]], oid: str) -> bytes
     return values[0]
 
 
-def verify_signer(signed: SignedData, signer: SignerInfo, public_key: bytes) -> str:
+def verify_signer(signed: SignedData, signer: SignerInfo, public_key: bytes, accept_md5: bool = False) -> str:
     """Check messageDigest and signature of `signer` under a SubjectPublicKeyInfo; return the digest that the signature uses.
 
-    Signed attributes are demanded: without them the signature could be lifted from other content (RFC 5652 §5.4).
+    Signed attributes are demanded: without them the signature could be lifted from other content (RFC 5652 §5.4). MD5, as
+    digest of the content or of the attributes, is refused unless `accept_md5`.
     Raises Rejection BAD_SIGNATURE or UNSUPPORTED_ALGORITHM.
     """
     digest = digest_name(signer.digest_algorithm)
+    if digest == "md5" and not accept_md5:
+        raise unsupported("digestAlgorithm MD5")
     content_type = single_value(signer.attributes, asn1.OID_CONTENT_TYPE)
     message_digest = single_value(signer.attributes, asn1.OID_MESSAGE_DIGEST)
     if content_type is None or message_digest is None or content_type != der.oid(signed.content_type):
@@ -198,19 +202,20 @@ def verify_signer(signed: SignedData, signer: SignerInfo, public_key: bytes) -> 
     computed = der.octet_string(hashlib.new(digest, signed.content or b"").digest())
     if not hmac.compare_digest(message_digest, computed):
         raise Rejection(Reason.BAD_SIGNATURE, "message digest does not match the content")
-    return _verify_attributes(signer, public_key, digest)
+    return _verify_attributes(signer, public_key, digest, accept_md5)
 
 
-def _verify_attributes(signer: SignerInfo, public_key: bytes, digest: str) -> str:
+def _verify_attributes(signer: SignerInfo, public_key: bytes, digest: str, accept_md5: bool) -> str:
     received = signer.signed_attributes
+    verify = partial(verify_signature, public_key, signer.signature_algorithm, signer.signature, accept_md5=accept_md5)
     try:
-        return verify_signature(public_key, signer.signature_algorithm, signer.signature, der.tlv(der.SET, received), digest)
+        return verify(der.tlv(der.SET, received), digest)
     except Rejection as rejection:
         ordered = der.set_of(*(received[start:end] for _, start, _, end in der.elements(received)))
         if rejection.reason is not Reason.BAD_SIGNATURE or ordered.endswith(received):
             raise
     # old stacks send attributes in any order but sign the DER form
-    return verify_signature(public_key, signer.signature_algorithm, signer.signature, ordered, digest)
+    return verify(ordered, digest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES) -> C
 
     `linking` are the attribute types that tie proof of possession to a connection; they do not count in `digest` (EST
     adds challengePassword, RFC 7030 §3.5). Attributes need not be in DER order (strongSwan).
-    Raises MalformedMessage; Rejection BAD_PROOF_OF_POSSESSION, or UNSUPPORTED_ALGORITHM (MD5 and what we do not know).
+    Raises MalformedMessage; Rejection BAD_PROOF_OF_POSSESSION, or UNSUPPORTED_ALGORITHM (what we do not know). MD5 is read and
+    named in `signature_digest`, for policy to judge.
     """
     encoded = der.normalize(data)
     fields = _decode(encoded)
@@ -149,7 +150,7 @@ def _requested_extensions(by_type: Mapping[str, bytes]) -> tuple[Extension, ...]
 
 def _verify_proof_of_possession(fields: _Fields) -> str:
     try:
-        return verify_signature(fields.public_key, fields.algorithm, fields.signature, fields.info)
+        return verify_signature(fields.public_key, fields.algorithm, fields.signature, fields.info, accept_md5=True)
     except Rejection as error:
         if error.reason is not Reason.BAD_SIGNATURE:
             raise

@@ -1,20 +1,37 @@
-"""CMS EnvelopedData: decode, decrypt with uniform failure, encrypt to one RSA recipient (RFC 5652 §6, RFC 8894 §3.1)."""
+"""CMS EnvelopedData: decode, decrypt with uniform failure, encrypt to an RSA key or a password (RFC 5652 §6, RFC 8894 §3.1)."""
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
 
-from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding as asymmetric
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-from cryptography.hazmat.primitives.ciphers import BlockCipherAlgorithm, Cipher, algorithms, modes
 
 from gateway.asn1 import cms as asn1
 from gateway.errors import MalformedMessage, Reason, Rejection
-from gateway.pki import der
+from gateway.pki import der, password
+from gateway.pki.ciphers import CbcCipher, find_cipher, parse_cipher
 from gateway.pki.cms import CertificateId, ParseBorder, algorithm_oid, check_content_type, parse_certificate_id, second_element
+
+__all__ = [
+    "MAX_RECIPIENTS",
+    "OID_RSAES_OAEP",
+    "OID_RSA_ENCRYPTION",
+    "UNREADABLE",
+    "EnvelopedData",
+    "Plaintext",
+    "Recipient",
+    "decipher",
+    "decipher_with_password",
+    "decrypt",
+    "decrypt_with_password",
+    "encrypt",
+    "encrypt_with_password",
+    "find_cipher",
+    "parse_enveloped_data",
+]
 
 MAX_RECIPIENTS = 16
 
@@ -25,30 +42,6 @@ _OID_MGF1 = "1.2.840.113549.1.1.8"
 UNREADABLE = "the message could not be decrypted and verified"
 """The one public text for all that goes wrong behind the decryption: telling faults apart would make an oracle."""
 
-
-@dataclass(frozen=True, slots=True)
-class ContentCipher:
-    """A CBC block cipher by its OID; sizes in bytes."""
-
-    name: str
-    oid: str
-    key_size: int
-    block_size: int
-
-    def algorithm(self, key: bytes) -> BlockCipherAlgorithm:
-        """Return the block cipher under `key`, of `key_size` bytes; a DES key of 8 bytes is three equal keys of 3DES."""
-        return algorithms.AES(key) if self.block_size == 16 else TripleDES(key * (24 // self.key_size))
-
-
-_CIPHERS = (
-    ContentCipher("aes-128-cbc", "2.16.840.1.101.3.4.1.2", 16, 16),
-    ContentCipher("aes-192-cbc", "2.16.840.1.101.3.4.1.22", 24, 16),
-    ContentCipher("aes-256-cbc", "2.16.840.1.101.3.4.1.42", 32, 16),
-    ContentCipher("des-ede3-cbc", "1.2.840.113549.3.7", 24, 8),
-    ContentCipher("des-cbc", "1.3.14.3.2.7", 8, 8),
-)
-_BY_OID = {c.oid: c for c in _CIPHERS}
-_BY_NAME = {c.name: c for c in _CIPHERS}
 
 _OAEP_HASHES: dict[str, type[hashes.HashAlgorithm]] = {
     "1.3.14.3.2.26": hashes.SHA1,
@@ -86,6 +79,7 @@ class EnvelopedData:
     cipher: str
     iv: bytes = field(repr=False)
     ciphertext: bytes = field(repr=False)
+    passwords: tuple[password.PasswordRecipient, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +95,10 @@ class Plaintext:
 
 
 def parse_enveloped_data(data: bytes) -> EnvelopedData:
-    """Decode a ContentInfo with EnvelopedData, BER or DER; only its KeyTransRecipientInfos are kept. Raises MalformedMessage."""
+    """Decode a ContentInfo with EnvelopedData, BER or DER; its recipients by RSA key and by password are kept.
+
+    Raises MalformedMessage.
+    """
     normal = der.normalize(data)
     with ParseBorder("CMS EnvelopedData"):
         info = asn1.EnvelopedDataInfo.load(normal, strict=True)
@@ -112,7 +109,11 @@ def parse_enveloped_data(data: bytes) -> EnvelopedData:
         if len(found) > MAX_RECIPIENTS:
             raise MalformedMessage("message has too many recipients", f"{len(found)} recipients")
         recipients = tuple(_parse_recipient(infos[start:end]) for tag, start, _, end in found if tag == der.SEQUENCE)
-        return EnvelopedData(recipients, *_parse_encrypted_content(enveloped["encrypted_content_info"].contents))
+        passwords = tuple(
+            password.parse_password_recipient(infos[start:end]) for tag, start, _, end in found if tag == password.TAG
+        )
+        content = _parse_encrypted_content(enveloped["encrypted_content_info"].contents)
+        return EnvelopedData(recipients, *content, passwords)
 
 
 def _parse_recipient(element: bytes) -> Recipient:
@@ -135,24 +136,7 @@ def _parse_encrypted_content(contents: bytes) -> tuple[str, bytes, bytes]:
     (_, _, type_start, type_end), (_, _, start, end), (_, _, text_start, text_end) = members
     if contents[type_start - 2 : type_end] != _DATA:
         raise MalformedMessage("encrypted content is not id-data")
-    algorithm = contents[start:end]
-    oid = algorithm_oid(algorithm)
-    cipher = _BY_OID.get(oid)
-    if cipher is None:
-        return oid, b"", contents[text_start:text_end]
-    _, _, parameters = der.read(algorithm)
-    iv = der.content(der.OCTET_STRING, algorithm[parameters:])
-    if len(iv) != cipher.block_size:
-        raise MalformedMessage("initialisation vector has a wrong length")
-    return cipher.name, iv, contents[text_start:text_end]
-
-
-def find_cipher(name: str) -> ContentCipher:
-    """Return a cipher by the name that EnvelopedData has; raises Rejection UNSUPPORTED_ALGORITHM for a dotted OID."""
-    cipher = _BY_NAME.get(name)
-    if cipher is None:
-        raise Rejection(Reason.UNSUPPORTED_ALGORITHM, "the content cipher is not supported", f"content cipher {name}")
-    return cipher
+    return *parse_cipher(contents[start:end]), contents[text_start:text_end]
 
 
 def decrypt(enveloped: EnvelopedData, recipient: Recipient, key: RSAPrivateKey) -> bytes:
@@ -160,7 +144,15 @@ def decrypt(enveloped: EnvelopedData, recipient: Recipient, key: RSAPrivateKey) 
 
     Raises Rejection UNSUPPORTED_ALGORITHM like `decipher`, and DECRYPTION_FAILED for everything else.
     """
-    plaintext = decipher(enveloped, recipient, key)
+    return _sound_element(decipher(enveloped, recipient, key))
+
+
+def decrypt_with_password(enveloped: EnvelopedData, recipient: password.PasswordRecipient, secret: bytes) -> bytes:
+    """Return the content of an EnvelopedData under a password, as `decrypt` does and with its refusals."""
+    return _sound_element(decipher_with_password(enveloped, recipient, secret))
+
+
+def _sound_element(plaintext: Plaintext) -> bytes:
     if not plaintext.sound:
         raise Rejection(Reason.DECRYPTION_FAILED, UNREADABLE, "the content or its key did not decrypt")
     return plaintext.element
@@ -174,10 +166,23 @@ def decipher(enveloped: EnvelopedData, recipient: Recipient, key: RSAPrivateKey)
     """
     cipher = find_cipher(enveloped.cipher)
     transport = _transport_padding(recipient)
-    content_key = _decrypt_key(recipient.encrypted_key, key, transport, cipher.key_size)
+    return _decrypt_content(enveloped, cipher, _decrypt_key(recipient.encrypted_key, key, transport, cipher.key_size))
+
+
+def decipher_with_password(enveloped: EnvelopedData, recipient: password.PasswordRecipient, secret: bytes) -> Plaintext:
+    """Decrypt the content of an EnvelopedData under a password without telling what went wrong.
+
+    Whatever does, there is one key derivation and one CBC pass, under a random key if need be. Raises Rejection
+    UNSUPPORTED_ALGORITHM for a cipher or a derivation, which the message names in clear. Takes milliseconds of CPU by
+    the iterations that the message asks for, `password.MAX_ITERATIONS` at most.
+    """
+    cipher = find_cipher(enveloped.cipher)
+    return _decrypt_content(enveloped, cipher, password.unwrap(recipient, secret, cipher.key_size))
+
+
+def _decrypt_content(enveloped: EnvelopedData, cipher: CbcCipher, content_key: bytes) -> Plaintext:
     whole = len(enveloped.ciphertext) - len(enveloped.ciphertext) % cipher.block_size
-    decryptor = Cipher(cipher.algorithm(content_key), modes.CBC(enveloped.iv)).decryptor()
-    padded = decryptor.update(enveloped.ciphertext[:whole]) + decryptor.finalize()
+    padded = cipher.decryptor(content_key, enveloped.iv).update(enveloped.ciphertext[:whole])
     element = _first_sequence(padded)
     rest = padded[len(element) :]
     good = 0 < len(rest) <= cipher.block_size and rest == bytes((len(rest),)) * len(rest)
@@ -244,13 +249,11 @@ def _parse_oaep(parameters: bytes) -> asymmetric.OAEP:
 def encrypt(content: bytes, cipher_name: str, public_key: RSAPublicKey, rid: bytes, *, oaep: bool = False) -> bytes:
     """Return ContentInfo with EnvelopedData for the one recipient that the IssuerAndSerialNumber element `rid` names.
 
-    Key transport is PKCS #1 v1.5, which every SCEP client has, or OAEP with SHA-256. KeyError for an unknown cipher name.
+    Key transport is PKCS #1 v1.5, which every SCEP client has, or OAEP with SHA-256. Raises Rejection UNSUPPORTED_ALGORITHM for
+    an unknown cipher name.
     """
-    cipher = _BY_NAME[cipher_name]
-    content_key, iv = secrets.token_bytes(cipher.key_size), secrets.token_bytes(cipher.block_size)
-    encryptor = Cipher(cipher.algorithm(content_key), modes.CBC(iv)).encryptor()
-    pad = cipher.block_size - len(content) % cipher.block_size
-    ciphertext = encryptor.update(content + bytes((pad,)) * pad) + encryptor.finalize()
+    cipher = find_cipher(cipher_name)
+    content_key = secrets.token_bytes(cipher.key_size)
     transport: asymmetric.AsymmetricPadding = asymmetric.PKCS1v15()
     if oaep:
         transport = asymmetric.OAEP(asymmetric.MGF1(hashes.SHA256()), hashes.SHA256(), None)
@@ -260,12 +263,28 @@ def encrypt(content: bytes, cipher_name: str, public_key: RSAPublicKey, rid: byt
         _OAEP_SHA256_TRANSPORT if oaep else _PKCS1_TRANSPORT,
         der.octet_string(public_key.encrypt(content_key, transport)),
     )
-    encrypted_content = der.sequence(
-        _DATA,
-        der.sequence(der.oid(cipher.oid), der.octet_string(iv)),
-        der.context(0, ciphertext, constructed=False),
-    )
-    return der.sequence(
-        _ENVELOPED_DATA,
-        der.context(0, der.sequence(b"\x02\x01\x00", der.set_of(recipient), encrypted_content)),
-    )
+    return _enveloped_data(0, recipient, _encrypt_content(content, cipher, content_key))
+
+
+def encrypt_with_password(content: bytes, cipher_name: str, secret: bytes) -> bytes:
+    """Return ContentInfo with EnvelopedData for whoever knows the password `secret` (RFC 8894 §3.1).
+
+    Raises Rejection UNSUPPORTED_ALGORITHM for an unknown cipher name.
+    """
+    cipher = find_cipher(cipher_name)
+    content_key = secrets.token_bytes(cipher.key_size)
+    recipient = password.wrap(content_key, secret, cipher_name)
+    # version 3 says that there is a PasswordRecipientInfo (RFC 5652 §6.1)
+    return _enveloped_data(3, recipient, _encrypt_content(content, cipher, content_key))
+
+
+def _encrypt_content(content: bytes, cipher: CbcCipher, content_key: bytes) -> bytes:
+    iv = secrets.token_bytes(cipher.block_size)
+    pad = cipher.block_size - len(content) % cipher.block_size
+    ciphertext = cipher.encryptor(content_key, iv).update(content + bytes((pad,)) * pad)
+    return der.sequence(_DATA, cipher.identifier(iv), der.context(0, ciphertext, constructed=False))
+
+
+def _enveloped_data(version: int, recipient: bytes, encrypted_content: bytes) -> bytes:
+    enveloped = der.sequence(der.integer(version), der.set_of(recipient), encrypted_content)
+    return der.sequence(_ENVELOPED_DATA, der.context(0, enveloped))

@@ -20,9 +20,10 @@ def judge_key(rule: KeyRule, key: PublicKey) -> Verdicts:
 
 def judge_request_signature(rule: KeyRule, digest: str) -> Verdicts:
     """Judge the digest of the request's own signature, a model.CertificateRequest's `signature_digest`."""
-    if digest in _DIGESTS or (digest == "sha1" and rule.allow_sha1_signature):
+    weak = {"sha1": ("allow_sha1_signature", rule.allow_sha1_signature), "md5": ("allow_md5_signature", rule.allow_md5_signature)}
+    field, allowed = weak.get(digest, ("", digest in _DIGESTS))
+    if allowed:
         return _SIGNATURE.judge(rule.mode, (), "the request is signed with an allowed digest")
-    field = "allow_sha1_signature" if digest == "sha1" else ""
     return _SIGNATURE.judge(rule.mode, (Problem(field, f"the request is signed with {digest}, use SHA-256"),), "")
 
 
