@@ -52,15 +52,15 @@ class Strangers:
         if self._until is None or not self._until - _MINUTE <= now < self._until:
             self._rows.clear()
             self._until = now + _MINUTE
-        key = (profile, _network(source))
+        key = (profile, source_network(source))
         if key not in self._rows and len(self._rows) >= MAX_SOURCES:
             key = (profile, "")
         count = self._rows[key] = self._rows.get(key, 0) + 1
         return count <= ROWS_A_MINUTE
 
 
-def _network(source: str) -> str:
-    """Return the address, of IPv6 the /64 that one host may use as it likes."""
+def source_network(source: str) -> str:
+    """Return whom an address stands for when it is counted: itself, of IPv6 the /64 that one host may use as it likes."""
     if ":" not in source:
         return source
     try:

@@ -1,9 +1,10 @@
-"""Who is at the other end of a connection: an address on the network, a user on the admin socket (unix(7) SO_PEERCRED)."""
+"""Who is at the other end of a connection: an address, a TLS client's certificate, a user on the admin socket (SO_PEERCRED)."""
 
 from __future__ import annotations
 
 import pwd
 import socket
+import ssl
 import struct
 from dataclasses import dataclass
 
@@ -37,6 +38,18 @@ def describe_user(uid: int) -> str:
 def source_address(request: web.BaseRequest) -> str:
     """Return the address that the connection came from, empty when it is gone."""
     return request.remote or ""
+
+
+def client_certificate(request: web.BaseRequest) -> bytes | None:
+    """Return the certificate, DER, whose key the TLS client proved to hold; None where it showed none or was not asked for one.
+
+    TLS has found it below some anchor of some profile; whether that is one of this profile's is for the registration authority
+    to say (RFC 8446 §4.4.2.4).
+    """
+    tls: ssl.SSLObject | None = request.transport.get_extra_info("ssl_object") if request.transport else None
+    if tls is None or tls.context.verify_mode is ssl.CERT_NONE:
+        return None
+    return tls.getpeercert(binary_form=True)
 
 
 def local_user(request: web.BaseRequest) -> LocalUser | None:
