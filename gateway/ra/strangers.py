@@ -19,7 +19,9 @@ FAILED_AUTHENTICATIONS = frozenset(
     {
         Reason.BAD_PROOF_OF_POSSESSION,
         Reason.CREDENTIAL_INVALID,
+        Reason.CREDENTIAL_MALFORMED,
         Reason.CREDENTIAL_MISSING,
+        Reason.CREDENTIAL_SIGNATURE,
         Reason.NOT_AUTHORIZED,
         Reason.UNKNOWN_CERTIFICATE,
         Reason.UNKNOWN_TRANSACTION,

@@ -6,25 +6,36 @@ from functools import lru_cache
 
 from gateway.config.policy import RuleMode
 from gateway.errors import Reason
-from gateway.model import CertificateRequest, Name, NameBinding
+from gateway.model import CertificateRequest, Name, NameBinding, SanKind
 from gateway.pki.names import parse_name_text
 from gateway.ra.policy.sans import comparable_name
-from gateway.ra.policy.subject import same_subject
+from gateway.ra.policy.subject import COMMON_NAME, same_subject
 from gateway.ra.policy.verdicts import Problem, Rule, Verdicts
 
 _RULE = Rule("bound_names", "credential", Reason.NAME_NOT_BOUND)
 
 
 def judge_binding(binding: NameBinding, request: CertificateRequest) -> Verdicts:
-    """Judge subject and subject alternative names against the credential's; always enforced."""
+    """Judge subject, common name and subject alternative names against the credential's; always enforced."""
     problems = []
     if binding.subject is not None and not _is_subject(binding.subject, request):
         problems.append(Problem("subject", "the credential was made for another subject"))
-    if binding.sans is not None and not _are_sans(binding, request):
+    if binding.common_name is not None and not _is_common_name(binding.common_name, request):
+        problems.append(Problem("common_name", "the credential was made for another common name"))
+    if binding.sans is not None and not _are_sans(binding.sans, binding.san_kinds, request):
         problems.append(Problem("sans", "the credential was made for other subject alternative names"))
-    bound = binding.subject is not None or binding.sans is not None
-    said = "the names are the credential's" if bound else "the credential is bound to no names"
+    said = "the names are the credential's" if _binds(binding) else "the credential is bound to no names"
     return _RULE.judge(RuleMode.ENFORCE, problems, said)
+
+
+def _binds(binding: NameBinding) -> bool:
+    sans = binding.sans is not None and binding.san_kinds != frozenset()
+    return sans or binding.subject is not None or binding.common_name is not None
+
+
+def _is_common_name(text: str, request: CertificateRequest) -> bool:
+    """Compare to the letter: name matching would let `CN=ADMIN` pass for `CN=admin` (RFC 5280 §7.1)."""
+    return request.subject.values(COMMON_NAME) == ((text,) if text else ())
 
 
 def _is_subject(text: str, request: CertificateRequest) -> bool:
@@ -39,6 +50,8 @@ def _parse(text: str) -> Name:
     return parse_name_text(text)
 
 
-def _are_sans(binding: NameBinding, request: CertificateRequest) -> bool:
-    bound = {comparable_name(kind, value) for kind, value in binding.sans or ()}
-    return bound == {comparable_name(name.kind, name.value) for name in request.sans}
+def _are_sans(sans: frozenset[tuple[SanKind, str]], kinds: frozenset[SanKind] | None, request: CertificateRequest) -> bool:
+    """Compare as sets; names of kinds that the credential says nothing of are left out."""
+    bound = {comparable_name(kind, value) for kind, value in sans}
+    asked = {comparable_name(name.kind, name.value) for name in request.sans if kinds is None or name.kind in kinds}
+    return bound == asked

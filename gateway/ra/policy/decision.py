@@ -18,6 +18,10 @@ from gateway.ra.policy.validity import judge_validity
 from gateway.ra.policy.verdicts import Verdicts
 
 
+_VOUCHES_FOR_NAMES = frozenset({CredentialKind.CERTIFICATE, CredentialKind.INTUNE_JWS})
+"""A renewed certificate and a signed challenge vouch for the SID among their names, not for one in an extension."""
+
+
 @dataclass(frozen=True, slots=True)
 class GrantedNames:
     """The names that would be certified, and what the rules said about them; `subject_der` is a Name, DER."""
@@ -57,8 +61,7 @@ def decide(
     key_usage, key_usage_verdicts = judge_key_usage(policy.key_usage, request.key_usage, request.public_key)
     ekus, eku_verdicts = judge_ekus(policy.eku, request.ekus)
     (not_before, not_after), validity_verdicts = judge_validity(policy.validity, now, ca_not_before, ca_not_after)
-    # A renewed certificate vouches for the SID among its names, not for one in an extension.
-    vouches = requester.vouches_for_sid and requester.kind is not CredentialKind.CERTIFICATE
+    vouches = requester.vouches_for_sid and requester.kind not in _VOUCHES_FOR_NAMES
     extensions, extension_verdicts = judge_extensions(policy.extensions, request.extensions, vouches)
     verdicts = (
         *judge_ca_request(request.is_ca, request.key_usage),
