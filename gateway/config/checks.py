@@ -1,31 +1,28 @@
-"""What no single model can see: names that must exist, addresses and URLs that must agree, rules that a credential calls for."""
+"""What no single model can see: names that must exist, addresses and URLs that must agree, parts that call for others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
+from gateway.config.credential_checks import check_credentials, positive
 from gateway.config.defaults import DEMO_PROFILE, UPSTREAM_CALL_SECONDS
 from gateway.config.document import DataPath, Problem
 from gateway.config.fields import SecretSource
-from gateway.config.parts import Parts, PolicyRules, ProfileParts
-from gateway.config.policy_checks import check_policy, check_static_names
-from gateway.config.schema import IntuneJwsCredential, OneTimeCredential, ProfileLimits, StaticCredential
+from gateway.config.parts import Parts, ProfileParts
+from gateway.config.policy_checks import check_policy
+from gateway.config.scep_checks import check_client_certificates, check_listeners, check_scep, listeners
+from gateway.config.schema import ProfileLimits
 from gateway.config.sentences import suggest
 from gateway.config.sources import Sources
 from gateway.config.upstream_cas import ExecCA, LocalCA, UpstreamCAConfig
-
-MIN_CHALLENGE = 8
-"""Shortest static challenge, in characters; guesses are limited, but not to a handful."""
-MAX_CHALLENGE = 255
-"""RFC 2985 §5.4.1 (pkcs-9-ub-challengePassword)."""
-_ZERO = timedelta(0)
 
 
 def check(parts: Parts, sources: Sources) -> tuple[Problem, ...]:
     """Return every disagreement between parts, and within parts that their models let through."""
     found = list(_check_server(parts))
+    found += check_client_certificates(parts)
     found += _check_store_and_audit(parts)
     for name, upstream_ca in parts.upstream_cas.items():
         found += _under(("upstream_cas", name), _check_upstream_ca(upstream_ca))
@@ -39,34 +36,28 @@ def _under(base: DataPath, problems: Iterable[Problem]) -> Iterator[Problem]:
     return (Problem((*base, *problem.path), problem.sentence, problem.mark) for problem in problems)
 
 
-def _positive(path: DataPath, duration: timedelta | None) -> Iterator[Problem]:
-    if duration is not None and duration <= _ZERO:
-        yield Problem(path, "must be longer than zero")
-
-
 def _check_server(parts: Parts) -> Iterator[Problem]:
     server = parts.server
     if server is None:
         return
-    if server.http == server.https.listen and server.http.port:
-        yield Problem(("server", "https", "listen"), f"is the same address as server.http: {server.http}")
+    yield from _under(("server",), check_listeners(server))
     if not server.external_url.http.startswith("http://"):
         # A client that fetches a CRL over https to check an https certificate never ends (RFC 5280 §8).
         yield Problem(("server", "external_url", "http"), 'must begin with "http://": CRLs are fetched without TLS')
     if not server.external_url.https.startswith("https://"):
         yield Problem(("server", "external_url", "https"), 'must begin with "https://"')
-    yield from _positive(("server", "limits", "body_timeout"), server.limits.body_timeout)
+    yield from positive(("server", "limits", "body_timeout"), server.limits.body_timeout)
     if DEMO_PROFILE in parts.profiles:
-        for path, address in ((("server", "http"), server.http), (("server", "https", "listen"), server.https.listen)):
+        for path, address in listeners(server):
             if not address.is_loopback:
                 sentence = f'{address} can be reached from elsewhere, and the profile "{DEMO_PROFILE}" is only for this machine; '
-                yield Problem(path, sentence + "listen on 127.0.0.1 or remove the profile")
+                yield Problem(("server", *path), sentence + "listen on 127.0.0.1 or remove the profile")
 
 
 def _check_store_and_audit(parts: Parts) -> Iterator[Problem]:
     if parts.audit is None:
         return
-    yield from _positive(("audit", "head_interval"), parts.audit.head_interval)
+    yield from positive(("audit", "head_interval"), parts.audit.head_interval)
     if parts.store is None:
         return
     if parts.store.path == parts.audit.heads:
@@ -82,11 +73,11 @@ def _same_secret(one: SecretSource, other: SecretSource) -> bool:
 def _check_upstream_ca(upstream_ca: UpstreamCAConfig | None) -> Iterator[Problem]:
     match upstream_ca:
         case LocalCA(crl=crl) if crl is not None:
-            yield from _positive(("crl", "refresh"), crl.refresh)
+            yield from positive(("crl", "refresh"), crl.refresh)
             if crl.refresh >= crl.lifetime:
                 yield Problem(("crl", "refresh"), "must be shorter than lifetime, or clients meet an expired CRL")
         case ExecCA():
-            yield from _positive(("deadline",), upstream_ca.deadline)
+            yield from positive(("deadline",), upstream_ca.deadline)
             if upstream_ca.deadline > timedelta(seconds=UPSTREAM_CALL_SECONDS):
                 yield Problem(
                     ("deadline",),
@@ -104,16 +95,14 @@ def _check_profile(profile: ProfileParts, sources: Sources) -> Iterator[Problem]
         yield Problem(("endpoints",), "opens no endpoint; name at least one: scep")
     if profile.written and not profile.written.get("credentials") and profile.written.get("renewal") is None:
         yield Problem((), 'lets nobody enroll; name "credentials" or "renewal"')
-    yield from _positive(("retransmission_window",), profile.retransmission_window)
+    yield from positive(("retransmission_window",), profile.retransmission_window)
     if profile.renewal is not None:
-        yield from _positive(("renewal", "window"), profile.renewal.window)
+        yield from positive(("renewal", "window"), profile.renewal.window)
     if profile.limits is not None:
         yield from _check_quotas(profile.limits)
-    for number, credential in enumerate(profile.credentials):
-        if credential is not None:
-            yield from _under(("credentials", number), _check_credential(credential, profile.policy, sources))
-    if sum(isinstance(credential, OneTimeCredential) for credential in profile.credentials) > 1:
-        yield Problem(("credentials",), "names one_time twice; once is enough")
+    if profile.endpoints is not None and profile.endpoints.scep is not None:
+        yield from _under(("endpoints", "scep"), check_scep(profile.endpoints.scep))
+    yield from check_credentials(profile, sources)
     yield from _under(("policy",), check_policy(profile.policy))
 
 
@@ -134,34 +123,7 @@ def _check_references(written: Mapping[str, Any], parts: Parts) -> Iterator[Prob
 
 
 def _check_quotas(limits: ProfileLimits) -> Iterator[Problem]:
-    for name, quota in (("per_requester", limits.per_requester), ("total", limits.total)):
+    for name in ("per_requester", "total", "failures_per_address"):
+        quota = getattr(limits, name)
         if quota is not None:
-            yield from _positive(("limits", name, "window"), quota.window)
-
-
-def _check_credential(
-    credential: StaticCredential | OneTimeCredential | IntuneJwsCredential, rules: PolicyRules, sources: Sources
-) -> Iterator[Problem]:
-    match credential:
-        case OneTimeCredential():
-            yield from _positive(("ttl",), credential.ttl)
-            if credential.ttl > credential.max_ttl:
-                yield Problem(("ttl",), "must not be longer than max_ttl")
-        case StaticCredential():
-            yield from _check_challenge(sources.secrets.get(str(credential.challenge)))
-            if not credential.any_name:
-                yield from check_static_names(rules)
-
-
-def _check_challenge(secret: bytes | None) -> Iterator[Problem]:
-    """Judge a challenge by what SCEP clients can carry: one line of printable characters. None was not readable."""
-    if secret is None:
-        return
-    checks: tuple[tuple[Callable[[bytes], bool], str], ...] = (
-        (lambda s: len(s) < MIN_CHALLENGE, f"is shorter than {MIN_CHALLENGE} characters"),
-        (lambda s: len(s) > MAX_CHALLENGE, f"is longer than {MAX_CHALLENGE} characters"),
-        (lambda s: any(not 0x20 <= byte < 0x7F for byte in s), "must be one line of printable ASCII"),
-    )
-    for fails, sentence in checks:
-        if fails(secret):
-            yield Problem(("challenge",), sentence)
+            yield from positive(("limits", name, "window"), quota.window)

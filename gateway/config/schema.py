@@ -189,10 +189,10 @@ class OneTimeCredential(Model):
 
 
 class QuotaConfig(Model):
-    """At most `count` certificates in any `window`."""
+    """At most `count` certificates (or failed requests) in any `window`."""
 
     count: Annotated[int, Field(ge=1)]
-    """How many certificates."""
+    """How many."""
     window: Duration
     """In which time."""
 

@@ -81,7 +81,7 @@ def test_check_says_everything_on_standard_error_and_exits_3(config: Path) -> No
     assert out == ""
     assert err.splitlines() == [
         f'{config}:12:5: profiles.corp.upstream_ca: there is no upstream CA isuing; did you mean "issuing"?',
-        f'{config}:13:19: profiles.corp.credentials[0]: needs "type": "static" or "one_time"',
+        f'{config}:13:19: profiles.corp.credentials[0]: needs "type": "static", "one_time" or "intune_jws"',
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.checks import MAX_CHALLENGE
+from gateway.config.credential_checks import MAX_CHALLENGE
 from gateway.pki.extensions import eku_name
 
 Complaints = Callable[[Any], list[str]]
@@ -90,6 +90,9 @@ def test_store_and_audit_have_their_own_files_and_keys(minimal: dict[str, Any], 
         pytest.param({"renewal": {"from": ["corp", "crop2"]}}, "there is no profile crop2", id="renewal"),
         pytest.param({"renewal": {"from": ["corp"], "window": "0s"}}, "must be longer than zero", id="window"),
         pytest.param({"limits": {"total": {"count": 1, "window": "0s"}}}, "must be longer than zero", id="quota"),
+        pytest.param(
+            {"limits": {"failures_per_address": {"count": 1, "window": "0s"}}}, "must be longer than zero", id="failures"
+        ),
         pytest.param({"retransmission_window": "0s"}, "must be longer than zero", id="retransmission"),
     ],
 )
@@ -267,6 +270,7 @@ def test_a_wrong_type_hides_nothing_else_of_its_profile(minimal: dict[str, Any],
         "endpoints",
         "retransmission_window",
         "limits.total.window",
+        "credentials",
         "credentials[0].ttl",
         "credentials[1].ttl",
         "credentials[2]",

@@ -103,8 +103,8 @@ EVERYTHING_SAID = """\
 14:85: profiles.corp.endpoints.scep.reply_chain: no without quotes is a truth value to some YAML readers; write true or false, \
 or put it in quotes
 16:5: profiles.corp.upstream_ca: is written twice; the first is in line 15
-17:20: profiles.corp.credentials[0].type: must be "static" or "one_time"; did you mean "one_time"?
-17:36: profiles.corp.credentials[1]: needs "type": "static" or "one_time"
+17:20: profiles.corp.credentials[0].type: must be "static", "one_time" or "intune_jws"; did you mean "one_time"?
+17:36: profiles.corp.credentials[1]: needs "type": "static", "one_time" or "intune_jws"
 18:15: profiles.corp.renewal.from: must not be empty
 18:36: profiles.corp.renewal.messages[0]: must be "RenewalReq" or "PKCSReq"; did you mean "RenewalReq"?
 20:7: profiles.corp.policy.subject: has no value; write one, or remove the line

@@ -69,7 +69,7 @@ def test_the_schema_is_closed_and_serializable() -> None:
     json.dumps(schema)
     assert schema["additionalProperties"] is False
     assert all(part.get("additionalProperties") is False for part in schema["$defs"].values() if part.get("type") == "object")
-    assert set(schema["$defs"]["Renewal"]["properties"]) == {"from", "messages", "window", "grace"}
+    assert set(schema["$defs"]["Renewal"]["properties"]) == {"from", "messages", "window", "grace", "anchors"}
     assert schema["$defs"]["OneTimeCredential"]["properties"]["ttl"]["default"] == "1h"
 
 

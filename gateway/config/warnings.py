@@ -1,0 +1,111 @@
+"""What is allowed and yet often not meant: choices of the file that clients of today fail on, or that weaken a profile."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from gateway.config.document import DataPath, Problem
+from gateway.config.fields import Address
+from gateway.config.scep_checks import listeners
+from gateway.config.schema import GatewayConfig, IntuneJwsCredential, ProfileConfig, ScepEndpoint, Server, StaticCredential
+from gateway.config.sources import Sources
+from gateway.pki.certificate import pem_to_ders
+
+_PRINTABLE = re.compile(rb"[A-Za-z0-9 '()+,./:=?-]*")
+"""X.680 §41.4."""
+
+
+def warn(config: GatewayConfig, sources: Sources) -> tuple[Problem, ...]:
+    """Return every warning that the file itself gives rise to; none of them keeps a service from starting."""
+    found = [*_warn_of_tls(config), *_warn_of_urls(config.server)]
+    for name, profile in config.profiles.items():
+        where: DataPath = ("profiles", name)
+        if profile.endpoints.scep is not None:
+            at = (*where, "endpoints", "scep")
+            found += _warn_of_legacy(at, profile.endpoints.scep)
+            found += _warn_of_pwri((*at, "pwri"), profile)
+        if profile.policy.key.allow_md5_signature:
+            sentence = "MD5 signatures can be forged: what such a request asks for, its sender may not have signed"
+            found.append(Problem((*where, "policy", "key", "allow_md5_signature"), sentence))
+        found += _warn_of_challenges((*where, "credentials"), profile, sources)
+    found += _warn_of_shared_anchors(config, sources)
+    return tuple(found)
+
+
+def _warn_of_tls(config: GatewayConfig) -> Iterator[Problem]:
+    """Windows enrolls over TLS 1.2 only, and says 0x80072f8f where it is not spoken."""
+    if all(profile.endpoints.scep is None for profile in config.profiles.values()):
+        return
+    for name, listener in (("https", config.server.https), ("https_mtls", config.server.https_mtls)):
+        if listener is not None and listener.min_version == "1.3":
+            yield Problem(("server", name, "min_version"), 'Windows enrolls by SCEP over TLS 1.2 only (0x80072f8f): write "1.2"')
+
+
+def _warn_of_urls(server: Server) -> Iterator[Problem]:
+    """A URL of this machine goes into certificates, where nobody else can use it."""
+    if all(address.is_loopback for _, address in listeners(server)):
+        return
+    for name in ("http", "https"):
+        url = getattr(server.external_url, name)
+        if Address(urlsplit(url).hostname or "", 0).is_loopback:
+            yield Problem(("server", "external_url", name), f"{url} leads clients to themselves, and this server has others")
+
+
+def _warn_of_legacy(at: DataPath, endpoint: ScepEndpoint) -> Iterator[Problem]:
+    """RFC 8894 §2.9 forbids both; SHA-1 and 3DES it lets pass."""
+    if endpoint.legacy.md5:
+        yield Problem(
+            (*at, "legacy", "md5"), "RFC 8894 forbids MD5: its signatures can be forged; only for clients that know no other"
+        )
+    if endpoint.legacy.des:
+        sentence = "RFC 8894 forbids single DES: who records a message can read it; only for clients that know no other"
+        yield Problem((*at, "legacy", "des"), sentence)
+
+
+def _warn_of_pwri(path: DataPath, profile: ProfileConfig) -> Iterator[Problem]:
+    key = profile.policy.key
+    if profile.endpoints.scep is not None and profile.endpoints.scep.pwri and not (key.ec or key.eddsa or key.ml_dsa):
+        yield Problem(path, "serves devices whose keys cannot encrypt, and policy.key allows RSA keys only")
+
+
+def _warn_of_challenges(at: DataPath, profile: ProfileConfig, sources: Sources) -> Iterator[Problem]:
+    for number, credential in enumerate(profile.credentials):
+        match credential:
+            case StaticCredential():
+                if not _PRINTABLE.fullmatch(sources.secret(credential.challenge)):
+                    sentence = "holds a character that is none of a PrintableString: Windows refuses to send it (0x2ab0003)"
+                    yield Problem((*at, number, "challenge"), sentence)
+            case IntuneJwsCredential():
+                if credential.audience is not None and "aud" not in credential.required_claims:
+                    sentence = 'lacks "aud": a challenge for nobody in particular passes, although audience is set'
+                    yield Problem((*at, number, "required_claims"), sentence)
+            case _:
+                continue
+
+
+def _warn_of_shared_anchors(config: GatewayConfig, sources: Sources) -> Iterator[Problem]:
+    """One issuer for two profiles: only the audience says for which of them a challenge was made."""
+    signed = [
+        (name, number, credential, _certificates(sources.file(credential.anchors)))
+        for name, profile in config.profiles.items()
+        for number, credential in enumerate(profile.credentials)
+        if isinstance(credential, IntuneJwsCredential)
+    ]
+    for (one, number, first, anchors), (other, place, second, others) in itertools.combinations(signed, 2):
+        told_apart = first.audience is not None and second.audience is not None and first.audience != second.audience
+        if told_apart or not anchors & others:
+            continue
+        for name, at, sibling in ((one, number, other), (other, place, one)):
+            sentence = f"profile {sibling} trusts one of these too: without an audience for each, a challenge is good in both"
+            yield Problem(("profiles", name, "credentials", at, "anchors"), sentence)
+
+
+def _certificates(pem: bytes) -> frozenset[bytes]:
+    """Return the certificates of a bundle as DER; what cannot be read is told elsewhere."""
+    try:
+        return frozenset(pem_to_ders(pem))
+    except ValueError:
+        return frozenset()
