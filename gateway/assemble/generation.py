@@ -171,6 +171,7 @@ def _build_profile(
         challenge_ttl=one_time.ttl,
         challenge_max_ttl=one_time.max_ttl,
         reserved_names=reserved,
+        own_keys=own_keys,
     )
 
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import TypeVar
 
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki import extensions
 from gateway.pki.algorithms import verify_signature
-from gateway.pki.certificate import Certificate, parse_certificate
-from gateway.pki.crl import CertificateList
+from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
+from gateway.pki.crl import CertificateList, parse_crl
 from gateway.pki.keys import PrivateKey, key_matches
 from gateway.pki.name_constraints import NAME_CONSTRAINTS, NameConstraints, parse_name_constraints
 from gateway.pki.names import format_name, normalize_name
 
+T = TypeVar("T")
+
 MAX_CHAIN = 16
+MAX_ANCHORS = 256
+"""CA certificates of one bundle."""
+MAX_PATHS = 64
+"""Ways up from one CA of a bundle; cross-certificates multiply them."""
+MAX_BUNDLE_BYTES = 16 * 1024 * 1024
+"""Certificates, or CRLs, of one bundle."""
 
 _UNDERSTOOD = frozenset(
     {
@@ -132,3 +142,169 @@ def check_pair(certificate_der: bytes, key: PrivateKey) -> Certificate:
 def _refused(certificate: Certificate, why: str) -> Rejection:
     text = "a certificate of the chain cannot be trusted"
     return Rejection(Reason.BAD_SIGNATURE, text, f"{format_name(certificate.subject)}: {why}")
+
+
+class TrustAnchors:
+    """CA certificates that an operator trusts, with their CRLs where revocation is judged; prepared once, then only read.
+
+    Each certificate of the bundle is trusted by itself; where another one of the bundle has issued it, that one must stand for
+    it as well, so that an intermediate beside its root can be revoked.
+    """
+
+    __slots__ = ("_paths", "_revocations", "certificates")
+
+    def __init__(self, certificates: tuple[Certificate, ...], crls: tuple[CertificateList, ...] | None = None) -> None:
+        """Take the bundle; `crls` None leaves revocation unjudged. ValueError, with a sentence, where it can prove nothing."""
+        if not 0 < len(certificates) <= MAX_ANCHORS:
+            raise ValueError(f"a bundle has 1 to {MAX_ANCHORS} CA certificates, not {len(certificates)}")
+        self.certificates = certificates
+        for certificate in certificates:
+            try:
+                _check_may_sign(certificate, "keyCertSign")
+            except Rejection as error:
+                raise ValueError(f"{error.cause}: only CA certificates belong here") from None
+        self._paths = {anchor.sha256: _paths_above(anchor, certificates) for anchor in certificates}
+        self._revocations = None if crls is None else _assign(crls, certificates)
+
+    @classmethod
+    def parse(cls, pem: bytes, crl_pem: bytes | None = None) -> TrustAnchors:
+        """Read PEM certificates, and PEM CRLs where revocation is judged; ValueError, with a sentence."""
+        certificates = tuple(_decode(pem, "CERTIFICATE", "CA certificate", parse_certificate))
+        crls = None if crl_pem is None else tuple(_decode(crl_pem, "X509 CRL", "CRL", parse_crl))
+        return cls(certificates, crls)
+
+    def without_crl(self, now: datetime) -> tuple[Certificate, ...]:
+        """Return the CAs that have no CRL in force at `now`: what they issued is refused. Empty where none is judged."""
+        if self._revocations is None:
+            return ()
+        lists = self._revocations
+        return tuple(ca for ca in self.certificates if not any(r.in_force(now) for r in lists.get(ca.sha256, ())))
+
+    def verify(self, leaf: Certificate, now: datetime, grace: timedelta = timedelta(0)) -> None:
+        """Check that `leaf` stands below a CA of the bundle, is valid at `now` and is not revoked.
+
+        Every CA of the path is valid at `now`, too. With CRLs each of them needs one in force that does not list the certificate
+        below it. `grace` forgives a leaf that expired so lately; its CRL must then date from before its end, because a later one
+        need not list it any more (RFC 5280 §3.3). Raises Rejection NOT_AUTHORIZED, CREDENTIAL_EXPIRED or CREDENTIAL_REVOKED.
+        """
+        refusal: Rejection | None = None
+        for anchor in self._issuers(leaf):
+            for path in self._paths[anchor.sha256]:
+                refusal = self._refusal(leaf, path, now, grace)
+                if refusal is None:
+                    return
+        raise refusal or _not_trusted(f"{format_name(leaf.subject)} was issued by no CA of the bundle")
+
+    def _issuers(self, leaf: Certificate) -> Iterator[Certificate]:
+        return _issuers_of(leaf, self.certificates, verify_signature)
+
+    def _refusal(self, leaf: Certificate, path: tuple[Certificate, ...], now: datetime, grace: timedelta) -> Rejection | None:
+        if now < leaf.not_before:
+            return _not_trusted(f"{format_name(leaf.subject)} is not valid before {leaf.not_before.isoformat()}")
+        if now - grace > leaf.not_after:
+            return Rejection(Reason.CREDENTIAL_EXPIRED, "the certificate has expired", f"it ended {leaf.not_after.isoformat()}")
+        try:
+            verify_chain(leaf, path, min(now, leaf.not_after))
+            for ca in path:
+                _check_time(ca, now)
+        except Rejection as error:
+            return _not_trusted(error.cause)
+        if self._revocations is None:
+            return None
+        for certificate, issuer in zip((leaf, *path), path, strict=False):
+            expired_at = leaf.not_after if certificate is leaf and now > leaf.not_after else None
+            refusal = _revocation(certificate, issuer, self._revocations.get(issuer.sha256, ()), now, expired_at)
+            if refusal is not None:
+                return refusal
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Revocations:
+    """What is left of a CRL once its signature is verified."""
+
+    this_update: datetime
+    next_update: datetime
+    serials: frozenset[int] = field(repr=False)
+
+    def in_force(self, now: datetime) -> bool:
+        return self.this_update <= now < self.next_update
+
+
+def _decode(pem: bytes, label: str, what: str, parse: Callable[[bytes], T]) -> Iterator[T]:
+    if len(pem) > MAX_BUNDLE_BYTES:
+        raise ValueError(f"a bundle is larger than {MAX_BUNDLE_BYTES} bytes")
+    for number, data in enumerate(pem_to_ders(pem, label), start=1):
+        try:
+            yield parse(data)
+        except Rejection as error:
+            raise ValueError(f"{what} {number} of the bundle cannot be read: {error.cause}") from None
+
+
+def _issuers_of(
+    certificate: Certificate, among: Iterable[Certificate], verify: Callable[[bytes, bytes, bytes, bytes], object]
+) -> Iterator[Certificate]:
+    """Yield those that have signed `certificate`; the names are compared first, a signature costs more than all names."""
+    for issuer in among:
+        try:
+            verify_issued_by(certificate, issuer, verify)
+        except Rejection:
+            continue
+        yield issuer
+
+
+def _paths_above(anchor: Certificate, certificates: tuple[Certificate, ...]) -> tuple[tuple[Certificate, ...], ...]:
+    """Return every way from a CA up to one that no other of the bundle has issued, issuing CA first."""
+    finished: list[tuple[Certificate, ...]] = []
+    growing: list[tuple[Certificate, ...]] = [(anchor,)]
+    while growing:
+        path = growing.pop()
+        above = [ca for ca in _issuers_of(path[-1], certificates, _verify_ca_signature) if ca not in path]
+        if not above:
+            finished.append(path)
+        growing += [(*path, ca) for ca in above]
+        if len(finished) + len(growing) > MAX_PATHS or len(path) > MAX_CHAIN:
+            raise ValueError(f"the certificates of the bundle certify each other in more than {MAX_PATHS} ways")
+    return tuple(finished)
+
+
+def _assign(crls: tuple[CertificateList, ...], certificates: tuple[Certificate, ...]) -> dict[bytes, tuple[_Revocations, ...]]:
+    """Return the CRLs of each CA by its SHA-256, signatures verified; ValueError for one that is of none of them."""
+    assigned: dict[bytes, tuple[_Revocations, ...]] = {}
+    for number, crl in enumerate(crls, start=1):
+        if crl.next_update is None:
+            raise ValueError(f"CRL {number} of the bundle has no nextUpdate, so it never ends (RFC 5280 §5.1.2.5)")
+        prepared = _Revocations(crl.this_update, crl.next_update, crl.serials)
+        issuers = [ca for ca in certificates if _has_signed(ca, crl)]
+        if not issuers:
+            raise ValueError(f"CRL {number} of the bundle was signed by none of its CA certificates")
+        for ca in issuers:
+            assigned[ca.sha256] = (*assigned.get(ca.sha256, ()), prepared)
+    return assigned
+
+
+def _has_signed(ca: Certificate, crl: CertificateList) -> bool:
+    try:
+        verify_crl(crl, ca)
+    except Rejection:
+        return False
+    return True
+
+
+def _revocation(
+    certificate: Certificate, issuer: Certificate, lists: tuple[_Revocations, ...], now: datetime, expired_at: datetime | None
+) -> Rejection | None:
+    """Judge one certificate by the CRLs of its issuer that are in force."""
+    current = [r for r in lists if r.in_force(now)]
+    if any(certificate.serial in r.serials for r in current):
+        text = (
+            f"{format_name(certificate.subject)}, serial {certificate.serial:x}, is on the CRL of {format_name(issuer.subject)}"
+        )
+        return Rejection(Reason.CREDENTIAL_REVOKED, "the certificate has been revoked", text)
+    if not any(expired_at is None or r.this_update <= expired_at for r in current):
+        return _not_trusted(f"there is no CRL in force of {format_name(issuer.subject)} that speaks for it")
+    return None
+
+
+def _not_trusted(cause: str) -> Rejection:
+    return Rejection(Reason.NOT_AUTHORIZED, "the certificate is not trusted here", cause)

@@ -18,6 +18,7 @@ from gateway.ra import journal
 from gateway.ra.authenticate import authenticate
 from gateway.ra.journal import Trail
 from gateway.ra.leases import Leases
+from gateway.ra.look_up import LookUp
 from gateway.ra.policy import decide, precheck_names
 from gateway.ra.profile import Profile, Snapshot
 from gateway.ra.recovery import Recovery
@@ -25,7 +26,6 @@ from gateway.ra.requests import (
     AcknowledgeOutcome,
     AnyOutcome,
     ConfirmRequest,
-    Found,
     LookUpOutcome,
     LookUpRequest,
     PollRequest,
@@ -33,7 +33,6 @@ from gateway.ra.requests import (
     PrecheckOutcome,
     PrecheckRequest,
     RevokeRequest,
-    Sought,
 )
 from gateway.ra.revocation import Revocation
 from gateway.ra.strangers import Strangers
@@ -81,7 +80,6 @@ class RegistrationAuthority:
         timing: Timing | None = None,
     ) -> None:
         self._ledger = ledger
-        self._inventory = inventory
         self._clock = clock
         self._worker = worker
         self._timing = timing or Timing()
@@ -90,6 +88,7 @@ class RegistrationAuthority:
         background = Walk(ledger, clock, worker, verify, self._timing, background=True)
         self._recovery = Recovery(ledger, clock, worker, background, self._leases, self._timing)
         self._revocation = Revocation(ledger, inventory, clock)
+        self._lookup = LookUp(ledger, inventory, clock)
         self._strangers = Strangers()
 
     async def enroll(self, snapshot: Snapshot, request: EnrollmentRequest) -> Outcome:
@@ -121,7 +120,7 @@ class RegistrationAuthority:
         return await self._audited(trail, self._precheck(snapshot, request))
 
     async def look_up(self, snapshot: Snapshot, request: LookUpRequest) -> LookUpOutcome:
-        """Return a CA chain, a CRL, or a certificate to the holder of its key; the first two are public, without audit row."""
+        """Return a CA chain, a CRL, or a certificate of the signer's own; unsigned, the first two leave no audit row."""
         trail = Trail(journal.verb("look_up", request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._look_up(snapshot, request, trail))
 
@@ -332,25 +331,7 @@ class RegistrationAuthority:
         return prechecked
 
     async def _look_up(self, snapshot: Snapshot, request: LookUpRequest, trail: Trail) -> LookUpOutcome:
-        profile = snapshot.profile(request.profile, request.protocol)
-        upstream = profile.upstream_ca
-        if request.sought is Sought.CERTIFICATE:
-            row = None if request.serial is None else await self._inventory.find_serial(upstream.name, request.serial)
-            if (
-                row is None
-                or row.profile != request.profile
-                or request.signer is None
-                or row.public_key_sha256 != request.signer.public_key.sha256
-            ):
-                raise Rejection(Reason.UNKNOWN_CERTIFICATE, "there is no such certificate of this key")
-            return Found((row.der,))
-        trail.recorded = True
-        if request.sought is Sought.CA_CERTIFICATES:
-            return Found(upstream.chain())
-        crl = await self._inventory.newest_crl(upstream.name)
-        if crl is None:
-            raise Rejection(Reason.UNKNOWN_CERTIFICATE, "this CA has no CRL here")
-        return Found((crl.der,))
+        return await self._lookup.answer(snapshot.profile(request.profile, request.protocol), request, trail)
 
 
 def _refused_opening(reason: Reason, profile: Profile) -> Rejection:

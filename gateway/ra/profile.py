@@ -10,13 +10,16 @@ from gateway.ca.interfaces import UpstreamCA
 from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName, Protocol, UpstreamCAName
+from gateway.pki.trust import TrustAnchors
+from gateway.ra.client_certificate import ClientTrust
+from gateway.ra.compliance import ComplianceCheck
 from gateway.ra.credentials.interfaces import CredentialProvider
 from gateway.ra.policy.subject import ComparableName
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """At most `count` certificates in any `window`, for one requester or for the whole profile."""
+    """At most `count` certificates in any `window`, for one device or for the whole profile."""
 
     count: int
     window: timedelta
@@ -32,6 +35,8 @@ class RenewalRule:
     """How long before notAfter a renewal may begin; None: any time."""
     grace: timedelta
     """How long after notAfter it is still accepted."""
+    anchors: TrustAnchors | None = None
+    """CAs of a fleet that was enrolled elsewhere, whose certificates may be renewed here as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,12 @@ class Profile:
     challenge_max_ttl: timedelta = timedelta(days=7)
     reserved_names: frozenset[ComparableName] = frozenset()
     """Subjects of the CAs' and RAs' certificates, as they compare: no request gets one of them."""
+    own_keys: frozenset[bytes] = frozenset()
+    """SHA-256 of the SubjectPublicKeyInfo of the gateway's RA, TLS and CA keys: they authenticate nobody."""
+    client_trust: ClientTrust | None = None
+    """Demands a TLS client certificate for every message; None where the profile asks for none."""
+    compliance: tuple[ComplianceCheck, ...] = ()
+    """What is asked about a device after policy; one that finds fault, or fails, denies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class ConfirmRequest:
     certificate_sha256: bytes
     accepted: bool
     source: str
+    client_certificate: bytes | None = field(default=None, repr=False)
+    """The TLS client's certificate, DER."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class RevokeRequest:
     certificate_sha256: bytes
     reason: RevocationReason
     source: str
+    client_certificate: bytes | None = field(default=None, repr=False)
+    """The TLS client's certificate, DER."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,6 +298,9 @@ class Ledger(Protocol):
     async def find_certificate(self, sha256: bytes) -> InventoryRow | None:
         """Return one inventory row by the SHA-256 of its DER."""
 
+    async def find_issued(self, issuer_der: bytes, serial: int) -> InventoryRow | None:
+        """Return one inventory row by issuer, as encoded in it, and serial number, whatever CA of the configuration it was."""
+
     async def append_audit(self, events: Sequence[AuditEvent]) -> None:
         """Write audit rows that belong to no other change."""
 

@@ -36,6 +36,13 @@ _TAKE_LEASE = insert(
     "WHERE leases.holder = excluded.holder OR leases.held_until <= :now OR leases.held_until > :beyond",
 )
 _COUNT_REVOCATION = insert(tables.revocations, "ON CONFLICT (upstream_ca) DO UPDATE SET revoked = revocations.revoked + 1")
+_CA_NAMES = (
+    "WITH RECURSIVE ca (name) AS (SELECT MIN(upstream_ca) FROM inventory UNION ALL "
+    "SELECT (SELECT MIN(upstream_ca) FROM inventory WHERE upstream_ca > ca.name) FROM ca WHERE ca.name IS NOT NULL) "
+)
+"""Steps from one CA's name to the next, so that the index over CA and serial number serves what joins it."""
+_ISSUED = "JOIN ca ON i.upstream_ca = ca.name WHERE i.serial = :serial AND i.issuer_der = :issuer_der "
+FIND_ISSUED = _CA_NAMES + INVENTORY_SELECT + _ISSUED + "ORDER BY i.revoked_at IS NULL LIMIT 1"
 _CONDITIONS = (
     ("profile", "i.profile = :profile"),
     ("upstream_ca", "i.upstream_ca = :upstream_ca"),
@@ -73,6 +80,12 @@ def find_serial(sql: Queries, upstream_ca: UpstreamCAName, serial: int) -> Inven
     """Return one certificate by issuer and serial."""
     where = "WHERE i.upstream_ca = :upstream_ca AND i.serial = :serial"
     row = sql.one(INVENTORY_SELECT + where, {"upstream_ca": upstream_ca, "serial": to_serial(serial)})
+    return read_inventory(row) if row else None
+
+
+def find_issued(sql: Queries, issuer_der: bytes, serial: int) -> InventoryRow | None:
+    """Return one certificate by the issuer that it names and its serial; a revoked one where several CAs have that name."""
+    row = sql.one(FIND_ISSUED, {"issuer_der": issuer_der, "serial": to_serial(serial)})
     return read_inventory(row) if row else None
 
 

@@ -160,6 +160,10 @@ class SqliteStore:
         """Return one inventory row by the SHA-256 of its DER."""
         return self._read(lambda sql: inventory.find_certificate(sql, sha256))
 
+    async def find_issued(self, issuer_der: bytes, serial: int) -> InventoryRow | None:
+        """Return one inventory row by the issuer that the certificate names and its serial."""
+        return self._read(lambda sql: inventory.find_issued(sql, issuer_der, serial))
+
     async def append_audit(self, events: Sequence[AuditEvent]) -> None:
         """Write audit rows that belong to no other change."""
         if events:

@@ -14,7 +14,7 @@ from gateway.config.policy import PolicyConfig, SubjectRule
 from gateway.errors import Reason
 from gateway.model import EnrollmentRequest, Issued, Pending, ProfileName, Protocol, Rejected, RevocationReason, Unavailable
 from gateway.pki.certificate import parse_certificate
-from gateway.ra.requests import LookUpRequest, RevokeRequest, Sought
+from gateway.ra.requests import RevokeRequest
 from gateway.store.interfaces import CertificateFilter, LedgerState
 from tests.flow.enrollment.conftest import NewWorld
 from tests.flow.enrollment.world import (
@@ -303,27 +303,6 @@ async def test_holder_of_the_key_revokes_and_nobody_else(new_world: NewWorld) ->
     assert row is not None
     assert row.revocation_reason is RevocationReason.SUPERSEDED
     assert world.ca.revoked == [certificate.serial]
-
-
-async def test_certificate_is_looked_up_by_the_holder_of_its_key_only(world: World) -> None:
-    authority = await world.start()
-    request = world.request()
-    issued = await authority.enroll(world.snapshot, request)
-    assert isinstance(issued, Issued)
-    sought = LookUpRequest(
-        profile=PROFILE,
-        protocol=Protocol.SCEP,
-        operation="GetCert",
-        sought=Sought.CERTIFICATE,
-        source="192.0.2.7",
-        serial=parse_certificate(issued.certificate).serial,
-        requester_key=b"\3" * 32,
-    )
-    assert isinstance(await authority.look_up(world.snapshot, sought), Rejected)
-    found = await authority.look_up(world.snapshot, replace(sought, requester_key=request.requester_key))
-    assert getattr(found, "ders", None) == (issued.certificate,)
-    chain = await authority.look_up(world.snapshot, replace(sought, sought=Sought.CA_CERTIFICATES))
-    assert getattr(chain, "ders", None) == world.ca.chain()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

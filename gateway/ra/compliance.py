@@ -1,0 +1,35 @@
+"""Whether a device is fit to have a certificate, by the word of a system beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+
+from gateway.errors import Reason, Rejection
+from gateway.model import EnrollmentRequest, Requester
+
+log = structlog.get_logger(__name__)
+
+
+class ComplianceCheck(Protocol):
+    """Asks whatever knows the device; it is asked after policy and before anything is reserved."""
+
+    async def find_fault(self, request: EnrollmentRequest, requester: Requester, now: datetime) -> str | None:
+        """Return None for a compliant device, else what is wrong with it, for log and audit; an exception denies as well."""
+
+
+async def check_compliance(
+    checks: Iterable[ComplianceCheck], request: EnrollmentRequest, requester: Requester, now: datetime
+) -> None:
+    """Ask every check in turn; raises Rejection NOT_COMPLIANT by the first that finds fault, or fails."""
+    for check in checks:
+        try:
+            fault = await check.find_fault(request, requester, now)
+        except Exception as error:
+            log.exception("a compliance check failed; the request is denied")
+            fault = f"the check failed: {type(error).__name__}"
+        if fault is not None:
+            raise Rejection(Reason.NOT_COMPLIANT, "the device is not compliant", fault)
