@@ -18,6 +18,8 @@ from gateway.pki.names import STRING_CODECS, parse_name
 from gateway.pki.public_keys import describe_public_key
 
 MAX_ATTRIBUTES = 32
+MAX_CHALLENGE_BYTES = 16384
+"""A signed challenge has a few KB, twice that as BMPString; how long one of its kind may be, its reader says."""
 
 CHALLENGE_PASSWORD = "1.2.840.113549.1.9.7"  # noqa: S105 - the attribute's OID (RFC 2985 §5.4.1)
 EXTENSION_REQUEST = "1.2.840.113549.1.9.14"
@@ -134,6 +136,8 @@ def _challenge(by_type: Mapping[str, bytes]) -> str | None:
     codec = STRING_CODECS.get(tag)
     if codec is None or end != len(values):
         raise MalformedMessage("challenge password is not one string")
+    if end - start > MAX_CHALLENGE_BYTES:
+        raise MalformedMessage("challenge password is too long", f"{end - start} bytes")
     try:
         return values[start:end].decode(codec) or None
     except UnicodeDecodeError:

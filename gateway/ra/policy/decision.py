@@ -17,7 +17,6 @@ from gateway.ra.policy.usages import judge_ca_request, judge_ekus, judge_key_usa
 from gateway.ra.policy.validity import judge_validity
 from gateway.ra.policy.verdicts import Verdicts
 
-
 _VOUCHES_FOR_NAMES = frozenset({CredentialKind.CERTIFICATE, CredentialKind.INTUNE_JWS})
 """A renewed certificate and a signed challenge vouch for the SID among their names, not for one in an extension."""
 

@@ -78,10 +78,23 @@ def test_every_requested_extension_is_read() -> None:
     assert (request.public_key.algorithm, request.public_key.curve, request.signature_digest) == ("ec", "P-384", "sha384")
 
 
-def test_md5_is_unsupported_and_not_a_bad_signature() -> None:
+def test_md5_is_verified_and_named_for_policy_to_judge() -> None:
+    data = golden("openssl-3.0-md5")
+    assert parse_csr(data).signature_digest == "md5"
     with pytest.raises(Rejection) as raised:
-        parse_csr(golden("openssl-3.0-md5"))
-    assert raised.value.reason is Reason.UNSUPPORTED_ALGORITHM
+        parse_csr(data[:-1] + bytes((data[-1] ^ 1,)))
+    assert raised.value.reason is Reason.BAD_PROOF_OF_POSSESSION
+
+
+def test_md5_with_another_key_than_rsa_is_unsupported(key_of: KeyOf) -> None:
+    data = build_csr(key_of("ec-p256"), parse_name_text("CN=a").der)
+    ecdsa, rsa_md5 = der.sequence(der.oid("1.2.840.10045.4.3.2")), der.sequence(der.oid("1.2.840.113549.1.1.4"), der.null())
+    info_start, _ = der.read_as(der.SEQUENCE, data)
+    _, info_end = der.read_as(der.SEQUENCE, data, info_start)
+    crafted = der.sequence(data[info_start:info_end], rsa_md5, data[info_end + len(ecdsa) :])
+    with pytest.raises(Rejection) as raised:
+        parse_csr(crafted)
+    assert raised.value.reason is Reason.BAD_PROOF_OF_POSSESSION
 
 
 def test_digest_is_over_what_is_signed() -> None:
@@ -168,6 +181,7 @@ def test_challenge_of_any_string_type(value: bytes, text: str | None, key_of: Ke
         pytest.param([attribute(CHALLENGE_PASSWORD, der.utf8_string("a"), der.utf8_string("b"))], id="two-values"),
         pytest.param([attribute(CHALLENGE_PASSWORD, der.integer(1))], id="challenge-is-no-string"),
         pytest.param([attribute(CHALLENGE_PASSWORD, der.tlv(12, b"\xff"))], id="challenge-is-no-utf8"),
+        pytest.param([attribute(CHALLENGE_PASSWORD, der.printable_string("x" * 16385))], id="challenge-is-huge"),
         pytest.param([attribute(EXTENSION_REQUEST, SAN_A), attribute(EXTENSION_REQUEST, SAN_B)], id="two-extension-requests"),
         pytest.param([attribute(EXTENSION_REQUEST, SAN_A), attribute(MICROSOFT_EXTENSION_REQUEST, SAN_B)], id="two-that-differ"),
         pytest.param([attribute(EXTENSION_REQUEST, SAN_A, SAN_B)], id="two-extension-lists"),
