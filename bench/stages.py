@@ -45,7 +45,7 @@ def stage_microseconds() -> dict[str, float]:
     leaf = build_certificate(issuer, new_serial(), grant, request.public_key.der)
     stages: dict[str, Callable[[], object]] = {
         "decode message": lambda: decode_pki_message(sent.message),
-        "verify its signature": lambda: verify_signature(message, ra),
+        "verify its signature": lambda: verify_signature(message, ra, now),
         "decrypt (RSA-2048), decode CSR, verify possession": lambda: decode_request(message, ra),
         "decide": lambda: decide(policy, request, requester, now, None),
         "sign certificate (P-256 CA)": lambda: build_certificate(issuer, new_serial(), grant, request.public_key.der),

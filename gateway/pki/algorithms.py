@@ -153,6 +153,16 @@ def verify_signature(
     return used
 
 
+def signature_digest(algorithm_der: bytes) -> str | None:
+    """Return the digest of an AlgorithmIdentifier (`none` where it hashes by itself), None where it stands beside it in CMS.
+
+    Raises MalformedMessage or Rejection UNSUPPORTED_ALGORITHM.
+    """
+    if len(algorithm_der) > _MAX_IDENTIFIER_BYTES:
+        raise unsupported("signature algorithm of more than 256 bytes")
+    return _decode_scheme(algorithm_der).digest
+
+
 _HASHING_KEYS = (
     ed25519.Ed25519PublicKey,
     ed448.Ed448PublicKey,

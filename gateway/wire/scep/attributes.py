@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from gateway.errors import MalformedMessage
 from gateway.pki import cms, der
@@ -57,6 +58,15 @@ def read_nonce(attributes: Attributes, oid: str) -> bytes:
     if len(nonce) > MAX_NONCE:
         raise MalformedMessage("nonce is too long", f"{len(nonce)} bytes")
     return nonce
+
+
+def read_time(attributes: Attributes, oid: str) -> datetime | None:
+    """Return a UTCTime or GeneralizedTime, None when it is absent; MalformedMessage for one that cannot be read."""
+    element = cms.single_value(attributes, oid)
+    if element is None:
+        return None
+    tag, start, end = der.read(element)
+    return der.decode_time(tag, element[start:end])
 
 
 def code(oid: str, value: int) -> bytes:

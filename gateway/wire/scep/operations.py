@@ -1,4 +1,4 @@
-"""SCEP over HTTP: query parsing, GetCACaps and GetCACert (RFC 8894 §3.5, §4)."""
+"""SCEP over HTTP: query parsing, GetCACaps and what gives out CA certificates (RFC 8894 §3.5, §4)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from gateway.wire.scep.identity import RaIdentity
 PKI_OPERATION = "PKIOperation"
 GET_CA_CAPS = "GetCACaps"
 GET_CA_CERT = "GetCACert"
+GET_CA_CERT_CHAIN = "GetCACertChain"
+GET_NEXT_CA_CERT = "GetNextCACert"
 
 MEDIA_CAPS = "text/plain"
 MEDIA_CA_CERT = "application/x-x509-ca-cert"
 MEDIA_CA_RA_CERT = "application/x-x509-ca-ra-cert"
+MEDIA_CA_CHAIN = "application/x-x509-ca-ra-cert-chain"
+MEDIA_NEXT_CA_CERT = "application/x-x509-next-ca-cert"
 MEDIA_PKI_MESSAGE = "application/x-pki-message"
 """Apple and certmonger compare media types exactly: no charset may follow."""
 
@@ -84,24 +88,34 @@ def decode_body(body: bytes) -> bytes:
     return body if body[:1] == b"\x30" else decode_base64(body)
 
 
-def ca_capabilities(ra: RaIdentity, *, renewal: bool) -> bytes:
-    """Return the GetCACaps text: what `ra` accepts, and whether its profile renews (RFC 8894 §3.5.2).
+def ca_capabilities(ra: RaIdentity, *, renewal: bool, next_ca: bool = False) -> bytes:
+    """Return the GetCACaps text: what `ra` accepts, and whether its profile renews and has a next CA (RFC 8894 §3.5.2).
 
-    SHA-384 is no standard token: strongSwan 5.9.8 misreads the list and needs it to believe in SHA-256.
+    SHA-384 is no standard token: strongSwan 5.9.8 misreads the list and needs it to believe in SHA-256. MD5 and single DES have
+    no token and get none: whoever needs them does not ask.
     """
     tokens = ["AES", "POSTPKIOperation", "SCEPStandard", "SHA-256", "SHA-384", "SHA-512"]
-    if renewal:
-        tokens.append("Renewal")
-    if ra.algorithms.sha1:
-        tokens.append("SHA-1")
-    if ra.algorithms.triple_des:
-        tokens.append("DES3")
+    told = {"Renewal": renewal, "GetNextCACert": next_ca, "SHA-1": ra.algorithms.sha1, "DES3": ra.algorithms.triple_des}
+    tokens += [token for token, applies in told.items() if applies]
     return "".join(f"{token}\n" for token in tokens).encode("ascii")
 
 
 def ca_certificates(ra: RaIdentity) -> tuple[bytes, str]:
-    """Return body and media type of GetCACert: RA certificate first, then the CA chain (RFC 8894 §4.2.1.2).
+    """Return body and media type of GetCACert: RA certificates first, then the CA chain (RFC 8894 §4.2.1.2).
 
-    Apple picks the RA by position and key usage, Android needs the root in the bundle.
+    Apple picks the RA by position and key usage, Android needs the root in the bundle. A previous RA is never shown.
     """
-    return cms.certs_only((ra.signer.certificate, *ra.chain)), MEDIA_CA_RA_CERT
+    return cms.certs_only((*ra.certificates, *ra.chain)), MEDIA_CA_RA_CERT
+
+
+def ca_certificate_chain(ra: RaIdentity) -> tuple[bytes, str]:
+    """Return body and media type of GetCACertChain, which drafts before RFC 8894 had: the CA chain, issuing CA first."""
+    return cms.certs_only(ra.chain), MEDIA_CA_CHAIN
+
+
+def next_ca_certificates(ra: RaIdentity, certificates: tuple[bytes, ...]) -> tuple[bytes, str]:
+    """Return body and media type of GetNextCACert: the next CA's `certificates`, DER, signed by the RA (RFC 8894 §4.7.1).
+
+    No message attribute is signed: the answer is the same for everybody and is made once. RSA work: one private-key operation.
+    """
+    return cms.sign_data(cms.certs_only(certificates), ra.signer, "sha256", ()), MEDIA_NEXT_CA_CERT

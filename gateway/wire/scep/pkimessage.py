@@ -1,7 +1,8 @@
 """SCEP PKIMessage: decode and verify requests, write CertReps (RFC 8894 §3).
 
 A request passes three steps, each of which costs more and trusts more than the one before: `decode_pki_message` takes the
-structure apart, `verify_signature` checks who signed, `decode_request` judges what is said in clear, decrypts, and reads the CSR.
+structure apart, `verify_signature` checks who signed and when, `decode_request` judges what is said in clear, decrypts, and reads
+what was asked for.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
@@ -18,15 +20,16 @@ from gateway.asn1.scep import FailInfo, MessageType, PkiStatus
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.model import CertificateRequest, SignerCertificate
 from gateway.pki import cms, der, envelope
-from gateway.pki.algorithms import digest_name
+from gateway.pki.algorithms import digest_name, signature_digest
 from gateway.pki.certificate import Certificate, parse_certificate, to_signer
-from gateway.pki.csr import parse_csr
 from gateway.pki.keys import load_public_key
-from gateway.wire.scep import attributes, errors
+from gateway.wire.scep import attributes, errors, message_data
 from gateway.wire.scep.identity import Algorithms, RaIdentity
+from gateway.wire.scep.message_data import CertificateQuery
 
 __all__ = [
     "Algorithms",
+    "CertificateQuery",
     "FailInfo",
     "MessageType",
     "PkiMessage",
@@ -52,12 +55,15 @@ _OPERATIONS = {
     MessageType.GET_CRL: "GetCRL",
 }
 _MESSAGE_TYPES = frozenset(MessageType)
-_REQUESTS = frozenset({MessageType.PKCS_REQ, MessageType.RENEWAL_REQ, MessageType.CERT_POLL})
+_QUERIES = frozenset({MessageType.GET_CERT, MessageType.GET_CRL})
+_REQUESTS = frozenset({MessageType.PKCS_REQ, MessageType.RENEWAL_REQ, MessageType.CERT_POLL}) | _QUERIES
 _CERT_REP = attributes.code(asn1.OID_MESSAGE_TYPE, MessageType.CERT_REP)
 _STATUS = {status: attributes.code(asn1.OID_PKI_STATUS, status) for status in PkiStatus}
 _FAIL_INFO = {info: attributes.code(asn1.OID_FAIL_INFO, info) for info in FailInfo}
 _REPLY_DIGESTS = frozenset({"sha256", "sha384", "sha512"})
 _DES = frozenset({"des-cbc", "des-ede3-cbc"})
+LEGACY = ("md5", "sha1", "des-ede3-cbc", "des-cbc")
+"""What `PkiMessage.legacy` may name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,21 @@ class PkiMessage:
     def recipients(self) -> tuple[cms.CertificateId, ...]:
         """Whom the message is encrypted to."""
         return tuple(r.rid for r in self.envelope.recipients) if self.envelope else ()
+
+    @property
+    def legacy(self) -> tuple[str, ...]:
+        """The legacy algorithms that the message uses: any of `md5`, `sha1`, `des-ede3-cbc` and `des-cbc`."""
+        used = {self.digest, self.cipher}
+        with suppress(Rejection):
+            used.add(signature_digest(self.signed_data.signers[0].signature_algorithm) or "")
+        if self.envelope:
+            used.update(recipient.cipher for recipient in self.envelope.passwords)
+        return tuple(name for name in LEGACY if name in used)
+
+    @property
+    def uses_password(self) -> bool:
+        """Whether reading or answering it may derive a key from a password, which takes milliseconds (RFC 8894 §3.1)."""
+        return bool(self.envelope and self.envelope.passwords) or self.signer.public_key.algorithm != "rsa"
 
 
 def decode_pki_message(data: bytes) -> PkiMessage:
@@ -152,51 +173,64 @@ def find_certificate(certificates: tuple[bytes, ...], sid: cms.CertificateId) ->
     raise MalformedMessage("message does not carry its signer's certificate")
 
 
-def verify_signature(message: PkiMessage, ra: RaIdentity) -> None:
-    """Check the signature of a request and that a reply can be encrypted to its signer.
+def verify_signature(message: PkiMessage, ra: RaIdentity, now: datetime) -> None:
+    """Check the signature of a request, that a reply can be encrypted to its signer, and signingTime where `ra` judges it.
 
-    Raises Rejection BAD_SIGNATURE, or UNSUPPORTED_ALGORITHM for digests that `ra` does not accept (RFC 8894 §2.9) and
-    signers whose key cannot receive a reply.
+    Raises Rejection BAD_SIGNATURE, UNSUPPORTED_ALGORITHM for digests that `ra` does not accept (RFC 8894 §2.9) and signers whose
+    key cannot receive a reply, or BAD_TIME.
     """
     info = message.signed_data.signers[0]
     _check_digest(message.digest, ra.algorithms)
-    _check_digest(cms.verify_signer(message.signed_data, info, message.signer.public_key.der), ra.algorithms)
-    if message.signer.public_key.algorithm != "rsa":
-        raise Rejection(
-            Reason.UNSUPPORTED_ALGORITHM,
-            "the reply can only be encrypted to an RSA key",
-            f"the signer's key is {message.signer.public_key.algorithm}",
-        )
+    used = cms.verify_signer(message.signed_data, info, message.signer.public_key.der, accept_md5=ra.algorithms.md5)
+    _check_digest(used, ra.algorithms)
+    if message.signer.public_key.algorithm != "rsa" and ra.password is None:
+        raise _no_reply(message)
+    _check_time(info.attributes, ra, now)
+
+
+def _no_reply(message: PkiMessage) -> Rejection:
+    cause = f"the signer's key is {message.signer.public_key.algorithm}"
+    return Rejection(Reason.UNSUPPORTED_ALGORITHM, "the reply can only be encrypted to an RSA key", cause)
 
 
 def _check_digest(digest: str, algorithms: Algorithms) -> None:
-    if digest == "sha1" and not algorithms.sha1:
-        raise Rejection(Reason.UNSUPPORTED_ALGORITHM, "SHA-1 is not accepted here, use SHA-256", "the message uses SHA-1")
+    accepted = {"sha1": algorithms.sha1, "md5": algorithms.md5}
+    if not accepted.get(digest, True):
+        name = {"sha1": "SHA-1", "md5": "MD5"}[digest]
+        raise Rejection(Reason.UNSUPPORTED_ALGORITHM, f"{name} is not accepted here, use SHA-256", f"the message uses {name}")
 
 
-def decode_request(message: PkiMessage, ra: RaIdentity) -> CertificateRequest | None:
-    """Return the certification request of a verified PKCSReq or RenewalReq, None for a CertPoll (RFC 8894 §3.3).
+def _check_time(received: attributes.Attributes, ra: RaIdentity, now: datetime) -> None:
+    """Compare signingTime, which is signed but optional, with our clock (RFC 5652 §11.3, RFC 8894 §3.2.1.4)."""
+    if ra.signing_time_skew is None:
+        return
+    signed = attributes.read_time(received, asn1.OID_SIGNING_TIME)
+    if signed is not None and abs(now - signed) > ra.signing_time_skew:
+        raise Rejection(
+            Reason.BAD_TIME,
+            "the message's signingTime is too far from the time here: set the clock",
+            f"signingTime {signed.isoformat()}, now {now.isoformat()}",
+        )
+
+
+def decode_request(message: PkiMessage, ra: RaIdentity) -> CertificateRequest | CertificateQuery | None:
+    """Return what a verified message asks for: a certification request, a query, or None for a CertPoll (RFC 8894 §3.3).
 
     A CertPoll is told by its transactionID and signer alone; what it encrypts is not even decrypted.
-    Raises what the message says in clear: Rejection UNSUPPORTED_MESSAGE for every other type, MalformedMessage when there is no
-    envelope, UNSUPPORTED_ALGORITHM for a cipher or key transport. For all else there is one uniform DECRYPTION_FAILED, and only
-    its cause says more: whoever sends a captured envelope with changed bytes learns nothing from the answer or its time.
-    RSA work: one private-key operation.
+    Raises what the message says in clear: Rejection UNSUPPORTED_MESSAGE for a type that is not served, MalformedMessage when it
+    has no envelope, UNSUPPORTED_ALGORITHM for a cipher, key transport or derivation, DECRYPTION_FAILED when it is encrypted to
+    others. For all else a PKCSReq or RenewalReq gets one uniform DECRYPTION_FAILED, and a GetCert or GetCRL becomes a query that
+    names nothing: whoever sends a captured envelope with changed bytes learns nothing from the answer or its time.
+    RSA work: one private-key operation; instead of it one key derivation where the message is encrypted under the password alone.
     """
     if message.message_type not in _REQUESTS:
         raise Rejection(Reason.UNSUPPORTED_MESSAGE, "this message type is not supported", f"message type {message.operation}")
     enveloped = _check_envelope(message, ra)
     if message.message_type is MessageType.CERT_POLL:
         return None
-    # by identifier, never by position: scepclient encrypts to every RSA certificate of the bundle
-    recipient = next((r for r in enveloped.recipients if ra.is_named_by(r.rid)), None)
-    if recipient is None:
-        raise _unreadable("no recipient is this RA's certificate: the client has an old one, or one of another profile")
-    plaintext = envelope.decipher(enveloped, recipient, ra.key)
-    request = _read_csr(plaintext.element, ra)
-    if not plaintext.sound:
-        raise _unreadable("bytes follow the certification request, or the padding is wrong")
-    return request
+    if message.message_type in _QUERIES:
+        return message_data.open_query(enveloped, ra)
+    return message_data.open_request(enveloped, ra)
 
 
 def _check_envelope(message: PkiMessage, ra: RaIdentity) -> envelope.EnvelopedData:
@@ -204,41 +238,28 @@ def _check_envelope(message: PkiMessage, ra: RaIdentity) -> envelope.EnvelopedDa
     enveloped = message.envelope
     if enveloped is None:
         enveloped = envelope.parse_enveloped_data(message.signed_data.content or b"")  # raises again, saying why
-    if (enveloped.cipher == "des-cbc" and not ra.algorithms.single_des) or (
-        enveloped.cipher == "des-ede3-cbc" and not ra.algorithms.triple_des
-    ):
-        raise Rejection(Reason.UNSUPPORTED_ALGORITHM, "DES is not accepted here, use AES", f"content cipher {enveloped.cipher}")
+    message_data.check_cipher(enveloped.cipher, ra.algorithms)
     envelope.find_cipher(enveloped.cipher)
     return enveloped
 
 
-def _read_csr(data: bytes, ra: RaIdentity) -> CertificateRequest:
-    """Read a certification request; where it is none, one proof of possession is verified all the same."""
-    try:
-        return parse_csr(data)
-    except Rejection as rejection:
-        if rejection.reason is not Reason.BAD_PROOF_OF_POSSESSION:
-            with suppress(Rejection):
-                parse_csr(ra.decoy)
-        raise _unreadable(f"messageData: {rejection.reason}: {rejection.cause}") from None
+def encode_success(message: PkiMessage, ra: RaIdentity, certificates: tuple[bytes, ...], crls: tuple[bytes, ...] = ()) -> bytes:
+    """Return a CertRep SUCCESS with `certificates`, leaf first, or the CRL of a GetCRL (RFC 8894 §3.3.2.1).
 
-
-def _unreadable(cause: str) -> Rejection:
-    return Rejection(Reason.DECRYPTION_FAILED, envelope.UNREADABLE, cause)
-
-
-def encode_success(message: PkiMessage, ra: RaIdentity, certificates: tuple[bytes, ...]) -> bytes:
-    """Return a CertRep SUCCESS with `certificates`, leaf first, encrypted to the request's signer (RFC 8894 §3.3.2.1).
-
-    Cipher and digest are the request's own where they are in use today. Raises Rejection UNSUPPORTED_ALGORITHM when the
-    signer's key cannot encrypt, which `verify_signature` has told before. RSA work: one private-key operation.
+    It is encrypted to the request's signer, or under the password of `ra` where the signer's key cannot encrypt (§3.1).
+    Cipher and digest are the request's own where they are in use today. Raises Rejection UNSUPPORTED_ALGORITHM when it can be
+    encrypted neither way, which `verify_signature` has told before. RSA work: one private-key operation.
     """
-    key = load_public_key(message.signer.public_key.der)
-    if not isinstance(key, RSAPublicKey):
-        raise Rejection(Reason.UNSUPPORTED_ALGORITHM, "the reply can only be encrypted to an RSA key")
+    data = cms.certs_only(certificates, crls)
     # DES is answered by 3DES, which every client that knows DES can read (RFC 8894 §2.9 forbids DES itself)
     cipher = "des-ede3-cbc" if message.cipher in _DES else message.cipher
-    content = envelope.encrypt(cms.certs_only(certificates), cipher, key, cms.issuer_and_serial(message.signer.der))
+    key = load_public_key(message.signer.public_key.der)
+    if isinstance(key, RSAPublicKey):
+        content = envelope.encrypt(data, cipher, key, cms.issuer_and_serial(message.signer.der))
+    elif ra.password is not None:
+        content = envelope.encrypt_with_password(data, cipher, ra.password)
+    else:
+        raise _no_reply(message)
     return _encode_cert_rep(message, ra, PkiStatus.SUCCESS, content)
 
 
@@ -260,11 +281,12 @@ def _encode_cert_rep(message: PkiMessage, ra: RaIdentity, status: PkiStatus, con
     Without an envelope the content is an empty OCTET STRING: certmonger fails on an absent one, and all others take both.
     senderNonce is fresh though the standard no longer asks for it: MikroTik, old Apple and Windows clients do.
     """
-    mirrored = message.digest in _REPLY_DIGESTS or (message.digest == "sha1" and ra.algorithms.sha1)
+    legacy = {"sha1": ra.algorithms.sha1, "md5": ra.algorithms.md5}
+    mirrored = message.digest in _REPLY_DIGESTS or legacy.get(message.digest, False)
     answered = [attributes.nonce(asn1.OID_RECIPIENT_NONCE, message.sender_nonce)] if message.sender_nonce else []
     return cms.sign_data(
         content,
-        ra.signer,
+        ra.signer_for(message.recipients),
         message.digest if mirrored else "sha256",
         (
             _CERT_REP,

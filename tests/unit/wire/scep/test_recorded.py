@@ -18,6 +18,7 @@ from gateway.wire.scep.pkimessage import (
     decode_request,
     verify_signature,
 )
+from tests.unit.wire.scep.identities import NOW, with_key
 
 LEGACY = Algorithms(sha1=True, triple_des=True, single_des=True)
 TESTDATA = Path(__file__).parents[4] / "testdata" / "scep"
@@ -83,7 +84,7 @@ def test_structure(row: Recorded) -> None:
 def test_request_inside(row: Recorded, ra: RaIdentity) -> None:
     message = decode_pki_message(row.data)
     lenient = replace(ra, algorithms=LEGACY)
-    verify_signature(message, lenient)
+    verify_signature(message, lenient, NOW)
     request = decode_request(message, lenient)
     assert isinstance(request, CertificateRequest)
     assert request.public_key.algorithm == "rsa"
@@ -95,7 +96,7 @@ def test_request_inside(row: Recorded, ra: RaIdentity) -> None:
 @recorded
 def test_legacy_algorithms_are_refused_unless_switched_on(row: Recorded, ra: RaIdentity) -> None:
     def read(message: PkiMessage) -> None:
-        verify_signature(message, ra)
+        verify_signature(message, ra, NOW)
         decode_request(message, ra)
 
     message = decode_pki_message(row.data)
@@ -118,7 +119,7 @@ def test_answers_are_signed_by_the_ra(row: Recorded, ra: RaIdentity) -> None:
 @recorded
 def test_other_key_opens_nothing(row: Recorded, ra: RaIdentity, other_key: RSAPrivateKey) -> None:
     message = decode_pki_message(row.data)
-    stranger = replace(ra, key=other_key, algorithms=LEGACY)
+    stranger = replace(with_key(ra, other_key), algorithms=LEGACY)
     with pytest.raises(Rejection) as refused:
         decode_request(message, stranger)
     assert refused.value.reason is Reason.DECRYPTION_FAILED
