@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.config.policy import KeyRule
+from gateway.config.policy import KeyRule, RuleMode
 from gateway.errors import Reason
 from gateway.model import PublicKey
 from gateway.ra.policy.verdicts import Problem, Rule, Verdicts
@@ -19,12 +19,16 @@ def judge_key(rule: KeyRule, key: PublicKey) -> Verdicts:
 
 
 def judge_request_signature(rule: KeyRule, digest: str) -> Verdicts:
-    """Judge the digest of the request's own signature, a model.CertificateRequest's `signature_digest`."""
+    """Judge the digest of the request's own signature, a model.CertificateRequest's `signature_digest`.
+
+    MD5 proves possession of nothing where collisions are to be had, so that no mode lets it pass: its own field alone does.
+    """
     weak = {"sha1": ("allow_sha1_signature", rule.allow_sha1_signature), "md5": ("allow_md5_signature", rule.allow_md5_signature)}
     field, allowed = weak.get(digest, ("", digest in _DIGESTS))
     if allowed:
         return _SIGNATURE.judge(rule.mode, (), "the request is signed with an allowed digest")
-    return _SIGNATURE.judge(rule.mode, (Problem(field, f"the request is signed with {digest}, use SHA-256"),), "")
+    mode = RuleMode.ENFORCE if digest == "md5" else rule.mode
+    return _SIGNATURE.judge(mode, (Problem(field, f"the request is signed with {digest}, use SHA-256"),), "")
 
 
 def _key_problem(rule: KeyRule, key: PublicKey) -> Problem | None:

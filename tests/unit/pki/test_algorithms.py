@@ -139,12 +139,47 @@ def test_unsupported_algorithms(algorithm: bytes, key_of: KeyOf) -> None:
     assert raised.value.reason is Reason.UNSUPPORTED_ALGORITHM
 
 
-@pytest.mark.parametrize("digest", ["md5", "none", "SHA256", ""])
+@pytest.mark.parametrize("digest", ["md4", "none", "SHA256", ""])
 def test_unsupported_digests(digest: str) -> None:
     for use in (digest_oid, hash_algorithm, digest_name):
         with pytest.raises(Rejection) as raised:
             use(digest)
         assert raised.value.reason is Reason.UNSUPPORTED_ALGORITHM
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["md5WithRSAEncryption", "rsaEncryption"])
+def test_md5_with_rsa_is_refused_unless_the_caller_accepts_it(beside: bool, key_of: KeyOf) -> None:
+    key = key_of("rsa-2048")
+    spki, signature = keys.public_key_der(key), keys.sign(key, b"x", "md5")
+    algorithm = der.sequence(der.oid("1.2.840.113549.1.1.1"), der.null()) if beside else keys.signature_algorithm(key, "md5")
+    digest = "md5" if beside else None
+    assert verify_signature(spki, algorithm, signature, b"x", digest, accept_md5=True) == "md5"
+    for data, accept, reason in ((b"x", False, Reason.UNSUPPORTED_ALGORITHM), (b"y", True, Reason.BAD_SIGNATURE)):
+        with pytest.raises(Rejection) as raised:
+            verify_signature(spki, algorithm, signature, data, digest, accept_md5=accept)
+        assert raised.value.reason is reason
+
+
+def test_md5_is_for_rsa_alone(key_of: KeyOf) -> None:
+    key = key_of("ec-p256")
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    signature = key.sign(b"x", ec.ECDSA(hash_algorithm("md5")))
+    algorithm = der.sequence(der.oid("1.2.840.10045.2.1"))
+    with pytest.raises(Rejection) as raised:
+        verify_signature(keys.public_key_der(key), algorithm, signature, b"x", "md5", accept_md5=True)
+    assert raised.value.reason is Reason.UNSUPPORTED_ALGORITHM
+    with pytest.raises(Rejection):
+        keys.signature_algorithm(key, "md5")
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["digest", "mask"])
+def test_pss_with_md5_is_refused_whatever_the_caller_accepts(number: int, key_of: KeyOf) -> None:
+    md5 = der.sequence(der.oid(digest_oid("md5")), der.null())
+    field = der.context(number, md5 if number == 0 else der.sequence(der.oid(algorithms.MGF1), md5))
+    algorithm = der.sequence(der.oid(algorithms.RSASSA_PSS), der.sequence(field))
+    with pytest.raises(Rejection) as raised:
+        verify_signature(keys.public_key_der(key_of("rsa-2048")), algorithm, bytes(256), b"x", accept_md5=True)
+    assert raised.value.reason is Reason.UNSUPPORTED_ALGORITHM
 
 
 def test_an_algorithm_of_another_key_is_a_bad_signature(key_of: KeyOf) -> None:

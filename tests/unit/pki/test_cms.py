@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from gateway.asn1 import cms as asn1
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki import cms, der
 from gateway.pki.certificate import der_to_pem, parse_certificate, self_signed_ca
-from gateway.pki.keys import generate_private_key, public_key_der, serialize_private_key
+from gateway.pki.keys import generate_private_key, public_key_der, serialize_private_key, sign, signature_algorithm
 
 SPECS = ("rsa-2048", "ec-p256", "ec-p384", "ed25519", "ml-dsa-44")
 
@@ -43,13 +44,43 @@ def test_what_is_signed_verifies(spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["rsa-2048", "ec-p256"])
-@pytest.mark.parametrize("digest", ["sha256", "sha384", "sha512"])
+@pytest.mark.parametrize("digest", ["sha1", "sha256", "sha384", "sha512"])
 def test_openssl_accepts_it(spec: str, digest: str, tmp_path: Path) -> None:
     signer = make_signer(spec)
     (tmp_path / "signer.pem").write_bytes(der_to_pem(signer.certificate))
     trust = ("-CAfile", str(tmp_path / "signer.pem"), "-purpose", "any", "-no_check_time")
     message = cms.sign_data(b"content", signer, digest, ())
     assert openssl("cms", "-verify", "-binary", "-inform", "DER", *trust, data=message) == b"content"
+
+
+def test_openssl_accepts_md5(rsa: cms.Signer, tmp_path: Path) -> None:
+    (tmp_path / "signer.pem").write_bytes(der_to_pem(rsa.certificate))
+    trust = ("-CAfile", str(tmp_path / "signer.pem"), "-purpose", "any", "-no_check_time")
+    message = cms.sign_data(b"content", rsa, "md5", ())
+    assert openssl("cms", "-verify", "-binary", "-inform", "DER", *trust, data=message) == b"content"
+
+
+def test_md5_of_openssl_is_refused_unless_the_caller_accepts_it(rsa: cms.Signer, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_bytes(der_to_pem(rsa.certificate))
+    (tmp_path / "key.pem").write_bytes(serialize_private_key(rsa.key))
+    identity = ("-md", "md5", "-signer", str(tmp_path / "cert.pem"), "-inkey", str(tmp_path / "key.pem"))
+    message = openssl("cms", "-sign", "-binary", "-nodetach", "-outform", "DER", *identity, data=b"content")
+    signed = cms.parse_signed_data(message)
+    assert cms.verify_signer(signed, signed.signers[0], public_key_der(rsa.key), accept_md5=True) == "md5"
+    with pytest.raises(Rejection) as refused:
+        cms.verify_signer(signed, signed.signers[0], public_key_der(rsa.key))
+    assert refused.value.reason is Reason.UNSUPPORTED_ALGORITHM
+
+
+def test_md5_of_the_content_does_not_hide_behind_a_signature_with_sha256(rsa: cms.Signer) -> None:
+    signed = cms.parse_signed_data(cms.sign_data(b"content", rsa, "md5", ()))
+    algorithm = signature_algorithm(rsa.key, "sha256")
+    signature = sign(rsa.key, der.tlv(der.SET, signed.signers[0].signed_attributes), "sha256")
+    signer = replace(signed.signers[0], signature_algorithm=algorithm, signature=signature)
+    assert cms.verify_signer(signed, signer, public_key_der(rsa.key), accept_md5=True) == "sha256"
+    with pytest.raises(Rejection) as refused:
+        cms.verify_signer(signed, signer, public_key_der(rsa.key))
+    assert refused.value.reason is Reason.UNSUPPORTED_ALGORITHM
 
 
 @pytest.mark.parametrize(

@@ -57,12 +57,18 @@ def test_key(bench: Any, section: dict[str, Any], key: PublicKey, allowed: bool)
 @pytest.mark.parametrize(
     ("section", "digest", "allowed"),
     [
-        ({}, "sha256", True),
-        ({}, "none", True),
-        ({}, "sha1", False),
-        ({"allow_sha1_signature": True}, "sha1", True),
-        ({"allow_sha1_signature": True}, "md5", False),
-        ({}, "", False),
+        pytest.param({}, "sha256", True, id="sha256"),
+        pytest.param({}, "none", True, id="keys-that-hash-by-themselves"),
+        pytest.param({}, "sha1", False, id="sha1"),
+        pytest.param({"allow_sha1_signature": True}, "sha1", True, id="sha1-allowed"),
+        pytest.param({"mode": "off"}, "sha1", True, id="sha1-not-judged"),
+        pytest.param({}, "md5", False, id="md5"),
+        pytest.param({"allow_sha1_signature": True}, "md5", False, id="md5-where-sha1-is-allowed"),
+        pytest.param({"mode": "off"}, "md5", False, id="md5-in-mode-off"),
+        pytest.param({"mode": "warn"}, "md5", False, id="md5-in-mode-warn"),
+        pytest.param({"allow_md5_signature": True}, "md5", True, id="md5-allowed"),
+        pytest.param({"allow_md5_signature": True}, "sha1", False, id="sha1-where-md5-is-allowed"),
+        pytest.param({}, "", False, id="none-named"),
     ],
 )
 def test_request_signature(bench: Any, section: dict[str, Any], digest: str, allowed: bool) -> None:
