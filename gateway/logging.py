@@ -6,13 +6,13 @@ import io
 import logging
 import sys
 from collections.abc import MutableMapping
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any, TextIO, cast
 
 import structlog
 
 SECRET_NAMES = frozenset({"challenge", "password", "secret", "token", "private_key", "mac"})
-"""Event fields that never reach a log, whoever writes them."""
+"""Event fields that never reach a log, whoever writes them; the word of an enumeration may say what became of one."""
 
 
 class LogFormat(StrEnum):
@@ -65,9 +65,10 @@ class _StandardError(io.TextIOBase):
 
 
 def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Replace the value of every field that is named like a secret."""
+    """Replace the value of every field that is named like a secret, unless it is absent or a member of an enumeration."""
     for name in SECRET_NAMES & event.keys():
-        event[name] = "(hidden)"
+        if event[name] is not None and not isinstance(event[name], Enum):
+            event[name] = "(hidden)"
     return event
 
 

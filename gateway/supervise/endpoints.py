@@ -38,7 +38,7 @@ class Endpoints:
         self._readiness = Readiness(gateway.probes())
         self.floods = FloodCounter(gateway.store.append_audit, gateway.clock)
         ops = OpsEndpoint(self._readiness).routes()
-        scep = ScepEndpoint(lambda: gateway.generation, gateway.authority, self.floods, self._executor)
+        scep = ScepEndpoint(lambda: gateway.generation, gateway.authority, self.floods, self._executor, gateway.clock)
         revocation = RevocationEndpoint(lambda: gateway.generation, gateway.clock)
         admin = AdminEndpoint(gateway.operations.run)
         self._network = HttpServer([*scep.routes(), *revocation.routes(), *ops], _network_limits(limits), drain_seconds)

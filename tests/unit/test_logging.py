@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from enum import StrEnum
 
 import pytest
 import structlog
@@ -44,6 +45,18 @@ def test_secrets_are_hidden(format: LogFormat, capsys: pytest.CaptureFixture[str
     [line] = lines(capsys)
     assert "TOPSECRET" not in line
     assert "(hidden)" in line
+
+
+def test_what_became_of_a_secret_is_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    class Label(StrEnum):
+        REPLAY = "replay"
+
+    configure_logging(LogFormat.JSON)
+    structlog.get_logger("x").info("scep", challenge=Label.REPLAY)
+    structlog.get_logger("x").info("scep", challenge=None)
+    one, two = map(json.loads, lines(capsys))
+    assert one["challenge"] == "replay"
+    assert "challenge" not in two
 
 
 def test_a_client_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

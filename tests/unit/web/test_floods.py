@@ -63,3 +63,21 @@ async def test_nothing_is_lost_while_the_store_is_down(trail: Trail, floods: Flo
     trail.down = False
     await floods.flush()
     assert [(e.count, e.at) for e in trail.events] == [(2, NOW)]
+
+
+async def test_legacy_algorithms_have_rows_of_their_own(trail: Trail, floods: FloodCounter) -> None:
+    for _ in range(3):
+        floods.count_algorithm(Protocol.SCEP, "corp", "sha1")
+    floods.count_algorithm(Protocol.SCEP, "corp", "des-cbc")
+    floods.count_algorithm(Protocol.SCEP, "lab", "sha1")
+    await floods.flush()
+    assert [(e.event, e.decision, e.profile, e.detail, e.count, e.reason) for e in trail.events] == [
+        ("algorithm.legacy", "done", "corp", "sha1", 3, None),
+        ("algorithm.legacy", "done", "corp", "des-cbc", 1, None),
+        ("algorithm.legacy", "done", "lab", "sha1", 1, None),
+    ]
+
+
+def test_the_first_few_of_a_kind_are_worth_a_line(floods: FloodCounter) -> None:
+    assert [floods.count(Protocol.SCEP, "corp", Reason.MALFORMED) for _ in range(7)] == [True] * 5 + [False] * 2
+    assert floods.count(Protocol.SCEP, "lab", Reason.MALFORMED)
