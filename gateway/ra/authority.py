@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from gateway.errors import Reason, Rejection, StoreUnavailable
 from gateway.model import EnrollmentRequest, Issued, Outcome, Pending, Rejected, Requester, Unavailable
 from gateway.ra import journal
 from gateway.ra.authenticate import authenticate
+from gateway.ra.compliance import check_compliance
 from gateway.ra.journal import Trail
 from gateway.ra.leases import Leases
 from gateway.ra.look_up import LookUp
@@ -33,6 +34,7 @@ from gateway.ra.requests import (
     PrecheckOutcome,
     PrecheckRequest,
     RevokeRequest,
+    Sought,
 )
 from gateway.ra.revocation import Revocation
 from gateway.ra.strangers import Strangers
@@ -55,9 +57,11 @@ log = structlog.get_logger(__name__)
 A = TypeVar("A", bound=AnyOutcome)
 Work = Outcome | LedgerRow
 """What a tracked task ends with: an outcome that its own change recorded, or the row of another to be followed."""
+Addressed = EnrollmentRequest | PollRequest | ConfirmRequest | RevokeRequest | LookUpRequest
+"""What comes to a profile over a connection that may have a client certificate."""
 
 REFUSED_OPENINGS = {
-    Reason.CREDENTIAL_USED: "this one-time challenge was used for another request",
+    Reason.CREDENTIAL_USED: "this challenge was used for another request",
     Reason.POLICY_KEY: "this key was reported as compromised",
     Reason.RENEWAL_REFUSED: "this certificate was renewed with another key already",
 }
@@ -161,8 +165,15 @@ class RegistrationAuthority:
             return Unavailable(Reason.STORE_UNAVAILABLE, self._timing.busy_retry)
         return outcome
 
-    async def _enroll(self, snapshot: Snapshot, request: EnrollmentRequest, trail: Trail) -> Outcome:
+    async def _admit(self, snapshot: Snapshot, request: Addressed) -> Profile:
+        """Return the profile that a request is addressed to, once the TLS client has shown the certificate that it demands."""
         profile = snapshot.profile(request.profile, request.protocol)
+        if profile.client_trust is not None:
+            await profile.client_trust.check(request.client_certificate, self._clock())
+        return profile
+
+    async def _enroll(self, snapshot: Snapshot, request: EnrollmentRequest, trail: Trail) -> Outcome:
+        profile = await self._admit(snapshot, request)
         now = self._clock()
         requester = await authenticate(profile, request, now)
         trail.identify(requester)
@@ -172,9 +183,10 @@ class RegistrationAuthority:
         row = await self._ledger.find_request(key, now)
         if row is not None:
             return _for_retransmission(await self._follow(snapshot, row, trail), self._timing.hold_retry)
+        opening = self._decide(snapshot, profile, request, requester, key, now, trail)
+        await check_compliance(profile.compliance, request, requester, now, self._timing.answer_within)
         if self._leases.draining:
             return Unavailable(Reason.OVERLOADED, self._timing.busy_retry)
-        opening = self._decide(snapshot, profile, request, requester, key, now, trail)
         # Between the look into the ledger and here another request with this key may have begun in this very process.
         if (task := self._leases.find(key)) is not None:
             return await self._join(snapshot, key, task, trail, joined=True)
@@ -222,7 +234,7 @@ class RegistrationAuthority:
             log.info("a request waits for approval", request_id=row.id, command=f"pki-gateway requests approve {row.id}")
         event = "enrollment.pending" if profile.manual_approval else "enrollment.opened"
         detail = warnings or ("waits for approval" if profile.manual_approval else "")
-        return new_opening(row, requester, profile, journal.change(row, event, "pending", now, detail=detail))
+        return new_opening(row, request, requester, profile, journal.change(row, event, "pending", now, detail=detail))
 
     async def _open_and_issue(self, profile: Profile, opening: Opening) -> Work:
         """Step 4 and all that follows, as one tracked task."""
@@ -232,7 +244,7 @@ class RegistrationAuthority:
             await self._take_back(opening.row)
             raise
         if isinstance(opened, OpeningRefused):
-            raise _refused_opening(opened.reason, profile)
+            raise _refused_opening(opened.reason, opening)
         if isinstance(opened, AlreadyOpen):
             return opened.row
         if opened.row.state is LedgerState.PENDING:
@@ -299,7 +311,7 @@ class RegistrationAuthority:
             row = await self._ledger.get_row(row.id) or row
 
     async def _poll(self, snapshot: Snapshot, request: PollRequest, trail: Trail) -> Outcome:
-        snapshot.profile(request.profile, request.protocol)
+        await self._admit(snapshot, request)
         row = await self._transaction(request)
         return await self._follow(snapshot, row, trail)
 
@@ -313,13 +325,13 @@ class RegistrationAuthority:
         return row
 
     async def _confirm(self, snapshot: Snapshot, request: ConfirmRequest, trail: Trail) -> AcknowledgeOutcome:
-        profile = snapshot.profile(request.profile, request.protocol)
+        profile = await self._admit(snapshot, request)
         row = await self._transaction(request)
         trail.concern(row)
         return await self._revocation.confirm(profile, row, request, trail)
 
     async def _revoke(self, snapshot: Snapshot, request: RevokeRequest, trail: Trail) -> AcknowledgeOutcome:
-        snapshot.profile(request.profile, request.protocol)
+        await self._admit(snapshot, request)
         return await self._revocation.by_holder(snapshot, request, trail)
 
     async def _precheck(self, snapshot: Snapshot, request: PrecheckRequest) -> PrecheckOutcome:
@@ -331,16 +343,18 @@ class RegistrationAuthority:
         return prechecked
 
     async def _look_up(self, snapshot: Snapshot, request: LookUpRequest, trail: Trail) -> LookUpOutcome:
-        return await self._lookup.answer(snapshot.profile(request.profile, request.protocol), request, trail)
+        public = request.sought is Sought.CA_CERTIFICATES
+        profile = snapshot.profile(request.profile, request.protocol) if public else await self._admit(snapshot, request)
+        return await self._lookup.answer(profile, request, trail)
 
 
-def _refused_opening(reason: Reason, profile: Profile) -> Rejection:
+def _refused_opening(reason: Reason, opening: Opening) -> Rejection:
     """Say why nothing was opened; of a quota also when it has room again, at the latest."""
     if reason is Reason.RATE_LIMITED:
-        windows = [quota.window for quota in (profile.per_requester, profile.per_profile) if quota]
-        latest = f", in {format_duration(max(windows))} at the latest" if windows else ""
+        window = timedelta(seconds=max((quota.window for quota in opening.quotas), default=0))
+        latest = f", in {format_duration(window)} at the latest" if window else ""
         return Rejection(
-            reason, f"too many certificates were requested: try again later{latest}", "a quota of the profile is full"
+            reason, f"too many certificates were requested: try again later{latest}", "a quota of the profile or device is full"
         )
     return Rejection(reason, REFUSED_OPENINGS.get(reason, "the request cannot be taken now"))
 

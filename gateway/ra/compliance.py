@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Protocol
@@ -22,12 +23,13 @@ class ComplianceCheck(Protocol):
 
 
 async def check_compliance(
-    checks: Iterable[ComplianceCheck], request: EnrollmentRequest, requester: Requester, now: datetime
+    checks: Iterable[ComplianceCheck], request: EnrollmentRequest, requester: Requester, now: datetime, patience: float
 ) -> None:
-    """Ask every check in turn; raises Rejection NOT_COMPLIANT by the first that finds fault, or fails."""
+    """Ask each check in turn; Rejection NOT_COMPLIANT by the first that finds fault, fails, or takes longer than `patience`, in s."""
     for check in checks:
         try:
-            fault = await check.find_fault(request, requester, now)
+            async with asyncio.timeout(patience):
+                fault = await check.find_fault(request, requester, now)
         except Exception as error:
             log.exception("a compliance check failed; the request is denied")
             fault = f"the check failed: {type(error).__name__}"

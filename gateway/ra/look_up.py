@@ -32,14 +32,12 @@ class LookUp:
     async def answer(self, profile: Profile, request: LookUpRequest, trail: Trail) -> Found:
         """Return what was sought; CA certificates and unsigned CRL look-ups are public and leave no audit row.
 
-        Raises Rejection NOT_AUTHORIZED for a signer that may see nothing, UNKNOWN_CERTIFICATE for what there is not, the refusals
-        of `ClientTrust.check`, and StoreUnavailable.
+        Raises Rejection NOT_AUTHORIZED for a signer that may see nothing, UNKNOWN_CERTIFICATE for what there is not, and
+        StoreUnavailable.
         """
         if request.sought is Sought.CA_CERTIFICATES:
             trail.recorded = True
             return Found(profile.upstream_ca.chain())
-        if profile.client_trust is not None:
-            await profile.client_trust.check(request.client_certificate, self._clock())
         signer = await self._check_signer(profile, request, trail)
         if request.sought is Sought.CRL:
             return await self._crl(profile, request, signer)

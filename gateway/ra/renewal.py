@@ -1,26 +1,31 @@
-"""Renewal by a certificate that the gateway issued: a certificate is no passport (RFC 8894 §2.3 and §3.3.1.2)."""
+"""Renewal by a certificate, the gateway's own or a migrated fleet's: it is no passport (RFC 8894 §2.3 and §3.3.1.2)."""
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 
 from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason, Rejection
 from gateway.model import (
+    UNLIMITED_NOT_AFTER,
     CertificateRequest,
     CredentialKind,
     EnrollmentRequest,
     Requester,
+    Reservation,
     SanKind,
     SignerCertificate,
     SubjectAltName,
 )
+from gateway.pki.certificate import Certificate, parse_certificate
 from gateway.pki.names import parse_name
+from gateway.pki.trust import TrustAnchors
 from gateway.ra.policy import judge_names
 from gateway.ra.policy.sans import comparable_name
 from gateway.ra.policy.subject import same_subject
 from gateway.ra.profile import RenewalRule
-from gateway.store.interfaces import InventoryRow, Ledger
+from gateway.store.interfaces import RENEWAL, InventoryRow, Ledger
 
 
 class RenewalCredential:
@@ -44,24 +49,58 @@ class RenewalCredential:
     async def authenticate(self, request: EnrollmentRequest, now: datetime) -> Requester | None:
         """Return the holder of the renewed certificate.
 
-        None when the message does not claim to be a renewal and either is signed by a certificate that is not ours, or carries a
-        challenge that may prove it instead. Raises Rejection UNKNOWN_CERTIFICATE, RENEWAL_REFUSED, CREDENTIAL_EXPIRED or
-        CREDENTIAL_REVOKED, and StoreUnavailable.
+        None when the message does not claim to be a renewal and either is signed by a certificate that is neither ours nor below
+        the rule's anchors, or carries a challenge that may prove it instead. A SID is vouched for by our own certificates only.
+        Raises Rejection UNKNOWN_CERTIFICATE, RENEWAL_REFUSED, CREDENTIAL_EXPIRED or CREDENTIAL_REVOKED, and StoreUnavailable.
         """
         if request.operation not in self._rule.messages:
             return None
+        judged = await self._judge(request, now)
+        if isinstance(judged, Requester):
+            return judged
+        if request.is_renewal or not (request.challenge or judged.reason is Reason.UNKNOWN_CERTIFICATE):
+            raise judged
+        return None
+
+    async def _judge(self, request: EnrollmentRequest, now: datetime) -> Requester | Rejection:
+        """Return the holder or why there is none: UNKNOWN_CERTIFICATE for a signer that has nothing to do with us."""
         signer = request.signer
-        row = await self._ledger.find_certificate(signer.sha256) if signer is not None else None
-        if signer is None or row is None:
-            if request.is_renewal:
-                raise Rejection(Reason.UNKNOWN_CERTIFICATE, "the message is not signed by a certificate that was issued here")
-            return None
-        refusal = self._refusal(request, signer, row, now)
-        if refusal is None:
-            return _requester(request, signer, row)
-        if request.challenge and not request.is_renewal:
-            return None
-        raise refusal
+        if signer is None:
+            return _unknown("it is not signed by a certificate")
+        row = await self._ledger.find_certificate(signer.sha256)
+        if row is not None:
+            return self._refusal(request, signer, row, now) or _requester(request, signer, row)
+        if self._rule.anchors is None:
+            return _unknown("the signer's certificate is not in the inventory")
+        return await self._migrate(self._rule.anchors, request, signer, now)
+
+    async def _migrate(
+        self, anchors: TrustAnchors, request: EnrollmentRequest, signer: SignerCertificate, now: datetime
+    ) -> Requester | Rejection:
+        """Judge a certificate of a fleet that was enrolled elsewhere, by the same rules.
+
+        The inventory has no row that could say who its heir is, so a reservation that never ends does. It names the signed part,
+        not the whole: an ECDSA signature can be changed so that it still verifies, which would make a second certificate of one.
+        """
+        try:
+            certificate = parse_certificate(signer.der)
+            anchors.verify(certificate, now, self._rule.grace)
+        except Rejection as error:
+            lapsed = error.reason in {Reason.CREDENTIAL_EXPIRED, Reason.CREDENTIAL_REVOKED}
+            return error if lapsed else _unknown(error.cause)
+        if await self._ledger.find_issued(certificate.issuer_der, certificate.serial) is not None:
+            return _unknown("the inventory has another certificate of this issuer and serial number")
+        heir = Reservation(RENEWAL, hashlib.sha256(certificate.tbs).hexdigest(), UNLIMITED_NOT_AFTER)
+        return self._migration_refusal(request, signer, certificate, now) or Requester(
+            identity=_identity(signer), kind=self.kind, reservations=(heir,)
+        )
+
+    def _migration_refusal(
+        self, request: EnrollmentRequest, signer: SignerCertificate, certificate: Certificate, now: datetime
+    ) -> Rejection | None:
+        if certificate.is_ca or certificate.public_key.sha256 in self._own_keys:
+            return _refused("this certificate is not renewed here", "it is a CA certificate, or its key is the gateway's own")
+        return self._time_refusal(signer, now) or self._name_refusal(request, signer)
 
     def _refusal(
         self, request: EnrollmentRequest, signer: SignerCertificate, row: InventoryRow, now: datetime
@@ -71,11 +110,7 @@ class RenewalCredential:
             self._origin_refusal(signer, row)
             or self._time_refusal(signer, now)
             or _key_refusal(request.csr, row)
-            or (
-                None
-                if self._are_same_names(request.csr, signer)
-                else _refused("a renewal keeps subject and subject alternative names")
-            )
+            or self._name_refusal(request, signer)
         )
 
     def _origin_refusal(self, signer: SignerCertificate, row: InventoryRow) -> Rejection | None:
@@ -99,6 +134,10 @@ class RenewalCredential:
             return _refused("it is too early to renew this certificate", f"it is valid until {signer.not_after.isoformat()}")
         return None
 
+    def _name_refusal(self, request: EnrollmentRequest, signer: SignerCertificate) -> Rejection | None:
+        same = self._are_same_names(request.csr, signer)
+        return None if same else _refused("a renewal keeps subject and subject alternative names")
+
     def _are_same_names(self, csr: CertificateRequest, signer: SignerCertificate) -> bool:
         if same_subject(csr.subject, signer.subject) and _comparable(csr.sans) == _comparable(signer.sans):
             return True
@@ -107,6 +146,11 @@ class RenewalCredential:
         names = judge_names(self._policy, csr, Requester(_identity(signer), CredentialKind.CERTIFICATE))
         made = None if names.refused else parse_name(names.subject_der)
         return made is not None and same_subject(made, signer.subject) and _comparable(names.sans) == _comparable(signer.sans)
+
+
+def _unknown(cause: str) -> Rejection:
+    text = "the message is not signed by a certificate that may be renewed here"
+    return Rejection(Reason.UNKNOWN_CERTIFICATE, text, cause)
 
 
 def _key_refusal(csr: CertificateRequest, row: InventoryRow) -> Rejection | None:

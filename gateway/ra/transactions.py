@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 from datetime import datetime, timedelta
 
@@ -10,6 +11,7 @@ from gateway.audit import AuditEvent
 from gateway.ca.interfaces import IssueRequest
 from gateway.errors import Reason
 from gateway.model import (
+    CertificateRequest,
     EnrollmentRequest,
     Grant,
     Issued,
@@ -23,6 +25,7 @@ from gateway.model import (
 )
 from gateway.pki.certificate import Certificate
 from gateway.pki.names import format_name, parse_name
+from gateway.ra.devices import digest_of_names
 from gateway.ra.profile import Profile
 from gateway.store.interfaces import InventoryRow, LedgerRow, LedgerState, Opening, QuotaTake, WaitingFor
 
@@ -120,23 +123,27 @@ def new_row(
     )
 
 
-def new_opening(row: LedgerRow, requester: Requester, profile: Profile, audit: AuditEvent) -> Opening:
+def new_opening(row: LedgerRow, request: EnrollmentRequest, requester: Requester, profile: Profile, audit: AuditEvent) -> Opening:
     """Return all that step 4 takes: reservations, quotas, request key and row."""
     return Opening(
         row=row,
         reservations=requester.reservations,
-        quotas=tuple(_quotas(profile, requester)),
+        quotas=_quotas(profile, requester, request.csr),
         retransmission_until=row.created_at + profile.retransmission_window,
         audit=audit,
     )
 
 
-def _quotas(profile: Profile, requester: Requester) -> list[QuotaTake]:
+def _quotas(profile: Profile, requester: Requester, asked: CertificateRequest) -> tuple[QuotaTake, ...]:
+    """Return the profile's quotas and the credential's own; a device has one of each profile, whatever it proves itself by."""
+    device = requester.device or digest_of_names(asked)
     named = (
-        (f"requester:{profile.name}:{requester.identity}", profile.per_requester),
+        (f"device:{profile.name}:{device}", profile.per_requester),
         (f"profile:{profile.name}", profile.per_profile),
     )
-    return [QuotaTake(key, quota.count, int(quota.window.total_seconds())) for key, quota in named if quota]
+    limits = [(key, quota.count, quota.window) for key, quota in named if quota]
+    limits += [(allowance.key, allowance.count, allowance.window) for allowance in requester.allowances]
+    return tuple(QuotaTake(key, count, max(1, math.ceil(window.total_seconds()))) for key, count, window in limits)
 
 
 def outcome_of(row: LedgerRow, now: datetime, hold_retry: int) -> Outcome | None:

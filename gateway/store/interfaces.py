@@ -21,6 +21,9 @@ from gateway.model import (
     UpstreamCAName,
 )
 
+RENEWAL = "renewal"
+"""Kind of the reservation for the one heir of a certificate: requests for the same public key share it, no other key gets it."""
+
 
 class LedgerState(StrEnum):
     """open → (pending) → issued → held → delivered → confirmed | revoked, or rejected, or unknown.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 from datetime import datetime
 
 from gateway.errors import Reason, Rejection
-from gateway.model import CertificateRequest, CredentialKind, EnrollmentRequest, ProfileName, Requester
-from gateway.pki.names import normalize_name
+from gateway.model import CredentialKind, EnrollmentRequest, ProfileName, Requester
+from gateway.ra.devices import digest_of_names
 
 MAX_CHALLENGE = 1024
 """Longest challenge, in characters, that is looked at."""
@@ -39,13 +38,7 @@ class StaticCredential:
         given = request.challenge.encode("utf-8", "surrogatepass")
         if len(given) > MAX_CHALLENGE or not hmac.compare_digest(self._mac(given), self._digest):
             raise Rejection(Reason.CREDENTIAL_INVALID, "the challenge is not valid", "it is not the profile's static challenge")
-        return Requester(identity=f"static:{self._profile}:{_digest_of_names(request.csr)}", kind=self.kind)
+        return Requester(identity=f"static:{self._profile}:{digest_of_names(request.csr)}", kind=self.kind)
 
     def _mac(self, secret: bytes) -> bytes:
         return hmac.digest(self._key, secret, "sha256")
-
-
-def _digest_of_names(request: CertificateRequest) -> str:
-    """Return 32 hex digits for the asked subject as names compare, and for the other names where there is no subject."""
-    names: object = normalize_name(request.subject) or sorted((name.kind.value, name.value.lower()) for name in request.sans)
-    return hashlib.sha256(repr(names).encode("utf-8", "surrogatepass")).hexdigest()[:32]

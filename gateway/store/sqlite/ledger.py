@@ -13,6 +13,7 @@ from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName, RequestId, Reservation
 from gateway.store import tables
 from gateway.store.interfaces import (
+    RENEWAL,
     AlreadyOpen,
     InventoryRow,
     LedgerRow,
@@ -68,6 +69,14 @@ _HOLD_KEY = insert(
     f"WHERE k.request_key = excluded.request_key AND {_ANSWERED})",
 )
 _RESERVE = insert(tables.reservations, "ON CONFLICT (kind, name) DO NOTHING")
+_HEIR = (
+    "SELECT l.public_key_sha256 FROM reservations r JOIN ledger l ON l.id = r.request_id WHERE r.kind = :kind AND r.name = :name"
+)
+_INHERIT = (
+    "UPDATE reservations SET name = :name WHERE kind = :kind AND name = "
+    "(SELECT MIN(name) FROM reservations WHERE kind = :kind AND name > :name || '/' AND name < :name || '0')"
+)
+"""Compared by bytes, 0 follows /: between the two lie all names that begin with `name` and /."""
 _TAKE = insert(tables.quota_uses, "ON CONFLICT (name, slot) DO UPDATE SET uses = quota_uses.uses + 1")
 _USED = "SELECT COALESCE(SUM(uses), 0) FROM quota_uses WHERE name = :name AND slot > :since"
 _GIVE_RENEWAL_BACK = (
@@ -265,11 +274,29 @@ def _reserve(tx: Transaction, keys: KeyRing, reservation: Reservation, row: Ledg
         "expires_at": to_micros(reservation.expires_at),
     }
     if tx.execute(_RESERVE, taken) != 1:
-        _refuse(tx, keys, row, Reason.CREDENTIAL_USED)
+        if reservation.kind != RENEWAL:
+            _refuse(tx, keys, row, Reason.CREDENTIAL_USED)
+        _share(tx, keys, taken, row)
     if reservation.kind == "one_time" and tx.one(
         "SELECT 1 FROM challenges WHERE id = :name AND revoked_at IS NOT NULL", {"name": reservation.key}
     ):
         raise Undo(OpeningRefused(Reason.CREDENTIAL_REVOKED))
+
+
+def _share(tx: Transaction, keys: KeyRing, taken: dict[str, Any], row: LedgerRow) -> None:
+    """Take the reservation of a renewed certificate beside another request for the same public key; no other key has it."""
+    heir = tx.one(_HEIR, {"kind": RENEWAL, "name": taken["name"]})
+    if heir != (row.public_key_sha256,):
+        _refuse(tx, keys, row, Reason.RENEWAL_REFUSED)
+    tx.execute(_RESERVE, taken | {"name": f"{taken['name']}/{row.id}"})
+
+
+def _give_reservations_back(tx: Transaction, id: RequestId) -> None:
+    """Free what a request reserved; what it shares goes on to the next that holds it."""
+    shared = tx.one("SELECT name FROM reservations WHERE request_id = :id AND kind = :kind", {"id": id, "kind": RENEWAL})
+    tx.execute("DELETE FROM reservations WHERE request_id = :id", {"id": id})
+    if shared is not None:
+        tx.execute(_INHERIT, {"kind": RENEWAL, "name": shared[0]})
 
 
 def _take(tx: Transaction, keys: KeyRing, quota: QuotaTake, row: LedgerRow) -> tuple[str, int]:
@@ -287,7 +314,7 @@ def _take(tx: Transaction, keys: KeyRing, quota: QuotaTake, row: LedgerRow) -> t
 def _release(tx: Transaction, id: RequestId) -> None:
     """Give back what the opening took: only when nothing was sent or the refusal is definite."""
     forget_request_key(tx, id)
-    tx.execute("DELETE FROM reservations WHERE request_id = :id", {"id": id})
+    _give_reservations_back(tx, id)
     row = tx.one("SELECT quota_slots, renews, public_key_sha256 FROM ledger WHERE id = :id", {"id": id})
     slots, renews, key = row or ("[]", None, None)
     for name, slot in json.loads(slots):
