@@ -192,11 +192,12 @@ def _decrypt_content(enveloped: EnvelopedData, cipher: CbcCipher, content_key: b
 def _decrypt_key(encrypted: bytes, key: RSAPrivateKey, transport: asymmetric.AsymmetricPadding, size: int) -> bytes:
     """Return the content key, or a random one of `size` bytes whatever is wrong with it; one RSA operation in any case.
 
-    OpenSSL's implicit rejection gives bytes of random length for bad PKCS #1 v1.5 padding, and OAEP raises.
+    OpenSSL's implicit rejection gives bytes of random length for bad PKCS #1 v1.5 padding, and OAEP raises. A number above the
+    modulus it refuses without any operation.
     """
     substitute = secrets.token_bytes(size)
     modulus_size = (key.key_size + 7) // 8
-    fits = len(encrypted) == modulus_size
+    fits = len(encrypted) == modulus_size and int.from_bytes(encrypted) < key.public_key().public_numbers().n
     try:
         content_key = key.decrypt(encrypted if fits else b"\x02".rjust(modulus_size, b"\0"), transport)
     except ValueError:

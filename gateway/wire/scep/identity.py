@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from statistics import median
+from time import perf_counter
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from gateway.errors import MalformedMessage
+from gateway.errors import MalformedMessage, Rejection
 from gateway.model import Name, SanKind
 from gateway.pki import cms
 from gateway.pki.certificate import Certificate, parse_certificate
-from gateway.pki.csr import build_csr
+from gateway.pki.csr import build_csr, parse_csr
 from gateway.pki.extensions import make_san
 from gateway.pki.keys import PrivateKey, generate_private_key, key_matches
 from gateway.pki.names import normalize_name, parse_name, parse_name_text
@@ -20,6 +23,9 @@ from gateway.pki.names import normalize_name, parse_name, parse_name_text
 MIN_RSA_BITS = 2048
 DECOY_RSA_BITS = 2048
 """What devices have: verifying the decoy must cost what verifying theirs does, whatever the RA's own key is."""
+REFUSAL_SAMPLES = 9
+REFUSAL_FACTOR = 2.5
+"""A request that fails at its end and then the decoy take less than twice the decoy; EC and large RSA keys verify more slowly."""
 
 _SIGNS, _DECRYPTS = "digitalSignature", "keyEncipherment"
 
@@ -67,6 +73,8 @@ class RaIdentity:
     chain: tuple[bytes, ...] = field(repr=False)
     decoy: bytes = field(repr=False)
     """A PKCS#10 with a wrong signature, read when a message holds none, so that every failure takes as long."""
+    refusal_seconds: float
+    """How long reading a request that is refused takes at least: more than the slowest way to find out, measured by the decoy."""
     algorithms: Algorithms = field(default_factory=Algorithms)
     """What this RA accepts beside today's algorithms: read by the codec and told by GetCACaps."""
     password: bytes | None = field(default=None, repr=False)
@@ -103,6 +111,7 @@ class RaIdentity:
             certificates.append(encryption[0])
         for number, pair in enumerate(previous, start=1):
             pairs.append(_make_pair(f"the previous SCEP RA {number}", *pair, (_DECRYPTS,)))
+        decoy = _make_decoy(main.key)
         return cls(
             signer=cms.Signer.create(certificate_der, main.key),
             key=main.key,
@@ -110,7 +119,8 @@ class RaIdentity:
             pairs=tuple(pairs),
             certificates=tuple(certificates),
             chain=chain_ders,
-            decoy=_make_decoy(main.key),
+            decoy=decoy,
+            refusal_seconds=_measure_refusal(decoy),
             algorithms=algorithms,
             password=password,
             signing_time_skew=signing_time_skew,
@@ -165,6 +175,16 @@ def _make_decoy(key: RSAPrivateKey) -> bytes:
     name = parse_name_text("CN=decoy.example")
     csr = build_csr(like, name.der, (make_san(SanKind.DNS, "decoy.example"),), "decoy" * 5)
     return csr[:-1] + bytes((csr[-1] ^ 1,))
+
+
+def _measure_refusal(decoy: bytes) -> float:
+    times = []
+    for _ in range(REFUSAL_SAMPLES):
+        begun = perf_counter()
+        with suppress(Rejection):
+            parse_csr(decoy)
+        times.append(perf_counter() - begun)
+    return median(times) * REFUSAL_FACTOR
 
 
 def _same_name(received: bytes, ours: Name) -> bool:

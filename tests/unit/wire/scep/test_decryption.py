@@ -133,6 +133,9 @@ class CountingKey:
         self.key_size = key.key_size
         self.operations = 0
 
+    def public_key(self) -> RSAPublicKey:
+        return self.key.public_key()
+
     def decrypt(self, ciphertext: bytes, padding: rsa_padding.PKCS1v15) -> bytes:
         self.operations += 1
         return self.key.decrypt(ciphertext, padding)
