@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import structlog
 import typer
 
 from gateway.cli.options import CommandError, ConfigOption, ExitCode, program, with_exit_codes
 from gateway.config.defaults import DEMO_PROFILE
-from gateway.config.schema import GatewayConfig
+from gateway.config.schema import GatewayConfig, Server
 from gateway.config.sources import Sources
 from gateway.errors import ConfigurationError
 from gateway.logging import LogFormat, configure_logging
@@ -50,7 +51,8 @@ def serve(
     check_identities(parsed, sources)
     server = parsed.server
     try:
-        sockets = bind_all(server.http, server.https.listen, sources.resolve(server.admin_socket))
+        mtls = server.https_mtls.listen if server.https_mtls else None
+        sockets = bind_all(server.http, server.https.listen, sources.resolve(server.admin_socket), mtls)
     except BindError as error:
         raise CommandError(str(error)) from error
     require_store(parsed, sources)
@@ -67,14 +69,16 @@ def serve(
 
 
 def check_identities(config: GatewayConfig, sources: Sources) -> None:
-    """Refuse keys and certificates that cannot serve, all at once; log which certificates end soon."""
-    from gateway.assemble.identities import judge
+    """Refuse keys and certificates that cannot serve, all at once; log which certificates end soon, and other warnings."""
+    from gateway.assemble.judgement import judge
 
     judged = judge(config, sources, datetime.now(UTC))
     if judged.problems:
         raise ConfigurationError(tuple(map(str, judged.problems)))
     for problem in judged.expiring:
         log.warning("a certificate ends soon", problem=str(problem))
+    for problem in judged.warnings:
+        log.warning("the configuration will not serve every client", problem=str(problem))
 
 
 def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
@@ -84,9 +88,13 @@ def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
     """
     url = config.server.external_url
     lines = [f"pki-gateway serves with {workers} worker{'s' if workers > 1 else ''}; Ctrl-C ends it.", ""]
-    scep = [name for name, profile in config.profiles.items() if profile.endpoints.scep]
-    for name in scep:
-        lines += [f"  SCEP   {url.http}/scep/{name}", f"  SCEP   {url.https}/scep/{name}"]
+    endpoints = {name: profile.endpoints.scep for name, profile in config.profiles.items() if profile.endpoints.scep}
+    scep = [name for name, endpoint in endpoints.items() if endpoint.client_certificate == "off"]
+    for name in endpoints:
+        if name in scep:
+            lines += [f"  SCEP   {url.http}/scep/{name}", f"  SCEP   {url.https}/scep/{name}"]
+        else:
+            lines.append(f"  SCEP   {_mtls_url(config.server)}/scep-mtls/{name}, with a TLS client certificate")
     for name, upstream in config.upstream_cas.items():
         if upstream.type == "local" and upstream.crl:
             lines.append(f"  CRL    {url.http}/crl/{name}.crl")
@@ -96,6 +104,13 @@ def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
         profile = DEMO_PROFILE if DEMO_PROFILE in scep else scep[0]
         lines += _first_enrollment(f"{url.http}/scep/{profile}", profile, path)
     return "\n".join(lines)
+
+
+def _mtls_url(server: Server) -> str:
+    """Return the base URL of the https_mtls listener: the name that clients know, and the port that is listened on."""
+    host = urlsplit(server.external_url.https).hostname or ""
+    port = server.https_mtls.listen.port if server.https_mtls else 0
+    return f"https://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _first_enrollment(url: str, profile: str, path: Path) -> list[str]:

@@ -26,6 +26,7 @@ class Order:
     log_format: str | None
     log_level: str
     drain_seconds: float
+    https_mtls: int | None = None
 
     def encode(self, sources: bytes) -> bytes:
         """Return the order and the accepted configuration's bytes, framed."""

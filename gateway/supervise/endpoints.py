@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 
 from gateway.assemble import Gateway
@@ -16,7 +17,7 @@ from gateway.web.ops import OpsEndpoint, Readiness
 from gateway.web.revocation import RevocationEndpoint
 from gateway.web.scep import ScepEndpoint
 from gateway.web.server import HttpLimits, HttpServer
-from gateway.web.tls import server_context
+from gateway.web.tls import mtls_context, server_context
 
 KEY_THREADS = 2
 """Threads for slow RSA keys: more only add switches, since workers are processes."""
@@ -35,6 +36,7 @@ class Endpoints:
         self._tls = server_context(
             gateway.sources.file(server.https.certificate), gateway.sources.secret(server.https.key), server.https.min_version
         )
+        self._mtls = _mtls_context(gateway)
         self._readiness = Readiness(gateway.probes())
         self.floods = FloodCounter(gateway.store.append_audit, gateway.clock)
         ops = OpsEndpoint(self._readiness).routes()
@@ -44,12 +46,16 @@ class Endpoints:
         self._network = HttpServer([*scep.routes(), *revocation.routes(), *ops], _network_limits(limits), drain_seconds)
         self._operators = HttpServer([*admin.routes(), *ops], _operator_limits(limits), drain_seconds)
 
-    async def open(self, http: socket.socket, https: socket.socket, admin: socket.socket) -> None:
-        """Begin to accept on all three sockets, which stay the caller's."""
+    async def open(
+        self, http: socket.socket, https: socket.socket, admin: socket.socket, https_mtls: socket.socket | None = None
+    ) -> None:
+        """Begin to accept on all sockets, which stay the caller's; `https_mtls` goes with the configuration's."""
         await self._network.start()
         await self._operators.start()
         self._network.listen(http, self._admission)
         self._network.listen(https, self._admission, self._tls)
+        if https_mtls is not None and self._mtls is not None:
+            self._network.listen(https_mtls, self._admission, self._mtls)
         await self._operators.listen_unix(admin)
 
     async def close(self) -> None:
@@ -58,6 +64,21 @@ class Endpoints:
         await asyncio.gather(self._network.stop(), self._operators.stop())
         self._executor.shutdown()
         await self.floods.flush()
+
+
+def _mtls_context(gateway: Gateway) -> ssl.SSLContext | None:
+    """Build the context of `https_mtls`, over the anchors of every profile that asks for a client certificate."""
+    listener, sources = gateway.config.server.https_mtls, gateway.sources
+    if listener is None:
+        return None
+    endpoints = (profile.endpoints.scep for profile in gateway.config.profiles.values())
+    asking = (scep.client_anchors for scep in endpoints if scep is not None and scep.client_certificate == "require")
+    return mtls_context(
+        sources.file(listener.certificate),
+        sources.secret(listener.key),
+        listener.min_version,
+        tuple(sources.file(anchors) for anchors in asking if anchors is not None),
+    )
 
 
 def _network_limits(limits: Limits) -> HttpLimits:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,30 +23,34 @@ class BindError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ListeningSockets:
-    """What every worker inherits."""
+    """What every worker inherits; `https_mtls` is None where it is not configured."""
 
     http: socket.socket
     https: socket.socket
     admin: socket.socket
+    https_mtls: socket.socket | None = None
+
+    def __iter__(self) -> Iterator[socket.socket]:
+        """Yield those that there are."""
+        return (sock for sock in (self.http, self.https, self.admin, self.https_mtls) if sock is not None)
 
     def close(self) -> None:
         """Close all; connections that workers accepted stay open."""
-        for sock in (self.http, self.https, self.admin):
+        for sock in self:
             sock.close()
 
 
-def bind_all(http: Address, https: Address, admin: Path) -> ListeningSockets:
-    """Bind all three or none. Raises BindError."""
-    opened: list[socket.socket] = []
-    try:
-        opened.append(bind_tcp(http, "server.http"))
-        opened.append(bind_tcp(https, "server.https.listen"))
-        opened.append(bind_unix(admin))
-    except BindError:
-        for sock in opened:
-            sock.close()
-        raise
-    return ListeningSockets(*opened)
+def bind_all(http: Address, https: Address, admin: Path, https_mtls: Address | None = None) -> ListeningSockets:
+    """Bind all or none. Raises BindError."""
+    with ExitStack() as opened:
+        sockets = ListeningSockets(
+            http=opened.enter_context(bind_tcp(http, "server.http")),
+            https=opened.enter_context(bind_tcp(https, "server.https.listen")),
+            https_mtls=opened.enter_context(bind_tcp(https_mtls, "server.https_mtls.listen")) if https_mtls else None,
+            admin=opened.enter_context(bind_unix(admin)),
+        )
+        opened.pop_all()
+    return sockets
 
 
 def bind_tcp(address: Address, field: str) -> socket.socket:

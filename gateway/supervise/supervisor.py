@@ -134,12 +134,10 @@ class Supervisor:
     async def _spawn(self, number: int) -> _Worker:
         """Start one worker and wait until it is ready. Raises WorkerRefusedError."""
         ours, theirs = socket.socketpair()
-        plan = self._plan
-        fds = (theirs.fileno(), plan.sockets.http.fileno(), plan.sockets.https.fileno(), plan.sockets.admin.fileno())
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "gateway.supervise.worker", str(fds[0])),
-                pass_fds=fds,
+                *(sys.executable, "-m", "gateway.supervise.worker", str(theirs.fileno())),
+                pass_fds=(theirs.fileno(), *(sock.fileno() for sock in self._plan.sockets)),
                 stdin=asyncio.subprocess.DEVNULL,
                 process_group=0,
             )
@@ -151,13 +149,26 @@ class Supervisor:
         name = f"{socket.gethostname()}:{number}:{secrets.token_hex(4)}"
         worker = _Worker(name, process, ours, monotonic())
         self._workers.add(worker)
-        order = Order(name, 1, *fds[1:], plan.log_format, plan.log_level, plan.drain_seconds)
-        answer = await self._ask(worker, order.encode(plan.sources))
+        answer = await self._ask(worker, self._order(name).encode(self._plan.sources))
         if not answer.ready:
             await self._end(worker)
             raise WorkerRefusedError(answer.message, answer.code or 1)
         worker.ready_at = monotonic()
         return worker
+
+    def _order(self, worker: str) -> Order:
+        plan, sockets = self._plan, self._plan.sockets
+        return Order(
+            worker=worker,
+            generation=1,
+            http=sockets.http.fileno(),
+            https=sockets.https.fileno(),
+            admin=sockets.admin.fileno(),
+            https_mtls=None if sockets.https_mtls is None else sockets.https_mtls.fileno(),
+            log_format=plan.log_format,
+            log_level=plan.log_level,
+            drain_seconds=plan.drain_seconds,
+        )
 
     async def _ask(self, worker: _Worker, order: bytes) -> Answer:
         """Hand the order over and read the worker's one line."""

@@ -76,7 +76,12 @@ async def serve(order: Order, sources: Sources, control: socket.socket) -> int:
     try:
         _allow_connections(gateway.config.server.limits.connections)
         endpoints = Endpoints(gateway, order.drain_seconds)
-        await endpoints.open(*(socket.socket(fileno=number) for number in (order.http, order.https, order.admin)))
+        await endpoints.open(
+            http=socket.socket(fileno=order.http),
+            https=socket.socket(fileno=order.https),
+            admin=socket.socket(fileno=order.admin),
+            https_mtls=None if order.https_mtls is None else socket.socket(fileno=order.https_mtls),
+        )
         control.sendall(Answer(ready=True).encode())
         _end_with_supervisor(control, stopping)
         async with Background() as background:

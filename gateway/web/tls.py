@@ -1,4 +1,4 @@
-"""The TLS context of the https listener: server authentication only, no tickets, no renegotiation (RFC 8446, RFC 5246)."""
+"""The TLS contexts of the listeners, with and without client certificates; no tickets, no renegotiation (RFC 8446, RFC 5246)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.keys import load_private_key
 from gateway.pki.trust import check_pair
 
-CERTIFICATE = ("server", "https", "certificate")
-KEY = ("server", "https", "key")
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python passes on and has no name for."""
 
 
-def server_context(certificate_pem: bytes, key_pem: bytes, min_version: str) -> ssl.SSLContext:
-    """Build the context from a PEM chain, leaf first, and its PEM key.
+def server_context(certificate_pem: bytes, key_pem: bytes, min_version: str, listener: str = "https") -> ssl.SSLContext:
+    """Build the context from a PEM chain, leaf first, and its PEM key; `listener` is the configuration section to name in faults.
 
-    No tickets: nothing that a client keeps may outlive the generation that gave it.
+    No tickets: nothing that a client keeps may outlive the context that gave it. A TLS 1.2 session can still be resumed by its
+    identifier, which Python cannot switch off; it lives in this context and keeps the client's certificate.
     Raises ConfigurationFaults when key and certificate cannot be read or do not belong together.
     """
-    faults = tuple(_find_faults(certificate_pem, key_pem))
+    faults = tuple(_find_faults(certificate_pem, key_pem, listener))
     if faults:
         raise ConfigurationFaults(*faults)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -35,24 +36,50 @@ def server_context(certificate_pem: bytes, key_pem: bytes, min_version: str) -> 
         _load(context, certificate_pem, key_pem)
     except ssl.SSLError as error:
         sentence = "cannot be used for TLS on this machine: the key is too short, or its kind is not spoken here"
-        raise ConfigurationFaults(Problem(CERTIFICATE, sentence)) from error
+        raise ConfigurationFaults(Problem(("server", listener, "certificate"), sentence)) from error
     return context
 
 
-def _find_faults(certificate_pem: bytes, key_pem: bytes) -> Iterator[Problem]:
+def mtls_context(
+    certificate_pem: bytes, key_pem: bytes, min_version: str, anchors_pem: tuple[bytes, ...], listener: str = "https_mtls"
+) -> ssl.SSLContext:
+    """Build the context of a listener that asks for a client certificate; `anchors_pem` are the bundles of all its profiles.
+
+    TLS only collects: a client may show none, and what it shows has been found below some certificate of some profile, of any
+    date and not looked up in any CRL. All of that is judged anew by the profile that is asked, on every request, where a refusal
+    has an answer and an audit row. What lies below no anchor, or has an extended key usage without clientAuth, ends in a TLS
+    alert: OpenSSL cannot be told to let it pass.
+    Raises ConfigurationFaults as `server_context` does, and for anchors that cannot be read.
+    """
+    context = server_context(certificate_pem, key_pem, min_version, listener)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    # an issuing CA alone may be an anchor, without its root
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+    try:
+        anchors = {der for pem in anchors_pem for der in pem_to_ders(pem)}
+        context.load_verify_locations(cadata=b"".join(sorted(anchors)))
+    except (Rejection, ValueError, ssl.SSLError) as error:
+        sentence = "the client_anchors of its profiles cannot be read as PEM certificates"
+        raise ConfigurationFaults(Problem(("server", listener), sentence)) from error
+    return context
+
+
+def _find_faults(certificate_pem: bytes, key_pem: bytes, listener: str) -> Iterator[Problem]:
     """Yield what can be said in plain words, before OpenSSL says it in its own."""
     leaf = key = None
     try:
         leaf, *_ = [parse_certificate(der).der for der in pem_to_ders(certificate_pem)]
     except (Rejection, ValueError):
-        yield Problem(CERTIFICATE, "the file does not hold readable PEM certificates")
+        yield Problem(("server", listener, "certificate"), "the file does not hold readable PEM certificates")
     try:
         key = load_private_key(key_pem)
         if leaf is not None:
             check_pair(leaf, key)
     except ValueError as error:
         encrypted = b"ENCRYPTED" in key_pem
-        yield Problem(KEY, "the private key is encrypted; store it without a password" if encrypted else str(error))
+        yield Problem(
+            ("server", listener, "key"), "the private key is encrypted; store it without a password" if encrypted else str(error)
+        )
 
 
 def _load(context: ssl.SSLContext, certificate_pem: bytes, key_pem: bytes) -> None:
