@@ -7,29 +7,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
-from gateway.assemble.identities import Identities, establish, prove_identity
+from gateway.assemble.identities import Identities, establish
+from gateway.assemble.profiles import Surroundings, build_profile
+from gateway.assemble.scep_ra import prove_identity
 from gateway.ca.crl import CrlPublisher, CrlSchedule
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.local import LocalCA
 from gateway.config.load import Sources, locate
-from gateway.config.schema import GatewayConfig, OneTimeCredential, ProfileConfig, QuotaConfig, StaticCredential
+from gateway.config.schema import GatewayConfig, ProfileConfig, ScepEndpoint
 from gateway.config.upstream_cas import LocalCA as LocalCAConfig
 from gateway.config.view import redact
 from gateway.errors import ConfigurationError
-from gateway.model import ProfileName, Protocol, UpstreamCAName
-from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
-from gateway.pki.cms import certs_only
+from gateway.model import ProfileName, UpstreamCAName
+from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.names import normalize_name
-from gateway.ra.credentials.interfaces import CredentialProvider
-from gateway.ra.credentials.one_time import OneTimeCredential as OneTimeProvider
-from gateway.ra.credentials.static import StaticCredential as StaticProvider
 from gateway.ra.policy.subject import ComparableName
-from gateway.ra.profile import Profile, Quota, RenewalRule, Snapshot
-from gateway.ra.renewal import RenewalCredential
+from gateway.ra.profile import Snapshot
 from gateway.store.interfaces import Store
 from gateway.store.keys import KeyRing
 from gateway.web.generation import FailureLimit, Generation, Publication, ScepService
-from gateway.wire.scep.operations import ca_capabilities, ca_certificates
+from gateway.wire.scep.identity import RaIdentity
+from gateway.wire.scep.operations import ca_capabilities, ca_certificate_chain, ca_certificates, next_ca_certificates
 
 __all__ = ["CHALLENGE_PURPOSE", "Built", "Parts", "build", "prove_identity"]
 
@@ -75,12 +73,9 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts) ->
         raise ConfigurationError(tuple(str(problem) for problem in locate(sources, identities.problems)))
     cas = identities.cas
     publishers = _publishers(config, cas, parts)
-    own = _own_certificates(config, sources, identities)
-    reserved = _reserved_names(identities)
-    profiles = {
-        ProfileName(text): _build_profile(ProfileName(text), profile, sources, cas, parts, own, reserved)
-        for text, profile in config.profiles.items()
-    }
+    own_keys, reserved = _own_keys(config, sources, identities), _reserved_names(identities)
+    around = Surroundings(sources, cas, parts.store, parts.challenge_macs, own_keys, reserved)
+    profiles = {name: build_profile(name, config.profiles[name], anchors, around) for name, anchors in identities.anchors.items()}
     generation = Generation(
         number=number,
         snapshot=Snapshot(number, MappingProxyType(profiles), cas),
@@ -110,98 +105,44 @@ def _publication(name: UpstreamCAName, ca: UpstreamCA, publisher: CrlPublisher |
 
 def _scep_services(config: GatewayConfig, identities: Identities) -> Iterator[tuple[ProfileName, ScepService]]:
     for name, identity in identities.scep.items():
-        profile = config.profiles[name]
-        scep, failures = profile.endpoints.scep, profile.limits.failures_per_address
-        body, media_type = ca_certificates(identity)
-        renews = profile.renewal is not None and "RenewalReq" in profile.renewal.messages
-        yield (
-            name,
-            ScepService(
-                profile=name,
-                identity=identity,
-                capabilities=ca_capabilities(identity, renewal=renews),
-                ca_certificates=body,
-                ca_media_type=media_type,
-                ca_chain=certs_only(identity.chain),
-                next_ca=None,
-                requires_client_certificate=scep is not None and scep.client_certificate == "require",
-                failure_limit=FailureLimit(failures.count, failures.window) if failures else None,
-                reply_chain=scep is not None and scep.reply_chain,
-                offload=identity.certificate.public_key.bits >= SLOW_RSA_BITS,
-            ),
-        )
+        scep = config.profiles[name].endpoints.scep
+        if scep is not None:
+            yield name, _scep_service(name, config.profiles[name], scep, identity, identities.next_cas.get(name))
 
 
-def _own_certificates(config: GatewayConfig, sources: Sources, identities: Identities) -> tuple[Certificate, ...]:
-    """Return the gateway's own certificates and the CAs': their keys authenticate nobody."""
-    tls = (parse_certificate(der) for der in pem_to_ders(sources.file(config.server.https.certificate)))
-    return (*(own.certificate for own in identities.certificates), *tls)
+def _scep_service(
+    name: ProfileName, profile: ProfileConfig, scep: ScepEndpoint, identity: RaIdentity, next_ca: tuple[bytes, ...] | None
+) -> ScepService:
+    """Prepare every answer of an endpoint that does not depend on the request; with a next CA that is one signature."""
+    failures = profile.limits.failures_per_address
+    renews = profile.renewal is not None and "RenewalReq" in profile.renewal.messages
+    body, media_type = ca_certificates(identity)
+    keys = (identity.certificate, *(pair.certificate for pair in identity.pairs))
+    return ScepService(
+        profile=name,
+        identity=identity,
+        capabilities=ca_capabilities(identity, renewal=renews, next_ca=next_ca is not None),
+        ca_certificates=body,
+        ca_media_type=media_type,
+        ca_chain=ca_certificate_chain(identity)[0],
+        next_ca=next_ca_certificates(identity, next_ca)[0] if next_ca is not None else None,
+        requires_client_certificate=scep.client_certificate == "require",
+        failure_limit=FailureLimit(failures.count, failures.window) if failures else None,
+        reply_chain=scep.reply_chain,
+        offload=max(certificate.public_key.bits for certificate in keys) >= SLOW_RSA_BITS,
+    )
+
+
+def _own_keys(config: GatewayConfig, sources: Sources, identities: Identities) -> frozenset[bytes]:
+    """Return the SHA-256 of every key of the gateway, those of earlier RAs and later CAs too: they authenticate nobody."""
+    ours = [named.certificate for named in identities.certificates if named.standing.is_ours]
+    for listener in (config.server.https, config.server.https_mtls):
+        if listener is not None:
+            ours += map(parse_certificate, pem_to_ders(sources.file(listener.certificate)))
+    return frozenset(certificate.public_key.sha256 for certificate in ours)
 
 
 def _reserved_names(identities: Identities) -> frozenset[ComparableName]:
     """Return the subjects of CAs and RAs, which are granted to nobody; a host may well have the TLS certificate's."""
-    signers = (own.certificate for own in identities.certificates if own.path[0] != "server")
-    return frozenset(normalize_name(certificate.subject) for certificate in signers)
-
-
-def _build_profile(
-    name: ProfileName,
-    profile: ProfileConfig,
-    sources: Sources,
-    cas: Mapping[UpstreamCAName, UpstreamCA],
-    parts: Parts,
-    own: tuple[Certificate, ...],
-    reserved: frozenset[ComparableName],
-) -> Profile:
-    renewal = _renewal_rule(profile)
-    one_times = (c for c in profile.credentials if isinstance(c, OneTimeCredential))
-    one_time = next(one_times, OneTimeCredential(type="one_time"))
-    own_keys = frozenset(certificate.public_key.sha256 for certificate in own)
-    return Profile(
-        name=name,
-        endpoints=frozenset({Protocol.SCEP} if profile.endpoints.scep else ()),
-        upstream_ca=cas[UpstreamCAName(profile.upstream_ca)],
-        credentials=_providers(name, profile, renewal, sources, parts, own_keys),
-        policy=profile.policy,
-        renewal=renewal,
-        per_requester=_quota(profile.limits.per_requester),
-        per_profile=_quota(profile.limits.total),
-        manual_approval=profile.approval == "manual",
-        retransmission_window=profile.retransmission_window,
-        challenge_ttl=one_time.ttl,
-        challenge_max_ttl=one_time.max_ttl,
-        reserved_names=reserved,
-        own_keys=own_keys,
-    )
-
-
-def _providers(
-    name: ProfileName,
-    profile: ProfileConfig,
-    renewal: RenewalRule | None,
-    sources: Sources,
-    parts: Parts,
-    own_keys: frozenset[bytes],
-) -> tuple[CredentialProvider, ...]:
-    """Return the providers in the order in which they are asked: what costs no look into the store comes first."""
-    providers: list[CredentialProvider] = [
-        StaticProvider(name, sources.secret(c.challenge)) for c in profile.credentials if isinstance(c, StaticCredential)
-    ]
-    if any(isinstance(c, OneTimeCredential) for c in profile.credentials):
-        window = profile.retransmission_window
-        providers.append(OneTimeProvider(name, parts.store, parts.challenge_macs, window))
-    if renewal is not None:
-        providers.append(RenewalCredential(renewal, parts.store, profile.policy, own_keys))
-    return tuple(providers)
-
-
-def _renewal_rule(profile: ProfileConfig) -> RenewalRule | None:
-    renewal = profile.renewal
-    if renewal is None:
-        return None
-    sources = frozenset(ProfileName(name) for name in renewal.from_)
-    return RenewalRule(sources, frozenset(renewal.messages), renewal.window, renewal.grace)
-
-
-def _quota(quota: QuotaConfig | None) -> Quota | None:
-    return Quota(quota.count, quota.window) if quota else None
+    ours = (named for named in identities.certificates if named.standing.is_ours and named.path[0] != "server")
+    return frozenset(normalize_name(named.certificate.subject) for named in ours)

@@ -4,45 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import MappingProxyType
 
+from gateway.assemble.anchors import ProfileAnchors, read_anchors
+from gateway.assemble.certificates import NamedCertificate, name_certificates
+from gateway.assemble.scep_ra import build_ra, read_next_ca
 from gateway.audit import parse_audit_key
 from gateway.ca.interfaces import UpstreamCA
-from gateway.ca.local import describe_dates
 from gateway.ca.registry import CaUrls, create
 from gateway.config.document import ConfigurationFaults, DataPath, Problem
-from gateway.config.load import ConfigProblem, Sources, locate
-from gateway.config.schema import GatewayConfig, ScepEndpoint
+from gateway.config.load import Sources
+from gateway.config.schema import GatewayConfig
 from gateway.config.upstream_cas import LocalCA as LocalCAConfig
-from gateway.errors import ConfigurationError, Rejection
+from gateway.errors import ConfigurationError
 from gateway.model import ProfileName, UpstreamCAName
-from gateway.pki.algorithms import verify_signature
-from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
-from gateway.pki.keys import load_private_key, sign, signature_algorithm
-from gateway.pki.names import format_name
-from gateway.pki.trust import check_pair
 from gateway.store.keys import KeyRing
 from gateway.web.tls import server_context
-from gateway.wire.scep.pkimessage import RaIdentity
-
-SOON = timedelta(days=30)
-"""With less than this left a certificate is worth a warning."""
+from gateway.wire.scep.identity import RaIdentity
 
 NewestCrl = Callable[[UpstreamCAName], Awaitable[bytes | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class OwnCertificate:
-    """One certificate that the service stands on, and the field that names its file."""
-
-    path: DataPath
-    certificate: Certificate
-
-    @property
-    def subject(self) -> str:
-        """Its subject, RFC 4514."""
-        return format_name(self.certificate.subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +32,10 @@ class Identities:
 
     cas: Mapping[UpstreamCAName, UpstreamCA]
     scep: Mapping[ProfileName, RaIdentity]
-    certificates: tuple[OwnCertificate, ...]
+    next_cas: Mapping[ProfileName, tuple[bytes, ...]]
+    anchors: Mapping[ProfileName, ProfileAnchors]
+    certificates: tuple[NamedCertificate, ...]
     problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """Whether a service may start: not with any `problems`; `expiring` certificates end within 30 days."""
-
-    problems: tuple[ConfigProblem, ...]
-    expiring: tuple[ConfigProblem, ...]
-    certificates: tuple[OwnCertificate, ...]
-
-
-def judge(config: GatewayConfig, sources: Sources, now: datetime) -> Judgement:
-    """Say all that keeps a service from starting at `now`: what `build` would refuse, and certificates that are not valid.
-
-    Dates are judged here and not in `build`: a worker that is replaced years later, and a command that revokes a certificate,
-    must still come up when a certificate has ended meanwhile.
-    """
-    found = establish(config, sources, lambda: now)
-    problems, expiring = list(found.problems), []
-    for own in found.certificates:
-        fault = describe_dates(own.certificate, now)
-        left = own.certificate.not_after - now
-        if fault is not None:
-            problems.append(Problem(own.path, f"the certificate {own.subject} {fault}"))
-        elif left < SOON:
-            expiring.append(Problem(own.path, f"the certificate {own.subject} ends in {left.days} days: renew it"))
-    return Judgement(locate(sources, problems), locate(sources, expiring), found.certificates)
 
 
 def establish(
@@ -87,7 +43,7 @@ def establish(
 ) -> Identities:
     """Build every CA and RA identity and prove each key with its certificate, whatever is wrong with others."""
     cas: dict[UpstreamCAName, UpstreamCA] = {}
-    scep: dict[ProfileName, RaIdentity] = {}
+    anchors: dict[ProfileName, ProfileAnchors] = {}
     problems = list(_check_secrets(config, sources))
     for text in config.upstream_cas:
         name = UpstreamCAName(text)
@@ -96,33 +52,46 @@ def establish(
         except ConfigurationFaults as error:
             problems += error.faults
     for text, profile in config.profiles.items():
-        if profile.endpoints.scep is not None:
-            ca = cas.get(UpstreamCAName(profile.upstream_ca))
-            where = ("profiles", text, "endpoints", "scep")
-            try:
-                scep[ProfileName(text)] = _build_ra(where, profile.endpoints.scep, sources, ca.chain() if ca else ())
-            except ConfigurationFaults as error:
-                problems += error.faults
-    certificates = tuple(_certificates(config, sources, cas))
-    return Identities(MappingProxyType(cas), MappingProxyType(scep), certificates, tuple(problems))
+        anchors[ProfileName(text)], faults = read_anchors(ProfileName(text), profile, sources)
+        problems += faults
+    scep, next_cas = _build_scep(config, sources, cas, problems)
+    certificates = tuple(name_certificates(config, sources, cas, anchors))
+    frozen = (MappingProxyType(cas), MappingProxyType(scep), MappingProxyType(next_cas), MappingProxyType(anchors))
+    return Identities(*frozen, certificates, tuple(problems))
 
 
-def prove_identity(identity: RaIdentity) -> None:
-    """Sign with the RA key and verify under its certificate; raises ValueError when that fails."""
-    data = b"pki-gateway test signature"
-    try:
-        verify_signature(identity.certificate.public_key.der, signature_algorithm(identity.key), sign(identity.key, data), data)
-    except Rejection as error:
-        raise ValueError("a test signature of the RA key does not verify under the RA certificate") from error
+def _build_scep(
+    config: GatewayConfig, sources: Sources, cas: Mapping[UpstreamCAName, UpstreamCA], problems: list[Problem]
+) -> tuple[dict[ProfileName, RaIdentity], dict[ProfileName, tuple[bytes, ...]]]:
+    """Return the RA of every SCEP endpoint, and the CA that comes next where one does; what is wrong goes to `problems`."""
+    scep: dict[ProfileName, RaIdentity] = {}
+    next_cas: dict[ProfileName, tuple[bytes, ...]] = {}
+    for text, profile in config.profiles.items():
+        endpoint, name = profile.endpoints.scep, ProfileName(text)
+        if endpoint is None:
+            continue
+        ca = cas.get(UpstreamCAName(profile.upstream_ca))
+        where: DataPath = ("profiles", text, "endpoints", "scep")
+        try:
+            scep[name] = build_ra(where, profile, endpoint, sources, ca.chain() if ca else ())
+        except ConfigurationFaults as error:
+            problems += error.faults
+        try:
+            if endpoint.next_ca is not None:
+                next_cas[name] = read_next_ca((*where, "next_ca"), endpoint.next_ca, sources)
+        except ConfigurationFaults as error:
+            problems += error.faults
+    return scep, next_cas
 
 
 def _check_secrets(config: GatewayConfig, sources: Sources) -> Iterator[Problem]:
     """Yield what is wrong with TLS, store and audit keys."""
-    https = config.server.https
-    try:
-        server_context(sources.file(https.certificate), sources.secret(https.key), https.min_version)
-    except ConfigurationFaults as error:
-        yield from error.faults
+    for name, listener in (("https", config.server.https), ("https_mtls", config.server.https_mtls)):
+        try:
+            if listener is not None:
+                server_context(sources.file(listener.certificate), sources.secret(listener.key), listener.min_version)
+        except ConfigurationFaults as error:
+            yield from (Problem(("server", name, *fault.path[2:]), fault.sentence) for fault in error.faults)
     checks: tuple[tuple[DataPath, Callable[[], object]], ...] = (
         (("store", "key"), lambda: KeyRing.parse(sources.secret(config.store.key))),
         (("audit", "key"), lambda: parse_audit_key(sources.secret(config.audit.key))),
@@ -142,47 +111,3 @@ def _build_ca(
     publishes = isinstance(ca, LocalCAConfig) and ca.crl is not None
     urls = CaUrls(crl=f"{url}/crl/{name}.crl" if publishes else None, ca_issuers=f"{url}/ca/{name}.crt")
     return create(name, ca, sources, urls, clock=clock, newest_crl=newest_crl and (lambda: newest_crl(name)))
-
-
-def _build_ra(where: DataPath, endpoint: ScepEndpoint, sources: Sources, chain: tuple[bytes, ...]) -> RaIdentity:
-    """Build one RA identity; raises ConfigurationFaults where RA key and certificate do not serve."""
-    at_certificate, at_key = (*where, "ra_certificate"), (*where, "ra_key")
-    faults: list[Problem] = []
-    leaf = key = None
-    try:
-        leaf = pem_to_ders(sources.file(endpoint.ra_certificate))[0]
-        parse_certificate(leaf)
-    except (Rejection, ValueError):
-        leaf = None
-        faults.append(Problem(at_certificate, f"{endpoint.ra_certificate} does not hold a readable PEM certificate"))
-    try:
-        key = load_private_key(sources.secret(endpoint.ra_key))
-        if leaf is not None:
-            check_pair(leaf, key)
-    except ValueError as error:
-        faults.append(Problem(at_key, f"{endpoint.ra_key}: {error}"))
-    if faults or leaf is None or key is None:
-        raise ConfigurationFaults(*faults)
-    try:
-        identity = RaIdentity.create(leaf, key, chain)
-        prove_identity(identity)
-    except ValueError as error:
-        raise ConfigurationFaults(Problem(at_certificate, str(error))) from error
-    return identity
-
-
-def _certificates(config: GatewayConfig, sources: Sources, cas: Mapping[UpstreamCAName, UpstreamCA]) -> Iterator[OwnCertificate]:
-    """Yield every certificate that can be read and that clients judge by its dates."""
-    leaves: list[tuple[DataPath, str]] = [(("server", "https", "certificate"), config.server.https.certificate)]
-    for name, profile in config.profiles.items():
-        if profile.endpoints.scep is not None:
-            leaves.append((("profiles", name, "endpoints", "scep", "ra_certificate"), profile.endpoints.scep.ra_certificate))
-    for path, file in leaves:
-        try:
-            yield OwnCertificate(path, parse_certificate(pem_to_ders(sources.file(file))[0]))
-        except (Rejection, ValueError):
-            continue
-    for ca, upstream in cas.items():
-        for number, der in enumerate(upstream.chain()):
-            field = "chain" if number or not isinstance(config.upstream_cas[ca], LocalCAConfig) else "certificate"
-            yield OwnCertificate(("upstream_cas", ca, field), parse_certificate(der))

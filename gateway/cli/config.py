@@ -32,13 +32,18 @@ app = typer.Typer(no_args_is_help=True)
 @app.command()
 @with_exit_codes
 def check(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
-    """Say everything that is wrong with the configuration, its keys and its certificates; exit status 3 when anything is."""
+    """Say everything that is wrong with the configuration, its keys and its certificates; exit status 3 when anything is.
+
+    Warnings, which begin with that word, are of what serves but will not serve every client, or not for long.
+    """
     problems, warnings, summary = examine_all(config)
     if format is OutputFormat.JSON:
         print_json({"ok": not problems, "problems": list(map(asdict, problems)), "warnings": list(map(asdict, warnings))})
     else:
-        for problem in (*problems, *warnings):
+        for problem in problems:
             typer.echo(str(problem), err=True)
+        for warning in warnings:
+            typer.echo(f"warning: {warning}", err=True)
     if problems:
         raise typer.Exit(ExitCode.CONFIGURATION)
     if format is OutputFormat.TABLE:
@@ -46,14 +51,14 @@ def check(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> No
 
 
 def examine_all(path: Path) -> tuple[tuple[ConfigProblem, ...], tuple[ConfigProblem, ...], str]:
-    """Return what keeps a service from starting, what will soon, and one line about the configuration."""
-    from gateway.assemble.identities import judge
+    """Return what keeps a service from starting, what is worth knowing besides, and one line about the configuration."""
+    from gateway.assemble.judgement import judge
 
     found = examine(path)
     if found.config is None or found.sources is None:
         return found.problems, (), ""
     judged = judge(found.config, found.sources, datetime.now(UTC))
-    return judged.problems, judged.expiring, describe(path, found.config)
+    return judged.problems, (*judged.expiring, *judged.warnings), describe(path, found.config)
 
 
 def describe(path: Path, config: GatewayConfig) -> str:

@@ -13,12 +13,14 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from gateway.assemble.identities import SOON, Judgement, OwnCertificate, judge
+from gateway.assemble.certificates import NamedCertificate, Standing, warn_of_dates
+from gateway.assemble.judgement import Judgement, judge
 from gateway.audit import parse_audit_key
 from gateway.cli.client import connect, read_admin_socket
 from gateway.cli.options import ConfigOption, ExitCode, FormatOption, OutputFormat, fail, print_records, with_exit_codes
 from gateway.config.document import dotted
 from gateway.config.load import Sources, read
+from gateway.config.scep_checks import listeners
 from gateway.config.schema import GatewayConfig
 from gateway.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from gateway.store.keys import KeyRing
@@ -27,6 +29,14 @@ from gateway.store.sqlite.files import check_usable
 RED = timedelta(days=7)
 LEAST_FREE_BYTES = 1 << 30
 SAFE_SQLITE = (3, 51, 3)
+
+
+_ADVICE = {
+    Standing.CURRENT: "renew it",
+    Standing.CHALLENGE_ANCHOR: "put its successor beside it",
+    Standing.CLIENT_ANCHOR: "put its successor beside it, or remove it",
+    Standing.RETIRED: "remove it once no device uses it",
+}
 
 
 class Verdict(StrEnum):
@@ -72,30 +82,34 @@ def examine(folder: Path, config: GatewayConfig, sources: Sources, now: datetime
 
 
 def check_identities(judged: Judgement, now: datetime) -> Iterator[Finding]:
-    """Yield each reason for which `serve` would refuse a key or certificate, and how many days the others are still good."""
+    """Yield each reason for which `serve` would refuse keys or certificates, what it would warn of, and what days are left."""
     for problem in judged.problems:
         advice = f"mend {problem.file}:{problem.line}, or the file that it names"
         yield Finding(problem.field, Verdict.FAIL, problem.sentence, advice)
     if not judged.problems:
         yield Finding("keys", Verdict.OK, "every key fits its certificate")
+    for warning in judged.warnings:
+        yield Finding(warning.field, Verdict.WARN, warning.sentence, f"look at {warning.file}:{warning.line}")
     refused = {problem.field for problem in judged.problems}
-    yield from (days_left(own, now) for own in judged.certificates if dotted(own.path) not in refused)
+    yield from (days_left(named, now) for named in judged.certificates if dotted(named.path) not in refused)
 
 
-def days_left(own: OwnCertificate, now: datetime) -> Finding:
-    """Say how long a certificate is still good: 30 days amber, 7 red."""
-    left = own.certificate.not_after - now
-    name, found = dotted(own.path), f"{own.subject}: {left.days} days left"
-    if left < RED:
-        return Finding(name, Verdict.FAIL, found, "renew it now")
-    if left < SOON:
-        return Finding(name, Verdict.WARN, found, "renew it soon")
-    return Finding(name, Verdict.OK, found)
+def days_left(named: NamedCertificate, now: datetime) -> Finding:
+    """Say how long a certificate is still good: 30 days amber, 7 red; amber at most where the service goes on without it."""
+    left = named.certificate.not_after - now
+    name, found, advice = dotted(named.path), f"{named.subject}: {left.days} days left", _ADVICE[named.standing]
+    if named.standing.is_needed and left < RED:
+        return Finding(name, Verdict.FAIL, found, f"{advice} now")
+    warning = warn_of_dates(named, now)
+    if warning is None:
+        return Finding(name, Verdict.OK, found)
+    return Finding(name, Verdict.WARN, found if named.standing is Standing.CURRENT else warning.sentence, advice)
 
 
 def check_clock(judged: Judgement, store: Path, now: datetime) -> Finding:
     """A clock behind the newest of our own certificates, or behind the store's last write, is wrong."""
-    newest = max((own.certificate.not_before for own in judged.certificates), default=now)
+    in_force = (named.certificate for named in judged.certificates if named.standing is Standing.CURRENT)
+    newest = max((certificate.not_before for certificate in in_force), default=now)
     written = max((_changed(p) for p in (store, store.with_name(f"{store.name}-wal"))), default=now)
     if now < newest:
         return Finding("clock", Verdict.FAIL, f"{now:%Y-%m-%d %H:%M}Z is before a certificate's notBefore", "set the clock (NTP)")
@@ -112,7 +126,7 @@ def _changed(path: Path) -> datetime:
 
 def check_ports(config: GatewayConfig, running: socket.socket | None) -> Iterator[Finding]:
     """Yield whether each address can be listened on, or is already ours."""
-    for name, address in (("http", config.server.http), ("https", config.server.https.listen)):
+    for (name, *_), address in listeners(config.server):
         shown = f"{address.host}:{address.port}"
         if running is not None:
             yield Finding(f"port {name}", Verdict.OK, f"{shown} is served by the running server")
@@ -121,7 +135,7 @@ def check_ports(config: GatewayConfig, running: socket.socket | None) -> Iterato
             with socket.create_server((address.host, address.port), family=_family(address.host)):
                 yield Finding(f"port {name}", Verdict.OK, f"{shown} is free")
         except OSError as error:
-            advice = "stop what listens there, or change server.http and server.https.listen"
+            advice = f"stop what listens there, or change the address in server.{name}"
             yield Finding(f"port {name}", Verdict.FAIL, f"{shown}: {(error.strerror or str(error)).lower()}", advice)
     if running is not None:
         running.close()

@@ -20,7 +20,7 @@ server:
 store: {type: sqlite, key: {file: store.key}}
 audit: {key: {file: audit.key}}
 upstream_cas:
-  issuing: {type: local, certificate: ca.pem, key: {file: ca.key}}
+  issuing: {type: local, certificate: ca.pem, key: {file: ca.key}, chain: [root.pem]}
   prog: {type: exec, command: [/bin/true], chain: [ca.pem], environment: {TOKEN: hunter2}}
 profiles:
   corp:
@@ -35,6 +35,7 @@ PLACES = {
     "tls.pem": "tls/server.pem",
     "tls.key": "secrets/tls.key",
     "ca.pem": "ca/issuing.pem",
+    "root.pem": "ca/root.pem",
     "ca.key": "secrets/issuing.key",
     "ra.pem": "ca/ra.pem",
     "ra.key": "secrets/ra.key",
@@ -129,6 +130,7 @@ def test_check_refuses_certificates_out_of_their_time(config: Path, monkeypatch:
     assert fields == {
         "server.https.certificate",
         "upstream_cas.issuing.certificate",
+        "upstream_cas.issuing.chain",
         "upstream_cas.prog.chain",
         "profiles.corp.endpoints.scep.ra_certificate",
     }

@@ -1,0 +1,103 @@
+"""The certificates by which one profile knows others: TLS clients, fleets that move here, issuers of signed challenges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from types import MappingProxyType
+from typing import TypeVar
+
+from gateway.config.document import DataPath, Problem
+from gateway.config.load import Sources
+from gateway.config.schema import IntuneJwsCredential, ProfileConfig
+from gateway.errors import Rejection
+from gateway.model import ProfileName
+from gateway.pki.certificate import Certificate
+from gateway.pki.names import format_name
+from gateway.pki.trust import TrustAnchors
+from gateway.ra.credentials.intune_jws import parse_challenge_anchors
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileAnchors:
+    """What could be read; None where the profile names none, or where it is wrong."""
+
+    profile: ProfileName
+    clients: TrustAnchors | None
+    renewals: TrustAnchors | None
+    challenges: Mapping[int, tuple[Certificate, ...]]
+    """By the number of the credential."""
+
+    def challenge_certificates(self) -> Iterator[tuple[DataPath, Certificate]]:
+        """Yield the certificates whose keys sign challenges, each with the field that names its file."""
+        for number, certificates in self.challenges.items():
+            path = ("profiles", self.profile, "credentials", number, "anchors")
+            yield from ((path, certificate) for certificate in certificates)
+
+    def client_certificates(self) -> Iterator[tuple[DataPath, Certificate]]:
+        """Yield the CAs of clients and fleets, each with the field that names its file."""
+        for path, _, anchors in self._bundles():
+            yield from ((path, certificate) for certificate in anchors.certificates)
+
+    def warn_of_crls(self, now: datetime) -> Iterator[Problem]:
+        """Yield the CAs that have no CRL in force at `now`, so that nothing of theirs is accepted."""
+        for _, path, anchors in self._bundles():
+            for ca in anchors.without_crl(now):
+                name = format_name(ca.subject)
+                yield Problem(path, f"holds no CRL of {name} that is in force: what this CA has issued is refused")
+
+    def _bundles(self) -> Iterator[tuple[DataPath, DataPath, TrustAnchors]]:
+        """Yield the fields of the certificates and of the CRLs of each bundle, and the bundle."""
+        scep, renewal = (("profiles", self.profile, *where) for where in (("endpoints", "scep"), ("renewal", "anchors")))
+        if self.clients is not None:
+            yield (*scep, "client_anchors"), (*scep, "client_crls"), self.clients
+        if self.renewals is not None:
+            yield (*renewal, "certificates"), (*renewal, "crls"), self.renewals
+
+
+def read_anchors(name: ProfileName, profile: ProfileConfig, sources: Sources) -> tuple[ProfileAnchors, tuple[Problem, ...]]:
+    """Return the anchors of one profile, and what is wrong with their files."""
+    found: list[Problem] = []
+    clients = renewals = None
+    scep = profile.endpoints.scep
+    if scep is not None and scep.client_anchors is not None:
+        where: DataPath = ("profiles", name, "endpoints", "scep")
+        fields = ((*where, "client_anchors"), (*where, "client_crls"))
+        clients = _read_bundle(fields, (scep.client_anchors, scep.client_crls), sources, found)
+    if profile.renewal is not None and profile.renewal.anchors is not None:
+        where = ("profiles", name, "renewal", "anchors")
+        files = (profile.renewal.anchors.certificates, profile.renewal.anchors.crls)
+        renewals = _read_bundle(((*where, "certificates"), (*where, "crls")), files, sources, found)
+    challenges = {}
+    for number, credential in enumerate(profile.credentials):
+        if isinstance(credential, IntuneJwsCredential):
+            path = ("profiles", name, "credentials", number, "anchors")
+            file = credential.anchors
+            anchors = _read(path, file, partial(parse_challenge_anchors, sources.file(file)), found)
+            if anchors is not None:
+                challenges[number] = anchors
+    return ProfileAnchors(name, clients, renewals, MappingProxyType(challenges)), tuple(found)
+
+
+def _read_bundle(
+    fields: tuple[DataPath, DataPath], files: tuple[str, str | None], sources: Sources, found: list[Problem]
+) -> TrustAnchors | None:
+    """Read certificates first, so that a fault is told of the file that it is in."""
+    certificates, crls = files
+    pem = sources.file(certificates)
+    anchors = _read(fields[0], certificates, partial(TrustAnchors.parse, pem), found)
+    if anchors is None or crls is None:
+        return anchors
+    return _read(fields[1], crls, partial(TrustAnchors.parse, pem, sources.file(crls)), found)
+
+
+def _read(path: DataPath, file: str, read: Callable[[], T], found: list[Problem]) -> T | None:
+    try:
+        return read()
+    except (Rejection, ValueError) as error:
+        found.append(Problem(path, f"{file}: {error.cause if isinstance(error, Rejection) else error}"))
+        return None

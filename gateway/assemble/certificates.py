@@ -1,0 +1,137 @@
+"""Every certificate that a configuration names, and what the end of each one means for the service (RFC 5280 §4.1.2.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+from gateway.assemble.anchors import ProfileAnchors
+from gateway.ca.interfaces import UpstreamCA
+from gateway.ca.local import describe_dates
+from gateway.config.document import DataPath, Problem
+from gateway.config.load import Sources
+from gateway.config.schema import GatewayConfig, ScepEndpoint
+from gateway.config.upstream_cas import LocalCA as LocalCAConfig
+from gateway.errors import Rejection
+from gateway.model import ProfileName, UpstreamCAName
+from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
+from gateway.pki.names import format_name
+
+SOON = timedelta(days=30)
+"""With less than this left a certificate is worth a warning."""
+
+
+class Standing(Enum):
+    """Whose a certificate is, and whether a service may start without it."""
+
+    CURRENT = "ours, in force"
+    RETIRED = "ours, before its time or after it"
+    CHALLENGE_ANCHOR = "another's; without it challenges are refused"
+    CLIENT_ANCHOR = "another's; without it some certificates are refused"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its key is the gateway's own, which authenticates nobody."""
+        return self in {Standing.CURRENT, Standing.RETIRED}
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the service does not start after its end."""
+        return self in {Standing.CURRENT, Standing.CHALLENGE_ANCHOR}
+
+
+@dataclass(frozen=True, slots=True)
+class NamedCertificate:
+    """One certificate, and the field that names its file."""
+
+    path: DataPath
+    certificate: Certificate
+    standing: Standing = Standing.CURRENT
+
+    @property
+    def subject(self) -> str:
+        """Its subject, RFC 4514."""
+        return format_name(self.certificate.subject)
+
+
+def name_certificates(
+    config: GatewayConfig,
+    sources: Sources,
+    cas: Mapping[UpstreamCAName, UpstreamCA],
+    anchors: Mapping[ProfileName, ProfileAnchors],
+) -> Iterator[NamedCertificate]:
+    """Yield every certificate that can be read."""
+    for path, file, standing in _files(config):
+        yield from (NamedCertificate(path, leaf, standing) for leaf in _read(sources.file(file))[:1])
+    for name, profile in config.profiles.items():
+        if profile.endpoints.scep is not None and profile.endpoints.scep.next_ca is not None:
+            path = ("profiles", name, "endpoints", "scep", "next_ca")
+            found = _read(sources.file(profile.endpoints.scep.next_ca))
+            yield from (NamedCertificate(path, certificate, Standing.RETIRED) for certificate in found)
+    for ca, upstream in cas.items():
+        for number, der in enumerate(upstream.chain()):
+            field = "chain" if number or not isinstance(config.upstream_cas[ca], LocalCAConfig) else "certificate"
+            yield NamedCertificate(("upstream_cas", ca, field), parse_certificate(der))
+    for trusted in anchors.values():
+        for path, certificate in trusted.challenge_certificates():
+            yield NamedCertificate(path, certificate, Standing.CHALLENGE_ANCHOR)
+        for path, certificate in trusted.client_certificates():
+            yield NamedCertificate(path, certificate, Standing.CLIENT_ANCHOR)
+
+
+def _files(config: GatewayConfig) -> Iterator[tuple[DataPath, str, Standing]]:
+    """Yield the files whose first certificate is the gateway's own."""
+    yield ("server", "https", "certificate"), config.server.https.certificate, Standing.CURRENT
+    if config.server.https_mtls is not None:
+        yield ("server", "https_mtls", "certificate"), config.server.https_mtls.certificate, Standing.CURRENT
+    for name, profile in config.profiles.items():
+        if profile.endpoints.scep is not None:
+            for path, file, standing in _ra_files(profile.endpoints.scep):
+                yield ("profiles", name, "endpoints", "scep", *path), file, standing
+
+
+def _ra_files(endpoint: ScepEndpoint) -> Iterator[tuple[DataPath, str, Standing]]:
+    yield ("ra_certificate",), endpoint.ra_certificate, Standing.CURRENT
+    if endpoint.ra_encryption is not None:
+        yield ("ra_encryption", "certificate"), endpoint.ra_encryption.certificate, Standing.CURRENT
+    for number, pair in enumerate(endpoint.previous_ra):
+        yield ("previous_ra", number, "certificate"), pair.certificate, Standing.RETIRED
+
+
+def _read(pem: bytes) -> tuple[Certificate, ...]:
+    try:
+        return tuple(map(parse_certificate, pem_to_ders(pem)))
+    except (Rejection, ValueError):
+        return ()
+
+
+def refuse_dates(named: NamedCertificate, now: datetime) -> Problem | None:
+    """Say why a service does not start with this certificate at `now`; None where it does."""
+    fault = describe_dates(named.certificate, now)
+    if fault is None or not named.standing.is_needed:
+        return None
+    if named.standing is Standing.CHALLENGE_ANCHOR and now < named.certificate.not_before:
+        return None  # the issuer's next certificate, put in place ahead of its time
+    return Problem(named.path, f"the certificate {named.subject} {fault}")
+
+
+def warn_of_dates(named: NamedCertificate, now: datetime) -> Problem | None:
+    """Say what is worth knowing about the dates of a certificate with which a service starts; None for nothing."""
+    certificate, name = named.certificate, f"the certificate {named.subject}"
+    left = certificate.not_after - now
+    match named.standing:
+        case Standing.RETIRED:
+            if left < timedelta(0):
+                return Problem(named.path, f"{name} {describe_dates(certificate, now)}: remove it once no device uses it")
+        case Standing.CLIENT_ANCHOR | Standing.CHALLENGE_ANCHOR:
+            fault = describe_dates(certificate, now)
+            if fault is not None:
+                return Problem(named.path, f"{name} {fault}: what it has signed is refused")
+            if left < SOON:
+                return Problem(named.path, f"{name} ends in {left.days} days: put its successor beside it")
+        case Standing.CURRENT:
+            if left < SOON:
+                return Problem(named.path, f"{name} ends in {left.days} days: renew it")
+    return None
