@@ -163,7 +163,8 @@ def _enroll(
         saw(" ".join(server.call("GetCACaps")[0].decode("ascii", "replace").split()))
     with steps.step("GetCACert") as saw:
         authorities = scep.decode_ca_certificates(*server.call("GetCACert"))
-        ra = parse_certificate(scep.choose_ra_certificate(authorities))
+        recipient = scep.choose_ra_certificate(authorities)
+        ra = parse_certificate(scep.choose_ra_signer(authorities))
         issuer = _verified_chain(ra, authorities)[0]
         saw(f"{len(authorities)} certificates, RA {format_name(ra.subject)}")
     with steps.step("challenge"):
@@ -175,14 +176,14 @@ def _enroll(
         signer = scep.self_signed_signer(key, wanted.subject.der, now - timedelta(hours=1), now + timedelta(days=1))
     transaction = scep.transaction_id(public_key_der(key))
     with steps.step("PKCSReq") as saw:
-        answer = _exchange(server, scep.encode_request(csr, signer, ra.der, transaction=transaction), signer, ra.der)
+        answer = _exchange(server, scep.encode_request(csr, signer, recipient, transaction=transaction), signer, ra.der)
         saw(answer.status.name)
     give_up = monotonic() + wanted.wait
     while answer.status is PkiStatus.PENDING and monotonic() < give_up:
         sleep(POLL_SECONDS)
         with steps.step("CertPoll") as saw:
             names = scep.encode_issuer_and_subject(issuer.subject.der, wanted.subject.der)
-            poll = scep.encode_request(names, signer, ra.der, message_type=MessageType.CERT_POLL, transaction=transaction)
+            poll = scep.encode_request(names, signer, recipient, message_type=MessageType.CERT_POLL, transaction=transaction)
             answer = _exchange(server, poll, signer, ra.der)
             saw(answer.status.name)
     if answer.status is PkiStatus.FAILURE and answer.fail_info is not None:

@@ -276,12 +276,15 @@ def sign_data(content: bytes, signer: Signer, digest: str, attributes: Iterable[
 
 
 def certs_only(certificates: Iterable[bytes], crls: Iterable[bytes] = ()) -> bytes:
-    """Return a degenerate SignedData with certificates and CRLs in the order given, eContent absent (RFC 8894 §3.4)."""
-    revocations = b"".join(crls)
+    """Return a degenerate SignedData with certificates and CRLs in the order given, eContent absent (RFC 8894 §3.4).
+
+    Where there are none of a kind their field is absent, as the answer to a GetCRL has it.
+    """
+    issued, revocations = b"".join(certificates), b"".join(crls)
     return _signed_data(
         der.set_of(),
         der.sequence(_DATA),
-        der.context(0, *certificates),
+        der.context(0, issued) if issued else b"",
         der.context(1, revocations) if revocations else b"",
         der.set_of(),
     )

@@ -23,9 +23,14 @@ def make_pair(*key_usage: str, spec: str = "rsa-2048", subject: str = "CN=RA") -
     """Return a certificate below `CA` with these key usages, DER, and its key."""
     key = generate_private_key(spec)
     grant = Grant(parse_name_text(subject).der, (), key_usage, (), BEGIN, END)
-    return build_certificate(Issuer.from_certificate(CA, _CA_KEY), new_serial(), grant, public_key_der(key)), key
+    return build_certificate(make_issuer(), new_serial(), grant, public_key_der(key)), key
 
 
 def with_key(ra: RaIdentity, key: Any) -> RaIdentity:
     """The RA whose pair in force decrypts with another key."""
     return replace(ra, pairs=(replace(ra.pairs[0], key=key), *ra.pairs[1:]))
+
+
+def make_issuer() -> Issuer:
+    """Return `CA` as an issuer of certificates and CRLs."""
+    return Issuer.from_certificate(CA, _CA_KEY)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,9 @@ from gateway.asn1 import scep as asn1
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.model import CertificateRequest
 from gateway.pki import cms, der
-from gateway.pki.certificate import der_to_pem, self_signed_ca
+from gateway.pki.certificate import der_to_pem
 from gateway.pki.csr import build_csr
-from gateway.pki.keys import generate_private_key, serialize_private_key
+from gateway.pki.keys import serialize_private_key
 from gateway.pki.names import parse_name_text
 from gateway.wire.scep.client import (
     ScepRequest,
@@ -316,30 +315,3 @@ def test_transaction_id_of_a_key_is_stable(client: cms.Signer, ra: RaIdentity) -
     spki = ra.certificate.public_key.der
     assert transaction_id(spki) == transaction_id(spki)
     assert re.fullmatch(r"[0-9A-F]{64}", transaction_id(spki))
-
-
-# The RA's own certificate
-
-
-def test_identity_of_the_recordings_serves(ra: RaIdentity) -> None:
-    assert ra.certificate.public_key.bits == 2048
-    assert "key" not in repr(ra).lower()
-
-
-def test_identity_needs_matching_key(ra: RaIdentity, other_key: RSAPrivateKey) -> None:
-    with pytest.raises(ValueError, match="do not belong together"):
-        RaIdentity.create(ra.certificate.der, other_key, ra.chain)
-
-
-def test_identity_needs_key_usage(other_key: RSAPrivateKey) -> None:
-    ca = self_signed_ca(other_key, "CN=CA", datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
-    with pytest.raises(ValueError, match="lacks key usage keyEncipherment"):
-        RaIdentity.create(ca, other_key, ())
-
-
-def test_identity_needs_rsa(ra: RaIdentity) -> None:
-    key = generate_private_key("ec-p256")
-    ca = self_signed_ca(key, "CN=CA", datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
-    for certificate in (ca, ra.certificate.der):
-        with pytest.raises(ValueError, match="must be RSA"):
-            RaIdentity.create(certificate, key, ())
