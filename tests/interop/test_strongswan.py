@@ -1,9 +1,8 @@
-"""strongSwan's pki enrolls over SCEP: fetch the RA, enroll, retry, renew, and be refused."""
+"""strongSwan's pki enrolls over SCEP: fetch the RA, enroll, retry, renew, poll, and be refused."""
 
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,40 +10,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from tests.conftest import RunningServer, StartServer
+from tests.interop.observed import approve, audit_rows, log_lines, operations
+from tests.interop.settings import edit, profile
+from tests.interop.strongswan import Device, certificate
 
 pytestmark = pytest.mark.interop
-
-
-@dataclass
-class Device:
-    """A folder with strongSwan's files and the commands that an operator would type."""
-
-    folder: Path
-    program: str
-    url: str
-
-    def run(self, *args: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run([self.program, *args], cwd=self.folder, capture_output=True, timeout=60, check=False)
-
-    def fetch_ca(self) -> None:
-        done = self.run("--scepca", "--url", self.url, "--caout", "ca.der", "--raout", "ra.der", "--force")
-        assert done.returncode == 0, done.stderr
-
-    def new_key(self, name: str = "device.key") -> None:
-        (self.folder / name).write_bytes(self.run("--gen", "--type", "rsa", "--size", "2048", "--outform", "der").stdout)
-
-    def enroll(
-        self, challenge: str | None, *extra: str, dn: str = "CN=moon", key: str = "device.key"
-    ) -> subprocess.CompletedProcess[bytes]:
-        password = ("--password", challenge) if challenge else ()
-        anchors: tuple[str, ...] = ()
-        for path in sorted(self.folder.glob("ca*.der")):
-            anchors += ("--cacert", path.name)
-        issuing = "ca-1.der" if (self.folder / "ca-1.der").exists() else "ca.der"
-        return self.run(
-            "--scep", "--url", self.url, "--in", key, "--dn", dn, *password,
-            "--cacert-enc", "ra.der", "--cacert-sig", issuing, *anchors, "--interval", "1", "--maxpolltime", "30", *extra,
-        )  # fmt: skip
 
 
 @pytest.fixture
@@ -53,15 +23,6 @@ def device(server: RunningServer, tmp_path: Path, require_program: Callable[[str
     device.fetch_ca()
     device.new_key()
     return device
-
-
-def certificate(done: subprocess.CompletedProcess[bytes]) -> x509.Certificate:
-    assert done.returncode == 0, done.stderr.decode()
-    return x509.load_der_x509_certificate(done.stdout)
-
-
-def audit_rows(server: RunningServer) -> list[dict[str, object]]:
-    return [json.loads(line) for line in server.cli("audit", "export").stdout.splitlines()]
 
 
 def test_one_time_challenge_enrolls(server: RunningServer, device: Device) -> None:
@@ -138,13 +99,7 @@ def test_bound_challenge_is_refused_for_another_name(server: RunningServer, devi
 def test_foreign_profiles_challenge_is_refused(
     start_server: StartServer, tmp_path: Path, require_program: Callable[[str, str], str]
 ) -> None:
-    def second_profile(text: str) -> str:
-        start = text.index("profiles:")
-        head, body = text[:start], text[start:]
-        block = body[body.index("  demo:") :]
-        return head + body + "\n" + block.replace("  demo:", "  other:", 1)
-
-    server = start_server(edit=second_profile)
+    server = start_server(edit=edit(profile("other")))
     device = Device(tmp_path, require_program("pki", "strongswan-pki"), f"{server.url}/scep/demo")
     device.fetch_ca()
     device.new_key()
@@ -157,7 +112,7 @@ def test_foreign_profiles_challenge_is_refused(
 def test_manual_approval_answers_the_poll(
     start_server: StartServer, tmp_path: Path, require_program: Callable[[str, str], str]
 ) -> None:
-    server = start_server(edit=lambda text: text.replace("  demo:\n", "  demo:\n    approval: manual\n", 1))
+    server = start_server(edit=edit(profile("demo", approval="manual")))
     device = Device(tmp_path, require_program("pki", "strongswan-pki"), f"{server.url}/scep/demo")
     device.fetch_ca()
     device.new_key()
@@ -168,13 +123,45 @@ def test_manual_approval_answers_the_poll(
          "--cacert", "ca.der", "--interval", "1", "--maxpolltime", "30"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    waiting: list[dict[str, str]] = []
-    for _ in range(100):
-        waiting = json.loads(server.cli("requests", "list", "--format", "json").stdout)
-        if waiting:
-            break
-    assert [row["state"] for row in waiting] == ["pending"]
-    server.cli("requests", "approve", waiting[0]["id"])
+    approve(server)
     out, err = command.communicate(timeout=40)
     assert command.returncode == 0, err
     assert x509.load_der_x509_certificate(out).subject.rfc4514_string() == "CN=patient"
+    assert operations(server, "patient") == [("PKCSReq", "pending"), ("CertPoll", "issued")]
+
+
+@pytest.fixture
+def old_device(rsa_server: RunningServer, tmp_path: Path, require_program: Callable[[str, str], str]) -> Device:
+    """A device of a profile that accepts legacy algorithms."""
+    device = Device(tmp_path, require_program("pki", "strongswan-pki"), f"{rsa_server.url}/scep/old")
+    device.fetch_ca()
+    device.new_key()
+    return device
+
+
+def new_challenge(server: RunningServer, profile: str) -> str:
+    return server.cli("challenge", "new", profile).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        pytest.param(("--cipher", "des3"), "des-ede3-cbc", id="3des"),
+        pytest.param(("--digest", "sha1"), "sha1", id="sha1"),
+    ],
+)
+def test_legacy_algorithm(rsa_server: RunningServer, old_device: Device, options: tuple[str, ...], named: str) -> None:
+    certificate(old_device.enroll(new_challenge(rsa_server, "old"), *options))
+    assert log_lines(rsa_server)[-1]["legacy"].split() == [named]
+
+
+@pytest.mark.parametrize(
+    "options", [pytest.param(("--cipher", "des3"), id="3des"), pytest.param(("--digest", "sha1"), id="sha1")]
+)
+def test_legacy_algorithm_is_refused_where_it_is_off(
+    rsa_server: RunningServer, old_device: Device, options: tuple[str, ...]
+) -> None:
+    old_device.url = f"{rsa_server.url}/scep/demo"
+    done = old_device.enroll(new_challenge(rsa_server, "demo"), *options)
+    assert done.returncode != 0
+    assert not done.stdout
