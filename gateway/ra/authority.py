@@ -17,6 +17,7 @@ from gateway.model import EnrollmentRequest, Issued, Outcome, Pending, Rejected,
 from gateway.ra import journal
 from gateway.ra.authenticate import authenticate
 from gateway.ra.compliance import check_compliance
+from gateway.ra.credentials.intune_jws import ChallengeRefused
 from gateway.ra.journal import Trail
 from gateway.ra.leases import Leases
 from gateway.ra.look_up import LookUp
@@ -144,6 +145,7 @@ class RegistrationAuthority:
             outcome = await work
         except Rejection as refusal:
             outcome, cause = Rejected(refusal.reason, refusal.detail), refusal.cause
+            trail.signed_challenge |= isinstance(refusal, ChallengeRefused)
         except StoreUnavailable as error:
             # The one answer without a row: there is nothing to write it in.
             log.error("the store is unavailable; nothing is granted", cause=str(error))  # noqa: TRY400
@@ -153,7 +155,7 @@ class RegistrationAuthority:
             outcome, cause = Unavailable(Reason.INTERNAL, self._timing.hold_retry), "internal error"
         if isinstance(outcome, Issued | Pending | Rejected | Unavailable):
             counted = self._strangers.only_counted(outcome, trail.event.profile, trail.event.source, self._clock())
-            outcome = replace(outcome, remarks=trail.remarks(cause, counted))
+            outcome = replace(outcome, remarks=trail.remarks(outcome, cause, counted))
             if counted:
                 return outcome
         if trail.recorded:
@@ -233,7 +235,7 @@ class RegistrationAuthority:
         if profile.manual_approval:
             log.info("a request waits for approval", request_id=row.id, command=f"pki-gateway requests approve {row.id}")
         event = "enrollment.pending" if profile.manual_approval else "enrollment.opened"
-        detail = warnings or ("waits for approval" if profile.manual_approval else "")
+        detail = trail.tell(warnings or ("waits for approval" if profile.manual_approval else ""))
         return new_opening(row, request, requester, profile, journal.change(row, event, "pending", now, detail=detail))
 
     async def _open_and_issue(self, profile: Profile, opening: Opening) -> Work:

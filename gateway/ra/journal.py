@@ -8,8 +8,19 @@ from datetime import datetime
 
 from gateway.audit import AuditEvent
 from gateway.errors import Reason
-from gateway.model import EnrollmentRequest, Issued, Pending, Rejected, Remarks, Requester, Unavailable
+from gateway.model import (
+    CredentialKind,
+    EnrollmentRequest,
+    Issued,
+    Outcome,
+    Pending,
+    Rejected,
+    Remarks,
+    Requester,
+    Unavailable,
+)
 from gateway.pki.names import format_name
+from gateway.ra.credentials.intune_jws import challenge_label
 from gateway.ra.requests import (
     Acknowledged,
     AnyOutcome,
@@ -32,10 +43,19 @@ class Trail:
         self.event = event
         self.recorded = False
         self.warnings = ""
+        self.signed_challenge = False
+        """A signed challenge was judged: what became of it is remarked."""
+        self._claims = ""
 
     def identify(self, requester: Requester) -> None:
         """Name the actor, now that the credential has proved good."""
         self.event = replace(self.event, actor=requester.identity)
+        self.signed_challenge = requester.kind is CredentialKind.INTUNE_JWS
+        self._claims = ", ".join(f"{name} {value}" for name, value in requester.claims.items())
+
+    def tell(self, detail: str) -> str:
+        """Return a detail with what the credential says of its holder, for log and audit."""
+        return "; ".join(filter(None, (detail, self._claims)))
 
     def concern(self, row: LedgerRow) -> None:
         """Name the ledger row that the answer comes from."""
@@ -51,10 +71,11 @@ class Trail:
             sans=row.sans,
         )
 
-    def remarks(self, cause: str, counted: bool) -> Remarks:
+    def remarks(self, outcome: Outcome, cause: str, counted: bool) -> Remarks:
         """Return what the log may say beside the answer."""
         actor = self.event.actor
-        return Remarks("" if actor == UNAUTHENTICATED else actor, cause, self.warnings, counted)
+        label = challenge_label(outcome) if self.signed_challenge else ""
+        return Remarks("" if actor == UNAUTHENTICATED else actor, cause and self.tell(cause), self.warnings, counted, label)
 
     def answer(self, outcome: AnyOutcome, at: datetime, cause: str = "") -> AuditEvent:
         """Return the event of an answer that no change of the ledger has recorded."""
@@ -71,7 +92,7 @@ class Trail:
                     decision="refused",
                     at=at,
                     reason=outcome.reason,
-                    detail=cause or outcome.detail,
+                    detail=self.tell(cause or outcome.detail),
                 )
             case Unavailable():
                 return replace(

@@ -71,6 +71,10 @@ _LABELS: Mapping[Reason, str] = MappingProxyType(
 )
 
 
+class ChallengeRefused(Rejection):
+    """A signed challenge was looked at and is not good."""
+
+
 def challenge_label(outcome: Outcome) -> str:
     """Return what became of a signed challenge in one word; empty where it proved good and something else was refused."""
     match outcome:
@@ -82,9 +86,9 @@ def challenge_label(outcome: Outcome) -> str:
             return ""
 
 
-def is_signed_challenge(challenge: str | None) -> bool:
+def is_signed_challenge(challenge: str) -> bool:
     """Say whether a challenge has the looks of a signed one."""
-    return challenge is not None and len(challenge) > MIN_CHALLENGE and challenge.count(".") == 2
+    return len(challenge) > MIN_CHALLENGE and challenge.count(".") == 2
 
 
 def parse_challenge_anchors(pem: bytes) -> tuple[Certificate, ...]:
@@ -173,21 +177,19 @@ class IntuneJwsCredential:
         self._required = frozenset(config.required_claims) - (frozenset() if config.audience else {"aud"})
         self._exclusive = exclusive
 
-    def concerns(self, request: EnrollmentRequest) -> bool:
-        """Say whether the challenge of a request is for this provider to judge."""
-        return bool(request.challenge) and (self._exclusive or is_signed_challenge(request.challenge))
-
     async def authenticate(self, request: EnrollmentRequest, now: datetime) -> Requester | None:
         """Return the device that the challenge names, with the reservation and the allowances that its use takes.
 
-        None without a challenge, and for one that looks otherwise where the profile has other kinds. Raises Rejection
+        None without a challenge, and for one that looks otherwise where the profile has other kinds. Raises ChallengeRefused
         CREDENTIAL_MALFORMED, CREDENTIAL_SIGNATURE, CREDENTIAL_VERSION, CREDENTIAL_NOT_YET_VALID, CREDENTIAL_EXPIRED or
         CREDENTIAL_AUDIENCE. One that was used is good here: the store knows by which request.
         """
         challenge = request.challenge
-        if not challenge or not self.concerns(request):
+        if not challenge:
             return None
         if not is_signed_challenge(challenge):
+            if not self._exclusive:
+                return None
             raise _malformed("it is no signed challenge, and this profile takes no other")
         claims = self._verified_claims(challenge, now)
         self._check_time(claims, now)
@@ -228,14 +230,14 @@ class IntuneJwsCredential:
         begins = max(filter(None, (claims.issued_at, claims.not_before)), default=None)
         if begins is not None and now + skew < begins:
             cause = f"it is good from {begins:%Y-%m-%dT%H:%M:%SZ}; {claims.told}"
-            raise Rejection(Reason.CREDENTIAL_NOT_YET_VALID, "the challenge is not yet valid", cause)
+            raise ChallengeRefused(Reason.CREDENTIAL_NOT_YET_VALID, "the challenge is not yet valid", cause)
         if claims.expires_at is not None and now - skew >= claims.expires_at:
             raise _expired(f"it expired at {claims.expires_at:%Y-%m-%dT%H:%M:%SZ}; {claims.told}")
 
     def _check_audience(self, claims: _Claims) -> None:
         wanted = self._config.audience
         if wanted is not None and claims.audiences and wanted not in claims.audiences:
-            raise Rejection(
+            raise ChallengeRefused(
                 Reason.CREDENTIAL_AUDIENCE, "the challenge is for another server", f"its aud is not {wanted}; {claims.told}"
             )
 
@@ -317,7 +319,7 @@ def _read_claims(payload: Mapping[str, Any], required: frozenset[str], payload_s
     if not isinstance(version, str):
         raise _malformed("version is no string")
     if version not in {"", "v1"}:
-        raise Rejection(
+        raise ChallengeRefused(
             Reason.CREDENTIAL_VERSION, "the challenge is of a version that is not known here", "version is neither absent nor v1"
         )
     return _read_v1(payload, required, payload_sha256)
@@ -378,13 +380,13 @@ def _time(name: str, payload: Mapping[str, Any]) -> datetime | None:
     return datetime.fromtimestamp(value, UTC)
 
 
-def _malformed(cause: str) -> Rejection:
-    return Rejection(Reason.CREDENTIAL_MALFORMED, "the challenge is malformed", cause)
+def _malformed(cause: str) -> ChallengeRefused:
+    return ChallengeRefused(Reason.CREDENTIAL_MALFORMED, "the challenge is malformed", cause)
 
 
-def _unsigned(cause: str) -> Rejection:
-    return Rejection(Reason.CREDENTIAL_SIGNATURE, "the challenge is not signed by a trusted issuer", cause)
+def _unsigned(cause: str) -> ChallengeRefused:
+    return ChallengeRefused(Reason.CREDENTIAL_SIGNATURE, "the challenge is not signed by a trusted issuer", cause)
 
 
-def _expired(cause: str) -> Rejection:
-    return Rejection(Reason.CREDENTIAL_EXPIRED, "the challenge has expired", cause)
+def _expired(cause: str) -> ChallengeRefused:
+    return ChallengeRefused(Reason.CREDENTIAL_EXPIRED, "the challenge has expired", cause)
