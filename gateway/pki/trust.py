@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -151,7 +151,7 @@ class TrustAnchors:
     it as well, so that an intermediate beside its root can be revoked.
     """
 
-    __slots__ = ("_paths", "_revocations", "certificates")
+    __slots__ = ("_by_subject", "_paths", "_revocations", "certificates")
 
     def __init__(self, certificates: tuple[Certificate, ...], crls: tuple[CertificateList, ...] | None = None) -> None:
         """Take the bundle; `crls` None leaves revocation unjudged. ValueError, with a sentence, where it can prove nothing."""
@@ -163,7 +163,11 @@ class TrustAnchors:
                 _check_may_sign(certificate, "keyCertSign")
             except Rejection as error:
                 raise ValueError(f"{error.cause}: only CA certificates belong here") from None
-        self._paths = {anchor.sha256: _paths_above(anchor, certificates) for anchor in certificates}
+        self._by_subject: _BySubject = {}
+        for certificate in certificates:
+            name = normalize_name(certificate.subject)
+            self._by_subject[name] = (*self._by_subject.get(name, ()), certificate)
+        self._paths = {anchor.sha256: _paths_above(anchor, self._by_subject) for anchor in certificates}
         self._revocations = None if crls is None else _assign(crls, certificates)
 
     @classmethod
@@ -188,15 +192,12 @@ class TrustAnchors:
         need not list it any more (RFC 5280 §3.3). Raises Rejection NOT_AUTHORIZED, CREDENTIAL_EXPIRED or CREDENTIAL_REVOKED.
         """
         refusal: Rejection | None = None
-        for anchor in self._issuers(leaf):
+        for anchor in _issuers_of(leaf, self._by_subject, verify_signature):
             for path in self._paths[anchor.sha256]:
                 refusal = self._refusal(leaf, path, now, grace)
                 if refusal is None:
                     return
         raise refusal or _not_trusted(f"{format_name(leaf.subject)} was issued by no CA of the bundle")
-
-    def _issuers(self, leaf: Certificate) -> Iterator[Certificate]:
-        return _issuers_of(leaf, self.certificates, verify_signature)
 
     def _refusal(self, leaf: Certificate, path: tuple[Certificate, ...], now: datetime, grace: timedelta) -> Rejection | None:
         if now < leaf.not_before:
@@ -241,11 +242,15 @@ def _decode(pem: bytes, label: str, what: str, parse: Callable[[bytes], T]) -> I
             raise ValueError(f"{what} {number} of the bundle cannot be read: {error.cause}") from None
 
 
+_BySubject = dict[tuple[tuple[tuple[str, str], ...], ...], tuple[Certificate, ...]]
+"""CA certificates by their subject as `normalize_name` compares it."""
+
+
 def _issuers_of(
-    certificate: Certificate, among: Iterable[Certificate], verify: Callable[[bytes, bytes, bytes, bytes], object]
+    certificate: Certificate, by_subject: _BySubject, verify: Callable[[bytes, bytes, bytes, bytes], object]
 ) -> Iterator[Certificate]:
-    """Yield those that have signed `certificate`; the names are compared first, a signature costs more than all names."""
-    for issuer in among:
+    """Yield those that have signed `certificate`."""
+    for issuer in by_subject.get(normalize_name(certificate.issuer), ()):
         try:
             verify_issued_by(certificate, issuer, verify)
         except Rejection:
@@ -253,13 +258,14 @@ def _issuers_of(
         yield issuer
 
 
-def _paths_above(anchor: Certificate, certificates: tuple[Certificate, ...]) -> tuple[tuple[Certificate, ...], ...]:
-    """Return every way from a CA up to one that no other of the bundle has issued, issuing CA first."""
+def _paths_above(anchor: Certificate, by_subject: _BySubject) -> tuple[tuple[Certificate, ...], ...]:
+    """Return every way from a CA up to one that signed itself or that no other of the bundle has issued, issuing CA first."""
     finished: list[tuple[Certificate, ...]] = []
     growing: list[tuple[Certificate, ...]] = [(anchor,)]
     while growing:
         path = growing.pop()
-        above = [ca for ca in _issuers_of(path[-1], certificates, _verify_ca_signature) if ca not in path]
+        issuers = list(_issuers_of(path[-1], by_subject, _verify_ca_signature))
+        above = [] if path[-1] in issuers else [ca for ca in issuers if ca not in path]
         if not above:
             finished.append(path)
         growing += [(*path, ca) for ca in above]

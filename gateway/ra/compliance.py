@@ -25,7 +25,7 @@ class ComplianceCheck(Protocol):
 async def check_compliance(
     checks: Iterable[ComplianceCheck], request: EnrollmentRequest, requester: Requester, now: datetime, patience: float
 ) -> None:
-    """Ask each check in turn; Rejection NOT_COMPLIANT by the first that finds fault, fails, or takes longer than `patience`, in s."""
+    """Ask each check in turn; Rejection NOT_COMPLIANT by the first that finds fault, fails, or takes over `patience` seconds."""
     for check in checks:
         try:
             async with asyncio.timeout(patience):

@@ -48,6 +48,21 @@ class TestCertificates:
         assert await store.find_serial(CA, 0xF) is None
         assert await store.find_certificate(b"?" * 32) is None
 
+    async def test_are_found_by_the_issuer_that_they_name_and_serial(self, store: Store) -> None:
+        assert await store.find_issued(b"issuer", 0x0F00) is None
+        _, certificate = await issued(store, serial=0x0F00)
+        for upstream_ca in ("a", "another", "z"):
+            await issued(store, serial=0x0F01, upstream_ca=upstream_ca)
+        assert await store.find_issued(b"issuer", 0x0F00) == certificate
+        assert await store.find_issued(b"issuer of another name", 0x0F00) is None
+        assert await store.find_issued(b"issuer", 0xF) is None
+
+    async def test_of_two_cas_of_one_name_are_found_revoked(self, store: Store) -> None:
+        names = ("first", "second", "third")
+        found = [(await issued(store, serial=0x0F00, upstream_ca=upstream_ca))[1] for upstream_ca in names]
+        revoked = await store.mark_revoked(found[1].sha256, NOW, RevocationReason.SUPERSEDED, REVOKED)
+        assert await store.find_issued(b"issuer", 0x0F00) == revoked
+
     async def test_without_end_keep_their_end(self, store: Store) -> None:
         row = await opened(store)
         await store.transition(transition(row, certificate=certificate_of(row, not_after=UNLIMITED_NOT_AFTER), chain=CHAIN))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from gateway.errors import Reason
-from gateway.model import RequestId, RevocationReason
-from gateway.store.interfaces import AlreadyOpen, LedgerState, Opened, OpeningRefused, QuotaTake, Store, WaitingFor
+from gateway.model import UNLIMITED_NOT_AFTER, RequestId, RevocationReason
+from gateway.store.interfaces import RENEWAL, AlreadyOpen, LedgerState, Opened, OpeningRefused, QuotaTake, Store, WaitingFor
 from tests.contract.store.conftest import Open
 from tests.contract.store.rows import (
     CHAIN,
@@ -226,6 +227,74 @@ class TestRenewal:
         second = await opened(store, renews=old.sha256, public_key_sha256=first.public_key_sha256)
         await store.transition(transition(second, LedgerState.REJECTED, release=True))
         assert await store.open(opening(renews=old.sha256)) == OpeningRefused(Reason.RENEWAL_REFUSED)
+
+
+HEIR = (reservation("certificate", RENEWAL, UNLIMITED_NOT_AFTER),)
+
+
+class TestHeirs:
+    """Renewals of certificates that are not in the inventory: a reservation says whose they are."""
+
+    async def test_another_key_is_refused(self, store: Store) -> None:
+        assert isinstance(await store.open(opening(ledger_row(), HEIR)), Opened)
+        assert await store.open(opening(ledger_row(), HEIR)) == OpeningRefused(Reason.RENEWAL_REFUSED)
+
+    async def test_the_same_key_may_ask_again(self, store: Store) -> None:
+        for _ in range(3):
+            assert isinstance(await store.open(opening(ledger_row(public_key_sha256=b"n" * 32), HEIR)), Opened)
+        assert await store.open(opening(ledger_row(), HEIR)) == OpeningRefused(Reason.RENEWAL_REFUSED)
+
+    async def test_the_same_request_is_already_open(self, store: Store) -> None:
+        row = ledger_row()
+        await store.open(opening(row, HEIR))
+        again = ledger_row(request_key=row.request_key, public_key_sha256=row.public_key_sha256)
+        assert await store.open(opening(again, HEIR)) == AlreadyOpen(row)
+
+    async def test_a_failed_renewal_lets_another_key_renew(self, store: Store) -> None:
+        row = ledger_row()
+        await store.open(opening(row, HEIR))
+        await store.transition(transition(row, LedgerState.REJECTED, release=True))
+        assert isinstance(await store.open(opening(ledger_row(), HEIR)), Opened)
+
+    @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+    async def test_the_last_failure_of_a_key_and_no_other_lets_another_key_renew(
+        self, store: Store, order: tuple[int, ...]
+    ) -> None:
+        rows = [ledger_row(public_key_sha256=b"n" * 32) for _ in order]
+        for row in rows:
+            await store.open(opening(row, HEIR))
+        for position in order:
+            assert await store.open(opening(ledger_row(), HEIR)) == OpeningRefused(Reason.RENEWAL_REFUSED)
+            await store.transition(transition(rows[position], LedgerState.REJECTED, release=True))
+        assert isinstance(await store.open(opening(ledger_row(), HEIR)), Opened)
+
+    async def test_a_failure_that_may_have_been_sent_gives_nothing_back(self, store: Store) -> None:
+        row = ledger_row()
+        await store.open(opening(row, HEIR))
+        await store.transition(transition(row, LedgerState.REJECTED))
+        assert await store.open(opening(ledger_row(), HEIR)) == OpeningRefused(Reason.RENEWAL_REFUSED)
+
+    async def test_certificates_whose_names_begin_alike_do_not_meet(self, store: Store) -> None:
+        rows = [ledger_row(), ledger_row()]
+        for row, name in zip(rows, ("certificate", "certificate2"), strict=True):
+            await store.open(opening(row, (reservation(name, RENEWAL, UNLIMITED_NOT_AFTER),)))
+        await store.transition(transition(rows[0], LedgerState.REJECTED, release=True))
+        assert isinstance(await store.open(opening(ledger_row(), HEIR)), Opened)
+        assert await store.open(opening(ledger_row(), (reservation("certificate2", RENEWAL),))) == OpeningRefused(
+            Reason.RENEWAL_REFUSED
+        )
+
+    async def test_never_ends(self, store: Store) -> None:
+        await store.open(opening(ledger_row(), HEIR))
+        late = NOW + timedelta(days=10000)
+        await store.expire(late)
+        assert await store.open(opening(ledger_row(created_at=late), HEIR)) == OpeningRefused(Reason.RENEWAL_REFUSED)
+
+    async def test_exactly_one_key_of_many_wins(self, open_store: Open) -> None:
+        stores = [await open_store("w1"), await open_store("w2")]
+        answers = await asyncio.gather(*(stores[n % 2].open(opening(ledger_row(), HEIR)) for n in range(40)))
+        assert sum(isinstance(answer, Opened) for answer in answers) == 1
+        assert answers.count(OpeningRefused(Reason.RENEWAL_REFUSED)) == 39
 
 
 class TestLookUps:
