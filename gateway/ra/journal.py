@@ -20,7 +20,7 @@ from gateway.model import (
     Unavailable,
 )
 from gateway.pki.names import format_name
-from gateway.ra.credentials.intune_jws import challenge_label
+from gateway.ra.credentials.challenge_labels import challenge_label
 from gateway.ra.requests import (
     Acknowledged,
     AnyOutcome,

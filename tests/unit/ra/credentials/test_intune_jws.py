@@ -12,8 +12,8 @@ from gateway.model import (
     Rejected,
     RequestId,
 )
+from gateway.ra.credentials.challenge_labels import challenge_label
 from gateway.ra.credentials.intune_jws import (
-    challenge_label,
     is_signed_challenge,
 )
 from gateway.wire.scep.errors import fail_info

@@ -23,12 +23,12 @@ from gateway.model import (
 )
 from gateway.pki.certificate import der_to_pem, self_signed_ca
 from gateway.pki.keys import generate_private_key
+from gateway.ra.credentials.challenge_labels import challenge_label
 from gateway.ra.credentials.intune_jws import (
     MAX_AGE,
     MAX_ANCHORS,
     MAX_SKEW,
     IntuneJwsCredential,
-    challenge_label,
     parse_challenge_anchors,
 )
 from gateway.wire.scep.errors import fail_info
