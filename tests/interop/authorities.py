@@ -17,6 +17,7 @@ def issue_ra(state: Path, name: str, *, signs: bool = True, decrypts: bool = Tru
     issuer = x509.load_pem_x509_certificate((state / "ca" / "issuing.pem").read_bytes())
     issuer_key = load_pem_private_key((state / "secrets" / "issuing.key").read_bytes(), None)
     assert isinstance(issuer_key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+    identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     key = rsa.generate_private_key(65537, 2048)
     now = datetime.now(UTC)
     certificate = (
@@ -30,7 +31,7 @@ def issue_ra(state: Path, name: str, *, signs: bool = True, decrypts: bool = Tru
         .add_extension(_usage(signs, decrypts), critical=True)
         .add_extension(x509.ExtendedKeyUsage([REQUEST_AGENT]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier.value), critical=False)
         .sign(issuer_key, SHA256())
     )
     (state / "ca" / f"{name}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
