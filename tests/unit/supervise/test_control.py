@@ -1,6 +1,7 @@
 """Order and answer on the control socket."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -10,9 +11,10 @@ from gateway.supervise.supervisor import describe_status, worker_count
 ORDER = Order("host:1:ab", 1, 5, 6, 7, "json", "info", 30.0)
 
 
-def test_an_order_and_its_bytes_come_through() -> None:
-    sources = bytes(range(256)) * 1000
-    assert Order.read(io.BytesIO(ORDER.encode(sources))) == (ORDER, sources)
+@pytest.mark.parametrize("https_mtls", [None, 8])
+def test_an_order_and_its_bytes_come_through(https_mtls: int | None) -> None:
+    order, sources = replace(ORDER, https_mtls=https_mtls), bytes(range(256)) * 1000
+    assert Order.read(io.BytesIO(order.encode(sources))) == (order, sources)
 
 
 @pytest.mark.parametrize("left", [0, 1, 8, 50, -1])

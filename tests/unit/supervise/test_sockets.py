@@ -21,6 +21,26 @@ def test_all_or_none(tmp_path: Path) -> None:
     bind_all(ANY, ANY, tmp_path / "admin.sock").close()
 
 
+def test_the_fourth_socket_is_there_where_it_is_configured(tmp_path: Path) -> None:
+    without = bind_all(ANY, ANY, tmp_path / "admin.sock")
+    assert (len(tuple(without)), without.https_mtls) == (3, None)
+    without.close()
+    sockets = bind_all(ANY, ANY, tmp_path / "other.sock", ANY)
+    assert len({sock.fileno() for sock in sockets}) == 4
+    assert sockets.https_mtls is not None
+    sockets.close()
+    assert {sock.fileno() for sock in sockets} == {-1}
+
+
+def test_none_where_the_fourth_is_taken(tmp_path: Path) -> None:
+    taken = bind_tcp(ANY, "server.http")
+    port = taken.getsockname()[1]
+    with pytest.raises(BindError, match=f"server.https_mtls.listen: cannot listen on 127.0.0.1:{port}: address already in use"):
+        bind_all(ANY, ANY, tmp_path / "admin.sock", Address("127.0.0.1", port))
+    taken.close()
+    assert not (tmp_path / "admin.sock").exists()
+
+
 def test_ipv6() -> None:
     sock = bind_tcp(Address("::1", 0), "server.http")
     assert sock.family is socket.AF_INET6
