@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -105,6 +105,15 @@ def _read(pem: bytes) -> tuple[Certificate, ...]:
         return tuple(map(parse_certificate, pem_to_ders(pem)))
     except (Rejection, ValueError):
         return ()
+
+
+def refuse_own_anchors(certificates: Iterable[NamedCertificate]) -> Iterator[Problem]:
+    """Yield anchors of signed challenges whose key is the gateway's own: its keys authenticate nobody."""
+    named = tuple(certificates)
+    own_keys = {one.certificate.public_key.sha256 for one in named if one.standing.is_ours}
+    for one in named:
+        if one.standing is Standing.CHALLENGE_ANCHOR and one.certificate.public_key.sha256 in own_keys:
+            yield Problem(one.path, f"the key of {one.subject} is the gateway's own, and no issuer's of challenges")
 
 
 def refuse_dates(named: NamedCertificate, now: datetime) -> Problem | None:

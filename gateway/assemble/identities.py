@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
 from gateway.assemble.anchors import ProfileAnchors, read_anchors
-from gateway.assemble.certificates import NamedCertificate, name_certificates
+from gateway.assemble.certificates import NamedCertificate, name_certificates, refuse_own_anchors
 from gateway.assemble.scep_ra import build_ra, read_next_ca
 from gateway.audit import parse_audit_key
 from gateway.ca.interfaces import UpstreamCA
@@ -20,7 +20,7 @@ from gateway.config.upstream_cas import LocalCA as LocalCAConfig
 from gateway.errors import ConfigurationError
 from gateway.model import ProfileName, UpstreamCAName
 from gateway.store.keys import KeyRing
-from gateway.web.tls import server_context
+from gateway.web.tls import mtls_context, server_context
 from gateway.wire.scep.identity import RaIdentity
 
 NewestCrl = Callable[[UpstreamCAName], Awaitable[bytes | None]]
@@ -54,8 +54,10 @@ def establish(
     for text, profile in config.profiles.items():
         anchors[ProfileName(text)], faults = read_anchors(ProfileName(text), profile, sources)
         problems += faults
+    problems += _check_tls(config, sources, anchors.values())
     scep, next_cas = _build_scep(config, sources, cas, problems)
     certificates = tuple(name_certificates(config, sources, cas, anchors))
+    problems += refuse_own_anchors(certificates)
     frozen = (MappingProxyType(cas), MappingProxyType(scep), MappingProxyType(next_cas), MappingProxyType(anchors))
     return Identities(*frozen, certificates, tuple(problems))
 
@@ -84,14 +86,26 @@ def _build_scep(
     return scep, next_cas
 
 
-def _check_secrets(config: GatewayConfig, sources: Sources) -> Iterator[Problem]:
-    """Yield what is wrong with TLS, store and audit keys."""
-    for name, listener in (("https", config.server.https), ("https_mtls", config.server.https_mtls)):
+def _check_tls(config: GatewayConfig, sources: Sources, anchors: Iterable[ProfileAnchors]) -> Iterator[Problem]:
+    """Yield what is wrong with the listeners' keys; anchors that cannot be read are told where they are named."""
+    https, mtls = config.server.https, config.server.https_mtls
+    clients = (bundle.clients.certificates for bundle in anchors if bundle.clients is not None)
+    readable = tuple(certificate.der for certificates in clients for certificate in certificates)
+    contexts: list[Callable[[], object]] = [
+        lambda: server_context(sources.file(https.certificate), sources.secret(https.key), https.min_version)
+    ]
+    if mtls is not None:
+        files = (sources.file(mtls.certificate), sources.secret(mtls.key), mtls.min_version)
+        contexts.append(lambda: mtls_context(*files, readable) if readable else server_context(*files, "https_mtls"))
+    for context in contexts:
         try:
-            if listener is not None:
-                server_context(sources.file(listener.certificate), sources.secret(listener.key), listener.min_version)
+            context()
         except ConfigurationFaults as error:
-            yield from (Problem(("server", name, *fault.path[2:]), fault.sentence) for fault in error.faults)
+            yield from error.faults
+
+
+def _check_secrets(config: GatewayConfig, sources: Sources) -> Iterator[Problem]:
+    """Yield what is wrong with store and audit keys."""
     checks: tuple[tuple[DataPath, Callable[[], object]], ...] = (
         (("store", "key"), lambda: KeyRing.parse(sources.secret(config.store.key))),
         (("audit", "key"), lambda: parse_audit_key(sources.secret(config.audit.key))),

@@ -236,7 +236,7 @@ class ProfileLimits(Model):
     """How many certificates; absent is unlimited."""
 
     per_requester: QuotaConfig | None = None
-    """For one requester: the holder of one renewal certificate, one challenge, or one subject under a static challenge."""
+    """For one device: what a signed challenge calls it, else the names that it asks for."""
     total: QuotaConfig | None = None
     """For the whole profile."""
     failures_per_address: QuotaConfig | None = None

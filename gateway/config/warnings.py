@@ -79,11 +79,21 @@ def _warn_of_challenges(at: DataPath, profile: ProfileConfig, sources: Sources) 
                     sentence = "holds a character that is none of a PrintableString: Windows refuses to send it (0x2ab0003)"
                     yield Problem((*at, number, "challenge"), sentence)
             case IntuneJwsCredential():
-                if credential.audience is not None and "aud" not in credential.required_claims:
-                    sentence = 'lacks "aud": a challenge for nobody in particular passes, although audience is set'
-                    yield Problem((*at, number, "required_claims"), sentence)
+                required = (*at, number, "required_claims")
+                yield from (Problem(required, sentence) for sentence in _missing_claims(credential))
             case _:
                 continue
+
+
+def _missing_claims(credential: IntuneJwsCredential) -> Iterator[str]:
+    """Say what a challenge is good for when it lacks a claim."""
+    claims = credential.required_claims
+    if credential.audience is not None and "aud" not in claims:
+        yield 'lacks "aud": a challenge for nobody in particular passes, although audience is set'
+    if "nonce" not in claims:
+        yield 'lacks "nonce": two challenges of the same content are one, and the second is refused as used'
+    if credential.per_device is not None and "sub" not in claims:
+        yield 'lacks "sub": a challenge that names no device is not counted by per_device'
 
 
 def _warn_of_shared_anchors(config: GatewayConfig, sources: Sources) -> Iterator[Problem]:

@@ -133,17 +133,23 @@ def test_pwri_for_nobody(minimal: dict[str, Any], warnings: Warnings, folder: Pa
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        pytest.param({"audience": "a"}, False, id="required"),
-        pytest.param({"required_claims": ["exp"]}, False, id="no-audience"),
-        pytest.param({"audience": "a", "required_claims": ["exp"]}, True, id="not-required"),
-        pytest.param({"audience": "a", "required_claims": ["exp", "aud"]}, False, id="named"),
+        pytest.param({}, None, id="all-required"),
+        pytest.param({"audience": "a"}, None, id="audience-required"),
+        pytest.param({"required_claims": ["exp", "nonce", "sub"]}, None, id="no-audience"),
+        pytest.param({"audience": "a", "required_claims": ["exp", "nonce", "sub", "aud"]}, None, id="audience-named"),
+        pytest.param({"audience": "a", "required_claims": ["exp", "nonce", "sub"]}, 'lacks "aud"', id="audience-not-required"),
+        pytest.param({"required_claims": ["exp", "sub"]}, 'lacks "nonce"', id="nonce"),
+        pytest.param({"required_claims": ["exp", "nonce"]}, 'lacks "sub"', id="device"),
+        pytest.param({"required_claims": ["exp", "nonce"], "per_device": None}, None, id="device-not-counted"),
     ],
 )
-def test_an_audience_that_need_not_be_there(
-    minimal: dict[str, Any], warnings: Warnings, change: dict[str, Any], said: bool
+def test_claims_that_need_not_be_there(
+    minimal: dict[str, Any], warnings: Warnings, change: dict[str, Any], said: str | None
 ) -> None:
     corp(minimal)["credentials"] = [{"type": "intune_jws", "anchors": "ca.pem", **change}]
-    assert warnings(minimal).keys() == ({"profiles.corp.credentials[0].required_claims"} if said else set())
+    found = warnings(minimal)
+    assert found.keys() == ({"profiles.corp.credentials[0].required_claims"} if said else set())
+    assert all(sentence.startswith(said or "") for sentence in found.values())
 
 
 ONE, TWO, THREE = (der_to_pem(bytes((0x30, 0x01, number))) for number in (1, 2, 3))
