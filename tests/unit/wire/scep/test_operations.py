@@ -5,17 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import MalformedMessage, Reason
+from gateway.errors import MalformedMessage, Reason, Rejection
+from gateway.pki import cms
+from gateway.wire.scep.client import decode_ca_certificates, decode_next_ca_certificates
 from gateway.wire.scep.identity import Algorithms, RaIdentity
 from gateway.wire.scep.operations import (
     MAX_QUERY,
     Operation,
     ca_capabilities,
+    ca_certificate_chain,
     ca_certificates,
     decode_base64,
     decode_body,
+    next_ca_certificates,
     parse_query,
 )
+from tests.unit.wire.scep.identities import CA
 
 MESSAGE = bytes(range(256)) * 3 + b"\xfb\xff"
 BASE64 = base64.b64encode(MESSAGE).decode()
@@ -102,6 +107,9 @@ def test_capabilities_are_what_the_ra_accepts_one_token_a_line(ra: RaIdentity) -
     lenient = replace(ra, algorithms=Algorithms(sha1=True, triple_des=True))
     legacy = ca_capabilities(lenient, renewal=True).decode().splitlines()
     assert set(legacy) - set(modern) == {"Renewal", "SHA-1", "DES3"}
+    forbidden = replace(ra, algorithms=Algorithms(md5=True, single_des=True))
+    assert ca_capabilities(forbidden, renewal=False).decode().splitlines() == modern
+    assert set(ca_capabilities(ra, renewal=False, next_ca=True).decode().splitlines()) - set(modern) == {"GetNextCACert"}
 
 
 def test_ca_certificates_as_openssl_sees_them(ra: RaIdentity, openssl: Callable[..., bytes], testdata: Path) -> None:
@@ -111,3 +119,46 @@ def test_ca_certificates_as_openssl_sees_them(ra: RaIdentity, openssl: Callable[
     found = [p.split(b"-----END")[0] for p in printed.split(b"-----BEGIN CERTIFICATE-----")[1:]]
     expected = [(testdata / name).read_bytes().split(b"-----")[2] for name in ("ra.pem", "ca.pem")]
     assert found == expected
+
+
+def test_chain_is_the_ca_s_without_the_ra(ra: RaIdentity) -> None:
+    body, media_type = ca_certificate_chain(ra)
+    assert media_type == "application/x-x509-ca-ra-cert-chain"
+    assert decode_ca_certificates(body, media_type) == ra.chain
+
+
+def test_next_ca_as_our_client_reads_it(ra: RaIdentity, client: cms.Signer) -> None:
+    body, media_type = next_ca_certificates(ra, (CA, client.certificate))
+    assert media_type == "application/x-x509-next-ca-cert"
+    assert decode_next_ca_certificates(body, ra.certificate.der) == (CA, client.certificate)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda body: body[:-1] + bytes((body[-1] ^ 1,)), id="signature changed"),
+        pytest.param(lambda body: body.replace(b"Test CA", b"Best CA"), id="certificate changed"),
+        pytest.param(lambda body: cms.certs_only((CA,)), id="not signed"),
+    ],
+)
+def test_next_ca_is_believed_only_when_the_ra_signed_it(
+    spoil: Callable[[bytes], bytes], ra: RaIdentity, client: cms.Signer
+) -> None:
+    body, _ = next_ca_certificates(ra, (CA,))
+    with pytest.raises(Rejection):
+        decode_next_ca_certificates(spoil(body), ra.certificate.der)
+    with pytest.raises(Rejection, match="another certificate"):
+        decode_next_ca_certificates(body, client.certificate)
+
+
+def test_next_ca_as_openssl_reads_it(ra: RaIdentity, openssl: Callable[..., bytes], testdata: Path) -> None:
+    body, _ = next_ca_certificates(ra, (CA,))
+    trust = ("-CAfile", str(testdata / "ca.pem"), "-purpose", "any", "-no_check_time")
+    content = openssl("cms", "-verify", "-binary", "-inform", "DER", *trust, data=body)
+    assert content == cms.certs_only((CA,))
+    printed = openssl("pkcs7", "-inform", "DER", "-print_certs", data=content)
+    assert printed.count(b"BEGIN CERTIFICATE") == 1
+    assert b"Test CA" in printed
+    structure = openssl("asn1parse", "-inform", "DER", data=body).decode()
+    assert structure.count("pkcs7-signedData") == 1, "the certificates are in an OCTET STRING of id-data"
+    assert structure.count(":pkcs7-data") == 2, "as eContentType and as the contentType that is signed"

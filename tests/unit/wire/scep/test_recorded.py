@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from gateway.errors import Reason, Rejection
 from gateway.model import CertificateRequest
-from gateway.pki import cms
+from gateway.pki import cms, envelope
 from gateway.wire.scep.pkimessage import (
     Algorithms,
     MessageType,
@@ -16,11 +16,12 @@ from gateway.wire.scep.pkimessage import (
     RaIdentity,
     decode_pki_message,
     decode_request,
+    encode_success,
     verify_signature,
 )
 from tests.unit.wire.scep.identities import NOW, with_key
 
-LEGACY = Algorithms(sha1=True, triple_des=True, single_des=True)
+LEGACY = Algorithms(sha1=True, md5=True, triple_des=True, single_des=True)
 TESTDATA = Path(__file__).parents[4] / "testdata" / "scep"
 
 
@@ -34,18 +35,23 @@ class Recorded:
     signer: str
     recipients: int = 1
     self_signed: bool = True
-    refused: str = ""
+    needs: tuple[str, ...] = ()
+    """The flags of `Algorithms` without which it is refused."""
+    legacy: tuple[str, ...] = ()
 
     @property
     def data(self) -> bytes:
         return (TESTDATA / f"{self.name}-request.der").read_bytes()
 
 
+SCEPCLIENT, SHA1_DES = ("sha1", "single_des"), ("sha1", "des-cbc")
 PKCS, RENEWAL = MessageType.PKCS_REQ, MessageType.RENEWAL_REQ
 SHARED_TRANSACTION = "bP8yPFWgqlnsEA7dRNwcYGO/mKU="
 ROWS = (
-    Recorded("scepclient-2.1.0-enroll", PKCS, SHARED_TRANSACTION, "sha1", "des-cbc", "SCEP SIGNER", 2, True, "SHA-1"),
-    Recorded("scepclient-2.1.0-renew", RENEWAL, SHARED_TRANSACTION, "sha1", "des-cbc", "dev1", 2, False, "SHA-1"),
+    Recorded(
+        "scepclient-2.1.0-enroll", PKCS, SHARED_TRANSACTION, "sha1", "des-cbc", "SCEP SIGNER", 2, True, SCEPCLIENT, SHA1_DES
+    ),
+    Recorded("scepclient-2.1.0-renew", RENEWAL, SHARED_TRANSACTION, "sha1", "des-cbc", "dev1", 2, False, SCEPCLIENT, SHA1_DES),
     Recorded("strongswan-5.9.8-enroll", PKCS, "926D4977B9FE4A43B7FF592CEA394BFC5ABDD895", "sha256", "aes-128-cbc", "moon"),
     Recorded(
         "strongswan-5.9.8-renew", RENEWAL, "2E87E56142FE41BFABDB73D4AC2F855C7131BBDF", "sha256", "aes-128-cbc", "moon", 1, False
@@ -60,7 +66,8 @@ ROWS = (
         "sha256",
         "des-ede3-cbc",
         "moon",
-        refused="DES",
+        needs=("triple_des",),
+        legacy=("des-ede3-cbc",),
     ),
 )
 recorded = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -93,20 +100,34 @@ def test_request_inside(row: Recorded, ra: RaIdentity) -> None:
         assert request.challenge_password
 
 
+def read(message: PkiMessage, ra: RaIdentity, *flags: str) -> None:
+    accepting = replace(ra, algorithms=Algorithms(**dict.fromkeys(flags, True)))
+    verify_signature(message, accepting, NOW)
+    decode_request(message, accepting)
+
+
 @recorded
 def test_legacy_algorithms_are_refused_unless_switched_on(row: Recorded, ra: RaIdentity) -> None:
-    def read(message: PkiMessage) -> None:
-        verify_signature(message, ra, NOW)
-        decode_request(message, ra)
-
     message = decode_pki_message(row.data)
-    if not row.refused:
-        read(message)
-        return
-    with pytest.raises(Rejection) as refused:
-        read(message)
-    assert refused.value.reason is Reason.UNSUPPORTED_ALGORITHM
-    assert f"{row.refused} is not accepted here" in refused.value.detail
+    assert message.legacy == row.legacy
+    read(message, ra, *row.needs)
+    others = {"sha1", "md5", "triple_des", "single_des"}
+    for missing in row.needs:
+        with pytest.raises(Rejection) as refused:
+            read(message, ra, *(others - {missing}))
+        assert refused.value.reason is Reason.UNSUPPORTED_ALGORITHM
+        assert "is not accepted here, use" in refused.value.detail
+
+
+@recorded
+def test_the_answer_mirrors_digest_and_cipher(row: Recorded, ra: RaIdentity) -> None:
+    message = decode_pki_message(row.data)
+    accepting = replace(ra, algorithms=LEGACY)
+    reply = cms.parse_signed_data(encode_success(message, accepting, (ra.certificate.der,)))
+    used = cms.verify_signer(reply, reply.signers[0], ra.certificate.public_key.der)
+    enveloped = envelope.parse_enveloped_data(reply.content or b"")
+    assert used == row.digest
+    assert enveloped.cipher == ("des-ede3-cbc" if row.cipher.startswith("des") else row.cipher)
 
 
 @recorded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from gateway.pki.keys import generate_private_key, sign, signature_algorithm
 from gateway.pki.names import parse_name_text
 from gateway.wire.scep.client import encode_request, self_signed_signer
 from gateway.wire.scep.pkimessage import (
+    Algorithms,
     MessageType,
     RaIdentity,
     decode_pki_message,
@@ -42,6 +43,7 @@ class Craft:
     signed_content_type: str = asn1_cms.OID_DATA
     content_type: str = asn1_cms.OID_DATA
     digest: str = "sha256"
+    signature_digest: str = ""
     extra: tuple[bytes, ...] = (
         cms.attribute(asn1.OID_MESSAGE_TYPE, PKCS_REQ),
         cms.attribute(asn1.OID_TRANSACTION_ID, der.printable_string("T-1")),
@@ -74,8 +76,8 @@ class Craft:
             self.signer.issuer_and_serial,
             der.sequence(der.oid(digest_oid(self.digest))),
             der.context(0, *attributes) if attributes else b"",
-            signature_algorithm(self.signer.key, self.digest),
-            der.octet_string(sign(self.signer.key, to_be_signed, self.digest)),
+            signature_algorithm(self.signer.key, self.signature_digest or self.digest),
+            der.octet_string(sign(self.signer.key, to_be_signed, self.signature_digest or self.digest)),
         )
 
     def build(self) -> bytes:
@@ -225,6 +227,50 @@ def test_signer_is_found_by_identifier_not_by_position(client: cms.Signer, ra: R
     assert message.signer.der == client.certificate
 
 
+def timed(*values: bytes) -> dict[str, Any]:
+    return with_attribute(asn1.OID_SIGNING_TIME, *values)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "reason"),
+    [
+        pytest.param(timed(der.time(NOW)), None, id="now"),
+        pytest.param(timed(der.time(NOW - timedelta(minutes=5))), None, id="five minutes late"),
+        pytest.param(timed(der.time(NOW + timedelta(minutes=5))), None, id="five minutes early"),
+        pytest.param(timed(der.generalized_time(NOW)), None, id="GeneralizedTime"),
+        pytest.param({}, None, id="absent"),
+        pytest.param(timed(der.time(NOW - timedelta(minutes=5, seconds=1))), Reason.BAD_TIME, id="too late"),
+        pytest.param(timed(der.time(NOW + timedelta(minutes=5, seconds=1))), Reason.BAD_TIME, id="too early"),
+        pytest.param(timed(der.time(datetime(1970, 1, 1, tzinfo=UTC))), Reason.BAD_TIME, id="1970"),
+        pytest.param(timed(der.printable_string("now")), Reason.MALFORMED, id="no time"),
+        pytest.param(timed(der.tlv(der.UTC_TIME, b"261332000000Z")), Reason.MALFORMED, id="month 13"),
+        pytest.param(timed(der.time(NOW), der.time(NOW)), Reason.MALFORMED, id="two times"),
+        pytest.param(timed(), Reason.MALFORMED, id="no value"),
+    ],
+)
+def test_signing_time_is_judged_where_it_is_asked_for(
+    attribute: dict[str, Any], reason: Reason | None, client: cms.Signer, ra: RaIdentity
+) -> None:
+    message = decode_pki_message(replace(Craft(client), **attribute).build())
+    verify_signature(message, ra, NOW)
+    strict = replace(ra, signing_time_skew=timedelta(minutes=5))
+    if reason is None:
+        verify_signature(message, strict, NOW)
+        return
+    with pytest.raises(Rejection) as refused:
+        verify_signature(message, strict, NOW)
+    assert refused.value.reason is reason
+
+
+def test_the_time_is_believed_only_when_it_is_signed(client: cms.Signer, ra: RaIdentity) -> None:
+    strict = replace(ra, signing_time_skew=timedelta(minutes=5))
+    late = replace(Craft(client), **timed(der.time(NOW - timedelta(days=1))))
+    message = decode_pki_message(replace(late, edit=lambda m: m[:-1] + bytes((m[-1] ^ 1,))).build())
+    with pytest.raises(Rejection) as refused:
+        verify_signature(message, strict, NOW)
+    assert refused.value.reason is Reason.BAD_SIGNATURE
+
+
 def test_sha1_is_refused_with_the_reason(client: cms.Signer, ra: RaIdentity) -> None:
     message = decode_pki_message(Craft(client, digest="sha1").build())
     with pytest.raises(Rejection) as refused:
@@ -238,6 +284,30 @@ def test_md5_is_refused_with_the_reason(client: cms.Signer, ra: RaIdentity) -> N
     with pytest.raises(Rejection) as refused:
         verify_signature(message, ra, NOW)
     assert (refused.value.reason, "MD5" in refused.value.detail) == (Reason.UNSUPPORTED_ALGORITHM, True)
+
+
+@pytest.mark.parametrize(
+    ("digest", "signature_digest", "legacy"),
+    [
+        pytest.param("sha256", "md5", ("md5",), id="attributes under MD5"),
+        pytest.param("md5", "sha256", ("md5",), id="content under MD5"),
+        pytest.param("sha256", "sha1", ("sha1",), id="attributes under SHA-1"),
+        pytest.param("sha1", "sha256", ("sha1",), id="content under SHA-1"),
+        pytest.param("sha1", "md5", ("md5", "sha1"), id="both"),
+        pytest.param("sha256", "sha512", (), id="neither"),
+    ],
+)
+def test_each_of_both_digests_needs_its_flag(
+    digest: str, signature_digest: str, legacy: tuple[str, ...], client: cms.Signer, ra: RaIdentity
+) -> None:
+    message = decode_pki_message(Craft(client, digest=digest, signature_digest=signature_digest).build())
+    assert message.legacy == legacy
+    everything = {"md5": True, "sha1": True, "triple_des": True, "single_des": True}
+    verify_signature(message, replace(ra, algorithms=Algorithms(**everything)), NOW)
+    for name in legacy:
+        with pytest.raises(Rejection) as refused:
+            verify_signature(message, replace(ra, algorithms=Algorithms(**everything | {name: False})), NOW)
+        assert refused.value.reason is Reason.UNSUPPORTED_ALGORITHM
 
 
 def test_unknown_digest_can_be_answered_and_is_refused(client: cms.Signer, ra: RaIdentity) -> None:

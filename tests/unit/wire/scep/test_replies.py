@@ -45,7 +45,7 @@ from gateway.wire.scep.pkimessage import (
 )
 from tests.unit.wire.scep.identities import NOW
 
-LEGACY = Algorithms(sha1=True, triple_des=True, single_des=True)
+LEGACY = Algorithms(sha1=True, md5=True, triple_des=True, single_des=True)
 TRANSACTION = "AbC+/= 1'"
 OpenSSL = Callable[..., bytes]
 
@@ -142,6 +142,7 @@ def openssl_verify(openssl: OpenSSL, reply: bytes, testdata: Path) -> bytes:
         pytest.param("aes-256-cbc", "sha512", "aes-256-cbc", "sha512", id="AES-256, SHA-512"),
         pytest.param("des-ede3-cbc", "sha1", "des-ede3-cbc", "sha1", id="3DES, SHA-1"),
         pytest.param("des-cbc", "sha256", "des-ede3-cbc", "sha256", id="DES is answered by 3DES"),
+        pytest.param("des-cbc", "md5", "des-ede3-cbc", "md5", id="DES, MD5"),
     ],
 )
 def test_success(
@@ -167,15 +168,18 @@ def test_success(
     decrypt = ("cms", "-decrypt", "-inform", "DER", "-recip", str(tmp_path / "cert.pem"), "-inkey", str(tmp_path / "key.pem"))
     assert cms.parse_signed_data(openssl(*decrypt, data=enveloped)).certificates == certificates
 
-    answer = decode_cert_rep(reply, request, client, ra.certificate.der)
+    answer = decode_cert_rep(reply, request, client, ra.certificate.der, accept_md5=digest == "md5")
     assert (answer.status, answer.certificates) == (PkiStatus.SUCCESS, certificates)
     assert decode_pki_message(reply).digest == reply_digest
     assert decode_pki_message(reply).cipher == reply_cipher
 
 
-def test_sha1_is_not_mirrored_where_it_is_not_accepted(client: cms.Signer, ra: RaIdentity, csr: bytes) -> None:
-    request = encode_request(csr, client, ra.certificate.der, transaction="T", digest="sha1")
-    reply = encode_failure(decode_pki_message(request.message), ra, Reason.UNSUPPORTED_ALGORITHM, "SHA-1 is not accepted here")
+@pytest.mark.parametrize("digest", ["sha1", "md5"])
+def test_legacy_digests_are_not_mirrored_where_they_are_not_accepted(
+    digest: str, client: cms.Signer, ra: RaIdentity, csr: bytes
+) -> None:
+    request = encode_request(csr, client, ra.certificate.der, transaction="T", digest=digest)
+    reply = encode_failure(decode_pki_message(request.message), ra, Reason.UNSUPPORTED_ALGORITHM, "not accepted here")
     assert decode_pki_message(reply).digest == "sha256"
 
 
