@@ -1,0 +1,114 @@
+"""What `init` writes, with more certificates and keys beside it and a configuration that a test changes as data."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gateway.cli.init import make_files, write_directory
+from gateway.config.load import Sources, read
+from gateway.config.schema import GatewayConfig
+from gateway.model import Grant, RevocationReason
+from gateway.pki.certificate import Issuer, build_certificate, der_to_pem, new_serial, pem_to_ders, self_signed_ca
+from gateway.pki.crl import build_crl
+from gateway.pki.extensions import eku_oid
+from gateway.pki.keys import PrivateKey, generate_private_key, load_private_key, public_key_der, serialize_private_key
+from gateway.pki.names import parse_name_text
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+DAY = timedelta(days=1)
+YEAR = timedelta(days=365)
+BOTH = ("digitalSignature", "keyEncipherment")
+
+
+@functools.cache
+def first_files() -> tuple[Any, ...]:
+    """The files of one installation; keys are drawn once."""
+    return make_files("rsa-2048", "rsa-2048", 1, 2, NOW)
+
+
+@functools.cache
+def key(spec: str, name: str) -> PrivateKey:
+    """A key of its own for every name, drawn once."""
+    return generate_private_key(spec)
+
+
+@dataclass
+class Installation:
+    """A folder with a configuration whose one profile is `demo`."""
+
+    folder: Path
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def create(cls, folder: Path) -> Installation:
+        write_directory(folder, first_files())
+        return cls(folder, yaml.safe_load((folder / "profiles.yaml").read_text()))
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        profile: dict[str, Any] = self.data["profiles"]["demo"]
+        return profile
+
+    @property
+    def scep(self) -> dict[str, Any]:
+        endpoint: dict[str, Any] = self.profile["endpoints"]["scep"]
+        return endpoint
+
+    def issuer(self, name: str = "issuing") -> Issuer:
+        """The root or the issuing CA."""
+        signing = load_private_key((self.folder / f"secrets/{name}.key").read_bytes())
+        return Issuer.from_certificate(pem_to_ders((self.folder / f"ca/{name}.pem").read_bytes())[0], signing)
+
+    def write(self, name: str, data: bytes) -> str:
+        path = self.folder / name
+        path.write_bytes(data)
+        path.chmod(0o600)
+        return name
+
+    def pair(
+        self,
+        name: str,
+        spec: str = "rsa-2048",
+        *,
+        usage: tuple[str, ...] = BOTH,
+        ekus: tuple[str, ...] = ("certificateRequestAgent",),
+        start: datetime = NOW - DAY,
+        end: datetime = NOW + YEAR,
+        issuer: Issuer | None = None,
+        of: PrivateKey | None = None,
+    ) -> dict[str, Any]:
+        """Write NAME.pem and NAME.key, and return how the configuration names them."""
+        own = key(spec, name)
+        grant = Grant(parse_name_text(f"CN={name}").der, (), usage, tuple(map(eku_oid, ekus)), start, end)
+        signer = issuer or Issuer.create(parse_name_text(f"CN={name}").der, own, b"\1" * 20)
+        self.write(f"{name}.pem", der_to_pem(build_certificate(signer, new_serial(), grant, public_key_der(own))))
+        self.write(f"{name}.key", serialize_private_key(of or own))
+        return {"certificate": f"{name}.pem", "key": {"file": f"{name}.key"}}
+
+    def ca(self, name: str, *, start: datetime = NOW - DAY, end: datetime = NOW + YEAR) -> str:
+        """Write NAME.pem, a self-signed CA, and return the name of the file."""
+        return self.write(f"{name}.pem", der_to_pem(self_signed_ca(key("ec-p256", name), f"CN={name}", start, end)))
+
+    def crl(self, name: str, *, end: datetime = NOW + DAY, serials: tuple[int, ...] = ()) -> str:
+        """Write NAME-crl.pem, a CRL of that CA, and return the name of the file."""
+        issuer = Issuer.from_certificate(pem_to_ders((self.folder / f"{name}.pem").read_bytes())[0], key("ec-p256", name))
+        entries = ((serial, NOW - DAY, RevocationReason.KEY_COMPROMISE) for serial in serials)
+        crl = build_crl(issuer, 1, NOW - 2 * DAY, end, entries)
+        return self.write(f"{name}-crl.pem", der_to_pem(crl, "X509 CRL"))
+
+    def read(self) -> tuple[GatewayConfig, Sources]:
+        """Write the configuration and read it; it must have no problems of its own."""
+        (self.folder / "profiles.yaml").write_text(json.dumps(self.data))
+        return read(self.folder / "profiles.yaml")
+
+    def require_client_certificate(self, anchors: str, crls: str | None = None) -> None:
+        https = self.data["server"]["https"]
+        self.data["server"]["https_mtls"] = {**https, "listen": "127.0.0.1:3"}
+        self.scep.update({"client_certificate": "require", "client_anchors": anchors} | ({"client_crls": crls} if crls else {}))
