@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gateway.config import schema
+from gateway.config.credential_checks import MAX_AGE, MAX_SKEW
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.model import (
     Allowance,
@@ -31,9 +32,6 @@ MIN_CHALLENGE = 200
 """A signed challenge is longer than this many characters, and has exactly two dots."""
 MAX_ANCHORS = 32
 """Every one of the right kind is tried in turn."""
-MAX_AGE = timedelta(days=7)
-MAX_SKEW = timedelta(hours=1)
-"""The longest `max_age` and `skew` of any profile: a used challenge must be remembered for as long as one could take it."""
 
 _MAX_TEXT = 1024
 _MAX_NAMES = 100

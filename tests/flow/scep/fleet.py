@@ -35,13 +35,18 @@ def static(profile: str) -> dict[str, Any]:
 
 
 def write_fleet(
-    folder: Path, profiles: Mapping[str, Settings], *, ca_key: str = "ec-p256", server: Settings | None = None
+    folder: Path,
+    profiles: Mapping[str, Settings],
+    *,
+    ca_key: str = "ec-p256",
+    server: Settings | None = None,
+    now: datetime | None = None,
 ) -> None:
     """Write a configuration with these profiles: each is `demo` without credentials and renewal, and with its own settings.
 
-    `endpoints` of a profile are what its SCEP endpoint has beside the RA certificate.
+    `endpoints` of a profile are what its SCEP endpoint has beside the RA certificate. `now` is when the CA begins.
     """
-    write_directory(folder, make_files("rsa-2048", ca_key, 1, 2, datetime.now(UTC)))
+    write_directory(folder, make_files("rsa-2048", ca_key, 1, 2, now or datetime.now(UTC)))
     path = folder / "profiles.yaml"
     config = yaml.safe_load(path.read_text())
     base = config["profiles"].pop("demo")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.config import schema
+from gateway.config.credential_checks import MAX_AGE, MAX_SKEW
 from gateway.errors import Reason
 from gateway.model import (
     Allowance,
@@ -25,9 +26,7 @@ from gateway.pki.certificate import der_to_pem, self_signed_ca
 from gateway.pki.keys import generate_private_key
 from gateway.ra.credentials.challenge_labels import challenge_label
 from gateway.ra.credentials.intune_jws import (
-    MAX_AGE,
     MAX_ANCHORS,
-    MAX_SKEW,
     IntuneJwsCredential,
     parse_challenge_anchors,
 )
