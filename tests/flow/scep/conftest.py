@@ -9,6 +9,8 @@ import pytest
 from tests.flow.scep.service import Client, Service, start_service
 
 StartService = Callable[..., Awaitable[Service]]
+Connect = Callable[..., Awaitable[Client]]
+"""Makes a client of a profile, `demo` unless it is named, that has fetched the RA's certificates."""
 
 
 @pytest.fixture
@@ -37,7 +39,15 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def client(service: Service, session: aiohttp.ClientSession) -> Client:
-    client = Client(session, f"{service.url}/scep/demo")
-    await client.fetch_ra()
-    return client
+def connect(session: aiohttp.ClientSession) -> Connect:
+    async def connect(service: Service, profile: str = "demo") -> Client:
+        client = Client(session, f"{service.url}/scep/{profile}")
+        await client.fetch_ra()
+        return client
+
+    return connect
+
+
+@pytest.fixture
+async def client(service: Service, connect: Connect) -> Client:
+    return await connect(service)

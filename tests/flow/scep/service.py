@@ -1,12 +1,14 @@
 """One worker in this process: the real store, CA, registration authority and servers on loopback ports of their own."""
 
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import yaml
 
 from gateway.assemble import Gateway, open_gateway
 from gateway.cli.init import make_files, write_directory
@@ -51,6 +53,7 @@ class Service:
     https: socket.socket
     admin: Path
     sockets: list[socket.socket] = field(default_factory=list)
+    https_mtls: socket.socket | None = None
 
     @property
     def port(self) -> int:
@@ -63,6 +66,11 @@ class Service:
     @property
     def tls_port(self) -> int:
         return int(self.https.getsockname()[1])
+
+    @property
+    def mtls_port(self) -> int:
+        assert self.https_mtls is not None
+        return int(self.https_mtls.getsockname()[1])
 
     @property
     def static_challenge(self) -> str:
@@ -101,13 +109,45 @@ def listening(family: int = socket.AF_INET, address: object = ("127.0.0.1", 0)) 
     return sock
 
 
+def make_folder(folder: Path, ra_key: str = "rsa-2048", ca_key: str = "ec-p256") -> Path:
+    """Write what `init` writes, for a test that adds files of its own before it starts the service."""
+    write_directory(folder, make_files(ra_key, ca_key, 1, 2, datetime.now(UTC)))
+    return folder
+
+
+def merge(into: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    """Merge settings into a part of the configuration; lists are replaced."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            merge(into.setdefault(name, {}), value)
+        else:
+            into[name] = value
+
+
+def configure(folder: Path, *, demo: Mapping[str, Any] | None = None, server: Mapping[str, Any] | None = None) -> None:
+    """Merge settings into profile `demo` and into `server`."""
+    path = folder / "profiles.yaml"
+    config = yaml.safe_load(path.read_text())
+    merge(config["profiles"]["demo"], demo or {})
+    merge(config["server"], server or {})
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
 async def start_service(
-    folder: Path, *, edit: dict[str, str] | None = None, worker: str = "test:1", ra_key: str = "rsa-2048", drain: float = 5
+    folder: Path,
+    *,
+    edit: dict[str, str] | None = None,
+    demo: Mapping[str, Any] | None = None,
+    worker: str = "test:1",
+    ra_key: str = "rsa-2048",
+    drain: float = 5,
 ) -> Service:
-    """Start a service in `folder`; `edit` replaces text in profiles.yaml before it is read."""
+    """Start a service in `folder`; `edit` replaces text in profiles.yaml before it is read, `demo` adds to profile `demo`."""
     config = folder / "profiles.yaml"
     if not config.exists():
-        write_directory(folder, make_files(ra_key, "ec-p256", 1, 2, datetime.now(UTC)))
+        make_folder(folder, ra_key)
+    if demo:
+        configure(folder, demo=demo)
     for old, new in (edit or {}).items():
         text = config.read_text()
         assert old in text, old
@@ -117,9 +157,11 @@ async def start_service(
     gateway = await open_gateway(parsed, sources, worker=worker, generation=1, clock=clock)
     endpoints = Endpoints(gateway, drain)
     path = folder / f"{worker.replace(':', '-')}.sock"
-    sockets = [listening(), listening(), listening(socket.AF_UNIX, str(path))]
-    await endpoints.open(*sockets)
-    return Service(folder, gateway, endpoints, clock, sockets[0], sockets[1], path, sockets)
+    http, https, admin = listening(), listening(), listening(socket.AF_UNIX, str(path))
+    https_mtls = listening() if parsed.server.https_mtls else None
+    await endpoints.open(http, https, admin, https_mtls)
+    sockets = [sock for sock in (http, https, admin, https_mtls) if sock is not None]
+    return Service(folder, gateway, endpoints, clock, http, https, path, sockets, https_mtls)
 
 
 @dataclass(frozen=True)
@@ -154,6 +196,8 @@ class Device:
         digest: str = "sha256",
         oaep: bool = False,
         message_data: bytes | None = None,
+        password: bytes | None = None,
+        signing_time: datetime | None = None,
     ) -> tuple[ScepRequest, cms.Signer]:
         signer = self.own_signer()
         request = scep.encode_request(
@@ -165,6 +209,8 @@ class Device:
             cipher=cipher,
             digest=digest,
             oaep=oaep,
+            password=password,
+            signing_time=signing_time,
         )
         return request, signer
 
@@ -176,11 +222,17 @@ class Client:
     session: aiohttp.ClientSession
     url: str
     ra: bytes = b""
+    """What requests are encrypted to."""
+    ra_signer: bytes = b""
+    """What answers must be signed by."""
+    password: bytes | None = None
+    """What answers are encrypted under where the device's key cannot decrypt."""
 
     async def fetch_ra(self) -> bytes:
         async with self.session.get(self.url, params={"operation": "GetCACert"}) as reply:
             found = scep.decode_ca_certificates(await reply.read(), reply.headers["Content-Type"])
         self.ra = scep.choose_ra_certificate(found)
+        self.ra_signer = scep.choose_ra_signer(found)
         return self.ra
 
     async def post(self, message: bytes) -> tuple[int, bytes, str]:
@@ -190,7 +242,13 @@ class Client:
     async def send(self, request: ScepRequest, signer: cms.Signer) -> CertRep:
         status, body, media_type = await self.post(request.message)
         assert (status, media_type) == (200, "application/x-pki-message"), body
-        return scep.decode_cert_rep(body, request, signer, self.ra)
+        return self.read(body, request, signer)
+
+    def read(self, body: bytes, request: ScepRequest, signer: cms.Signer, *, accept_md5: bool = False) -> CertRep:
+        """Verify and decrypt a CertRep."""
+        return scep.decode_cert_rep(
+            body, request, signer, self.ra_signer or self.ra, password=self.password, accept_md5=accept_md5
+        )
 
     async def enroll(self, device: Device, challenge: str | None, **options: object) -> CertRep:
         request, signer = device.request(self.ra, challenge, **options)  # type: ignore[arg-type]
