@@ -25,14 +25,23 @@ class ComplianceCheck(Protocol):
 async def check_compliance(
     checks: Iterable[ComplianceCheck], request: EnrollmentRequest, requester: Requester, now: datetime, patience: float
 ) -> None:
-    """Ask each check in turn; Rejection NOT_COMPLIANT by the first that finds fault, fails, or takes over `patience` seconds."""
+    """Ask each check in turn; Rejection NOT_COMPLIANT where one finds fault or fails, or all take over `patience` seconds."""
+    try:
+        async with asyncio.timeout(patience):
+            fault = await _first_fault(checks, request, requester, now)
+    except Exception as error:  # noqa: BLE001  whatever it is, nobody has said that the device is fit
+        # Only the type: a text or traceback may hold the check's own credentials.
+        log.error("a compliance check failed; the request is denied", error=type(error).__name__)  # noqa: TRY400
+        fault = f"the check failed: {type(error).__name__}"
+    if fault is not None:
+        raise Rejection(Reason.NOT_COMPLIANT, "the device is not compliant", fault)
+
+
+async def _first_fault(
+    checks: Iterable[ComplianceCheck], request: EnrollmentRequest, requester: Requester, now: datetime
+) -> str | None:
     for check in checks:
-        try:
-            async with asyncio.timeout(patience):
-                fault = await check.find_fault(request, requester, now)
-        except Exception as error:  # noqa: BLE001  whatever it is, nobody has said that the device is fit
-            # Only the type: a text or traceback may hold the check's own credentials.
-            log.error("a compliance check failed; the request is denied", error=type(error).__name__)  # noqa: TRY400
-            fault = f"the check failed: {type(error).__name__}"
+        fault = await check.find_fault(request, requester, now)
         if fault is not None:
-            raise Rejection(Reason.NOT_COMPLIANT, "the device is not compliant", fault)
+            return fault
+    return None

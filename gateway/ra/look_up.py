@@ -61,7 +61,7 @@ class LookUp:
     async def _certificate(self, profile: Profile, request: LookUpRequest, signer: SignerCertificate, trail: Trail) -> Found:
         row = await self._inventory.find_serial(profile.upstream_ca.name, request.serial or 0)
         of_this_ca = _is_issuer(request.issuer_der, profile)
-        if row is None or not of_this_ca or row.profile != profile.name or not _may_see(signer, row):
+        if row is None or not of_this_ca or row.profile != profile.name or not may_see(signer, row):
             raise _not_found()
         trail.event = replace(
             trail.event, request_id=row.request_id or "", serial=format(row.serial, "x"), subject=row.subject, sans=row.sans
@@ -93,7 +93,7 @@ def _signer_fault(profile: Profile, signer: SignerCertificate, row: InventoryRow
     return ""
 
 
-def _may_see(signer: SignerCertificate, row: InventoryRow) -> bool:
+def may_see(signer: SignerCertificate, row: InventoryRow) -> bool:
     """Say whether a certificate is the signer's own: it has the same key, or the same subject, which is not empty."""
     subject = format_name(signer.subject)
     return row.public_key_sha256 == signer.public_key.sha256 or (subject != "" and row.subject == subject)
