@@ -249,11 +249,11 @@ def attribute(oid: str, value: bytes) -> bytes:
     return der.sequence(der.oid(oid), der.tlv(der.SET, value))
 
 
-def sign_data(content: bytes, signer: Signer, digest: str, attributes: Iterable[bytes]) -> bytes:
+def sign_data(content: bytes, signer: Signer, digest: str, attributes: Iterable[bytes], beside: Iterable[bytes] = ()) -> bytes:
     """Return ContentInfo with SignedData over `content` as id-data, one signer and its certificate.
 
-    `attributes` are encoded Attributes beside contentType and messageDigest. RSA signatures are named rsaEncryption, as
-    strongSwan 5.9.8 demands and every other client accepts (RFC 3370 §3.2).
+    `attributes` are encoded Attributes beside contentType and messageDigest; certificates `beside` the signer's go unsigned.
+    RSA signatures are named rsaEncryption, as strongSwan 5.9.8 demands and every other client accepts (RFC 3370 §3.2).
     """
     digest_algorithm = der.sequence(der.oid(digest_oid(digest)), der.null())
     message_digest = attribute(asn1.OID_MESSAGE_DIGEST, der.octet_string(hashlib.new(digest, content).digest()))
@@ -270,7 +270,7 @@ def sign_data(content: bytes, signer: Signer, digest: str, attributes: Iterable[
     return _signed_data(
         der.set_of(digest_algorithm),
         der.sequence(_DATA, der.context(0, der.octet_string(content))),
-        der.context(0, signer.certificate),
+        der.context(0, signer.certificate, *beside),
         der.set_of(signer_info),
     )
 

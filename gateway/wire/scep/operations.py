@@ -118,4 +118,5 @@ def next_ca_certificates(ra: RaIdentity, certificates: tuple[bytes, ...]) -> tup
 
     No message attribute is signed: the answer is the same for everybody and is made once. RSA work: one private-key operation.
     """
-    return cms.sign_data(cms.certs_only(certificates), ra.signer, "sha256", ()), MEDIA_NEXT_CA_CERT
+    # jscep checks the signature, but then takes the certificates that stand beside the signer's
+    return cms.sign_data(cms.certs_only(certificates), ra.signer, "sha256", (), beside=certificates), MEDIA_NEXT_CA_CERT
