@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from time import perf_counter
 
 from gateway.config.document import ConfigurationFaults, DataPath, Problem
 from gateway.config.fields import SecretSource
@@ -44,6 +45,7 @@ def build_ra(
             previous=previous,
             password=_password(profile, sources) if endpoint.pwri else None,
             signing_time_skew=endpoint.signing_time_skew,
+            stopwatch=perf_counter,
         )
         prove_identity(identity)
     except ValueError as error:

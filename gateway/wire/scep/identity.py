@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from statistics import median
-from time import perf_counter
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
@@ -73,7 +72,9 @@ class RaIdentity:
     chain: tuple[bytes, ...] = field(repr=False)
     decoy: bytes = field(repr=False)
     """A PKCS#10 with a wrong signature, read when a message holds none, so that every failure takes as long."""
-    refusal_seconds: float
+    stopwatch: Callable[[], float] | None = field(default=None, repr=False)
+    """Seconds that pass; None measures nothing and lets refusals take what they take."""
+    refusal_seconds: float = 0.0
     """How long reading a request that is refused takes at least: more than the slowest way to find out, measured by the decoy."""
     algorithms: Algorithms = field(default_factory=Algorithms)
     """What this RA accepts beside today's algorithms: read by the codec and told by GetCACaps."""
@@ -94,11 +95,13 @@ class RaIdentity:
         previous: tuple[tuple[bytes, PrivateKey], ...] = (),
         password: bytes | None = None,
         signing_time_skew: timedelta | None = None,
+        stopwatch: Callable[[], float] | None = None,
     ) -> RaIdentity:
         """Prepare an identity of DER certificates and their keys.
 
         With `encryption` the certificate only has to sign. `previous` pairs go on decrypting, and sign the answers to what they
-        decrypted where they can. ValueError, with a sentence, when a certificate and its key cannot serve SCEP clients.
+        decrypted where they can. With a `stopwatch` every request that is refused takes as long to read as any other.
+        ValueError, with a sentence, when a certificate and its key cannot serve SCEP clients.
         """
         if password is not None and not password:
             raise ValueError("the password of the SCEP RA is empty")
@@ -120,7 +123,8 @@ class RaIdentity:
             certificates=tuple(certificates),
             chain=chain_ders,
             decoy=decoy,
-            refusal_seconds=_measure_refusal(decoy),
+            stopwatch=stopwatch,
+            refusal_seconds=_measure_refusal(decoy, stopwatch) if stopwatch else 0.0,
             algorithms=algorithms,
             password=password,
             signing_time_skew=signing_time_skew,
@@ -177,13 +181,13 @@ def _make_decoy(key: RSAPrivateKey) -> bytes:
     return csr[:-1] + bytes((csr[-1] ^ 1,))
 
 
-def _measure_refusal(decoy: bytes) -> float:
+def _measure_refusal(decoy: bytes, stopwatch: Callable[[], float]) -> float:
     times = []
     for _ in range(REFUSAL_SAMPLES):
-        begun = perf_counter()
+        begun = stopwatch()
         with suppress(Rejection):
             parse_csr(decoy)
-        times.append(perf_counter() - begun)
+        times.append(stopwatch() - begun)
     return median(times) * REFUSAL_FACTOR
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -201,6 +202,25 @@ def test_padding_is_not_looked_at_before_the_proof_of_possession(data: bytes, ra
             decode_request(message_of(client, Envelope(ra, padded=padded).build()), ra)
         causes.add(refused.value.cause)
     assert len(causes) == 1
+
+
+def test_refusals_wait_until_the_slowest_is_done(ra: RaIdentity, client: cms.Signer) -> None:
+    ticks = iter(range(1000))
+    paced = replace(ra, stopwatch=lambda: float(next(ticks)), refusal_seconds=100)
+    for data in (NO_CSR, BROKEN_PROOF, PLAIN + b"\0"):
+        begun = next(ticks)
+        with pytest.raises(Rejection):
+            decode_request(message_of(client, Envelope(ra, padded=pad(data)).build()), paced)
+        assert next(ticks) - begun > 100
+    begun = next(ticks)
+    assert decode_request(message_of(client, Envelope(ra, padded=pad(PLAIN)).build()), paced)
+    assert next(ticks) - begun < 5, "who has proved possession is not kept waiting"
+
+
+def test_the_slowest_refusal_is_measured(ra: RaIdentity) -> None:
+    pairs = ((ra.certificate.der, ra.key), ra.chain)
+    assert RaIdentity.create(*pairs[0], pairs[1]).refusal_seconds == 0
+    assert 0 < RaIdentity.create(*pairs[0], pairs[1], stopwatch=perf_counter).refusal_seconds < 1
 
 
 def test_the_decoy_costs_what_a_device_s_request_costs(ra: RaIdentity) -> None:
