@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from dataclasses import dataclass, field
@@ -112,3 +113,55 @@ class Installation:
         https = self.data["server"]["https"]
         self.data["server"]["https_mtls"] = {**https, "listen": "127.0.0.1:3"}
         self.scep.update({"client_certificate": "require", "client_anchors": anchors} | ({"client_crls": crls} if crls else {}))
+
+    def use_every_key(self) -> None:
+        """Configure all that SCEP endpoints, credentials and renewals take, spread over profiles that can have it."""
+        base = {**copy.deepcopy(self.profile), "credentials": [{"type": "one_time"}]}
+        base.pop("renewal")
+        renewals = {"certificates": self.ca("former"), "crls": self.crl("former")}
+        self.scep.update(
+            previous_ra=[self.pair("previous")],
+            next_ca=self.ca("next", start=NOW + DAY),
+            legacy={"sha1": True, "md5": True, "triple_des": True, "des": True},
+            signing_time_skew="1h",
+            reply_chain=True,
+        )
+        self.profile["renewal"]["anchors"] = renewals
+        self.profile["limits"] = {"failures_per_address": {"count": 1000, "window": "1h"}}
+        self.profile["policy"]["key"]["allow_md5_signature"] = True
+        ra = {"ra_certificate": "ca/ra.pem", "ra_key": {"file": "secrets/ra.key"}}
+        self.data["profiles"].update(
+            sensors={**base, "endpoints": {"scep": {**ra, "pwri": True}}, "credentials": [self.static("sensors")]},
+            kiosks={**base, "endpoints": {"scep": self._split_ra()}},
+            laptops={**base, "endpoints": {"scep": ra}, "credentials": [self._signed(), {"type": "one_time"}]},
+        )
+        self.data["server"]["https_mtls"] = {"listen": "127.0.0.1:3", **self.pair("mtls", "ec-p256"), "min_version": "1.2"}
+
+    def static(self, name: str) -> dict[str, Any]:
+        self.write(f"{name}-challenge", f"{name}-0123456789abcdef".encode())
+        return {"type": "static", "challenge": {"file": f"{name}-challenge"}, "any_name": True}
+
+    def _split_ra(self) -> dict[str, Any]:
+        signing = self.pair("signing", usage=("digitalSignature",), issuer=self.issuer())
+        return {
+            "ra_certificate": signing["certificate"],
+            "ra_key": signing["key"],
+            "ra_encryption": self.pair("encrypting", usage=("keyEncipherment",), issuer=self.issuer()),
+            "client_certificate": "require",
+            "client_anchors": self.ca("maker"),
+            "client_crls": self.crl("maker"),
+        }
+
+    def _signed(self) -> dict[str, Any]:
+        return {
+            "type": "intune_jws",
+            "anchors": self.ca("mdm"),
+            "audience": "https://pki.example.com/scep/laptops",
+            "max_age": "30m",
+            "skew": "2m",
+            "required_claims": ["iss", "sub", "iat", "exp", "nonce", "aud"],
+            "absent_claims": "unconstrained",
+            "per_device": {"count": 2, "window": "1h"},
+            "replay_capacity": 1000,
+            "with_other_challenges": True,
+        }

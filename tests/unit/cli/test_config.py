@@ -145,6 +145,26 @@ def test_check_warns_of_certificates_that_end_soon(config: Path, monkeypatch: py
     assert "server.https.certificate: the certificate CN=localhost ends in 7 days: renew it" in err
 
 
+def test_check_shows_warnings_and_succeeds(config: Path) -> None:
+    config.write_text(CONFIG.replace('listen: "127.0.0.1:8443"', 'min_version: "1.3", listen: "127.0.0.1:8443"'))
+    out, err = run("check", "-c", str(config))
+    assert "no problems" in out
+    said = 'Windows enrolls by SCEP over TLS 1.2 only (0x80072f8f): write "1.2"'
+    assert err == f"warning: {config}:2:11: server.https.min_version: {said}\n"
+    data = json.loads(run("check", "-c", str(config), "--format", "json")[0])
+    assert (data["ok"], data["problems"]) == (True, [])
+    assert [warning["sentence"] for warning in data["warnings"]] == [said]
+
+
+def test_problems_do_not_hide_warnings(config: Path) -> None:
+    (config.parent / "audit.key").write_text("junk")
+    config.write_text(CONFIG.replace('listen: "127.0.0.1:8443"', 'min_version: "1.3", listen: "127.0.0.1:8443"'))
+    _, err = run("check", "-c", str(config), code=3)
+    first, second = err.splitlines()
+    assert first.startswith(f"{config}:5:9: audit.key: ")
+    assert second.startswith(f"warning: {config}:2:11: ")
+
+
 def move_clock(monkeypatch: pytest.MonkeyPatch, days: int) -> None:
     class Moved(datetime):
         @classmethod

@@ -8,15 +8,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
-from gateway.cli.doctor import Verdict, check_disk, check_sqlite, examine
+from gateway.assemble.certificates import NamedCertificate, Standing
+from gateway.cli.doctor import Verdict, check_disk, check_sqlite, days_left, examine
 from gateway.config.load import read
 from gateway.pki.certificate import der_to_pem, parse_certificate, pem_to_ders, self_signed_ca
 from gateway.pki.keys import generate_private_key, serialize_private_key
 from gateway.store.keys import generate_store_key
+from tests.conftest import free_port
 from tests.unit.cli.conftest import RunMain
 
 NOW = datetime.now(UTC)
+KEY = generate_private_key("ec-p256")
 
 
 def findings(state: Path, now: datetime | None = None) -> dict[str, tuple[str, str, str]]:
@@ -78,6 +82,67 @@ def test_days_left(state: Path, days: int, verdict: str) -> None:
     end = parse_certificate(pem_to_ders((state / "tls" / "server.pem").read_bytes())[0]).not_after
     found = findings(state, end - timedelta(days=days, hours=1))["server.https.certificate"]
     assert (found[0], f"{days} days left" in found[1]) == (verdict, True)
+
+
+def days_left_of(standing: Standing, days: int, start: int = -9) -> tuple[str, str, str]:
+    certificate = self_signed_ca(KEY, "CN=x", NOW + timedelta(days=start), NOW + timedelta(days=days, hours=1))
+    finding = days_left(NamedCertificate(("field",), parse_certificate(certificate), standing), NOW)
+    return finding.verdict.value, finding.found, finding.advice
+
+
+@pytest.mark.parametrize(
+    ("standing", "days", "verdict", "advice"),
+    [
+        pytest.param(Standing.CURRENT, 6, "fail", "renew it now", id="current-red"),
+        pytest.param(Standing.CURRENT, 8, "warn", "renew it", id="current-amber"),
+        pytest.param(Standing.CHALLENGE_ANCHOR, 6, "fail", "put its successor beside it now", id="challenge-red"),
+        pytest.param(Standing.CHALLENGE_ANCHOR, 8, "warn", "put its successor beside it", id="challenge-amber"),
+        pytest.param(Standing.CHALLENGE_ANCHOR, 31, "ok", "", id="challenge-green"),
+        pytest.param(Standing.CLIENT_ANCHOR, 6, "warn", "put its successor beside it, or remove it", id="client-soon"),
+        pytest.param(Standing.CLIENT_ANCHOR, -3, "warn", "put its successor beside it, or remove it", id="client-expired"),
+        pytest.param(Standing.RETIRED, 1, "ok", "", id="earlier"),
+        pytest.param(Standing.RETIRED, -3, "warn", "remove it once no device uses it", id="earlier-expired"),
+    ],
+)
+def test_days_left_by_what_a_certificate_is_for(standing: Standing, days: int, verdict: str, advice: str) -> None:
+    assert days_left_of(standing, days)[0::2] == (verdict, advice)
+
+
+def test_an_anchor_that_has_not_begun() -> None:
+    verdict, found, _ = days_left_of(Standing.CHALLENGE_ANCHOR, 300, start=2)
+    assert (verdict, "is not valid before" in found) == ("warn", True)
+
+
+def test_warnings_are_findings_that_do_not_fail(state: Path, run_main: RunMain) -> None:
+    path = state / "profiles.yaml"
+    path.write_text(path.read_text().replace("  external_url:", '    min_version: "1.3"\n  external_url:', 1))
+    verdict, found, advice = findings(state)["server.https.min_version"]
+    assert (verdict, "0x80072f8f" in found) == ("warn", True)
+    assert advice.startswith(f"look at {path}:")
+    assert run_main(state, "doctor").code == 0
+
+
+def test_a_ca_that_comes_next_is_no_clock_that_is_behind(state: Path) -> None:
+    later = self_signed_ca(KEY, "CN=next", NOW + timedelta(days=30), NOW + timedelta(days=400))
+    (state / "ca" / "next.pem").write_bytes(der_to_pem(later))
+    path = state / "profiles.yaml"
+    path.write_text(
+        path.read_text().replace("ra_certificate: ca/ra.pem", "next_ca: ca/next.pem\n        ra_certificate: ca/ra.pem")
+    )
+    found = findings(state)
+    assert (found["clock"][0], found["profiles.demo.endpoints.scep.next_ca"][0]) == ("ok", "ok")
+
+
+def test_the_port_for_client_certificates(state: Path) -> None:
+    port = free_port()
+    https = {"listen": f"127.0.0.1:{port}", "certificate": "tls/server.pem", "key": {"file": "secrets/tls.key"}}
+    data = yaml.safe_load((state / "profiles.yaml").read_text())
+    data["server"]["https_mtls"] = https
+    data["profiles"]["demo"]["endpoints"]["scep"] |= {"client_certificate": "require", "client_anchors": "ca/root.pem"}
+    (state / "profiles.yaml").write_text(json.dumps(data))
+    assert findings(state)["port https_mtls"][0] == "ok"
+    with closing(socket.create_server(("127.0.0.1", port))):
+        assert findings(state)["port https_mtls"][2] == "stop what listens there, or change the address in server.https_mtls"
 
 
 def test_a_port_that_is_taken(state: Path) -> None:
