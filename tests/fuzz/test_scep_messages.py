@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway.errors import MalformedMessage, Rejection
 from gateway.model import CertificateRequest
-from gateway.pki import cms, der, envelope
+from gateway.pki import cms, der, envelope, password
 from gateway.pki.certificate import pem_to_ders
 from gateway.pki.csr import build_csr
 from gateway.pki.keys import generate_private_key, load_private_key, load_public_key
@@ -28,6 +28,8 @@ from gateway.wire.scep.message_data import _read_csr as read_csr
 from gateway.wire.scep.operations import decode_body, parse_query
 from gateway.wire.scep.pkimessage import (
     Algorithms,
+    CertificateQuery,
+    MessageType,
     PkiMessage,
     RaIdentity,
     decode_pki_message,
@@ -227,6 +229,33 @@ def test_mutated_envelopes(path: Path, ra: RaIdentity) -> None:
 
     for i, data in enumerate(Mutator(content, path.name).mutations(MUTATIONS)):
         refused_cheaply(lambda d=data: work(d), f"{path.stem} {i}")  # type: ignore[misc]
+
+
+def test_mutated_password_recipients() -> None:
+    """All that a stranger may make us derive a key from is bounded before we do."""
+    content = envelope.encrypt_with_password(b"\x30\x00", "aes-128-cbc", b"secret")
+
+    def work(data: bytes) -> None:
+        for recipient in envelope.parse_enveloped_data(data).passwords:
+            password.check_recipient(recipient)
+
+    for i, data in enumerate(Mutator(content, "password").mutations(MUTATIONS)):
+        refused_cheaply(lambda d=data: work(d), f"password {i}")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", [MessageType.GET_CERT, MessageType.GET_CRL], ids=lambda kind: kind.name)
+def test_mutated_queries_behind_the_decryption(kind: MessageType, ra: RaIdentity) -> None:
+    """Whatever is in the envelope, a query comes out, and never a refusal."""
+    key = generate_private_key("rsa-2048")
+    subject = parse_name_text("CN=device").der
+    signer = self_signed_signer(key, subject, datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
+
+    def work(data: bytes) -> None:
+        request = encode_request(data, signer, ra.certificate.der, transaction="T", message_type=kind)
+        assert isinstance(decode_request(decode_pki_message(request.message), ra), CertificateQuery)
+
+    for i, data in enumerate(Mutator(ra.signer.issuer_and_serial, kind.name).mutations(MUTATIONS // 5)):
+        assert not refused_cheaply(lambda d=data: work(d), f"{kind.name} {i}")  # type: ignore[misc]
 
 
 def test_mutated_answers(ra: RaIdentity) -> None:
