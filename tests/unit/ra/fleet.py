@@ -9,7 +9,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from gateway.model import Grant, RevocationReason, SanKind
+from gateway.model import UNLIMITED_NOT_AFTER, Grant, RevocationReason, SanKind
 from gateway.pki import der
 from gateway.pki.certificate import (
     CA_KEY_USAGE,
@@ -41,9 +41,9 @@ def key_of(name: str) -> PrivateKey:
 
 
 @cache
-def ca_of(name: str = "Old CA", begins: datetime = NOW - 1000 * DAY, ends: datetime = NOW + 4000 * DAY) -> bytes:
-    """The certificate of the CA that enrolled a fleet."""
-    return self_signed_ca(key_of(name), f"CN={name}", begins, ends)
+def ca_of(name: str = "Old CA") -> bytes:
+    """The certificate of the CA that enrolled a fleet; it outlives these tests."""
+    return self_signed_ca(key_of(name), f"CN={name}", NOW - 1000 * DAY, UNLIMITED_NOT_AFTER)
 
 
 def enroll(ca: str = "Old CA", key: str = "device", **changes: Any) -> bytes:
@@ -61,11 +61,17 @@ def enroll(ca: str = "Old CA", key: str = "device", **changes: Any) -> bytes:
     return build_certificate(issuer, new_serial(), Grant(**(values | changes)), public_key_der(key_of(key)), is_ca=is_ca)
 
 
-def anchors_of(ca: str = "Old CA", *revoked: bytes, crl: bool = True, this_update: datetime = NOW - DAY) -> TrustAnchors:
+def anchors_of(
+    ca: str = "Old CA",
+    *revoked: bytes,
+    crl: bool = True,
+    this_update: datetime = NOW - DAY,
+    next_update: datetime = NOW + 7 * DAY,
+) -> TrustAnchors:
     """Trust that CA, by its CRL unless said."""
     issuer = Issuer.from_certificate(ca_of(ca), key_of(ca))
     entries = tuple((parse_certificate(c).serial, NOW - DAY, RevocationReason.SUPERSEDED) for c in revoked)
-    data = build_crl(issuer, 1, this_update, NOW + 7 * DAY, entries)
+    data = build_crl(issuer, 1, this_update, next_update, entries)
     return TrustAnchors.parse(der_to_pem(ca_of(ca)), der_to_pem(data, "X509 CRL") if crl else None)
 
 
