@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from gateway.assemble.judgement import Judgement, judge
 from gateway.cli.init import make_files, write_directory
 from gateway.config.load import Sources, read
 from gateway.config.schema import GatewayConfig
@@ -25,6 +26,7 @@ from gateway.pki.names import parse_name_text
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
 YEAR = timedelta(days=365)
+SCEP = "profiles.demo.endpoints.scep"
 BOTH = ("digitalSignature", "keyEncipherment")
 
 
@@ -38,6 +40,11 @@ def first_files() -> tuple[Any, ...]:
 def key(spec: str, name: str) -> PrivateKey:
     """A key of its own for every name, drawn once."""
     return generate_private_key(spec)
+
+
+def signed(anchors: str) -> list[dict[str, object]]:
+    """Credentials of a profile that takes signed challenges alone."""
+    return [{"type": "intune_jws", "anchors": anchors}]
 
 
 @dataclass
@@ -108,6 +115,25 @@ class Installation:
         """Write the configuration and read it; it must have no problems of its own."""
         (self.folder / "profiles.yaml").write_text(json.dumps(self.data))
         return read(self.folder / "profiles.yaml")
+
+    def judged(self, now: datetime = NOW) -> Judgement:
+        return judge(*self.read(), now)
+
+    def problems(self, now: datetime = NOW) -> dict[str, str]:
+        """Return what keeps the service from starting, by field."""
+        return {problem.field: problem.sentence for problem in self.judged(now).problems}
+
+    def expiring(self, now: datetime = NOW) -> dict[str, str]:
+        """Return what is said of dates, where nothing keeps the service from starting."""
+        found = self.judged(now)
+        assert found.problems == ()
+        return {problem.field: problem.sentence for problem in found.expiring}
+
+    def warnings(self, now: datetime = NOW) -> dict[str, str]:
+        """Return all else that is said, where nothing keeps the service from starting."""
+        found = self.judged(now)
+        assert found.problems == ()
+        return {problem.field: problem.sentence for problem in found.warnings}
 
     def require_client_certificate(self, anchors: str, crls: str | None = None) -> None:
         https = self.data["server"]["https"]
