@@ -211,6 +211,15 @@ def _look_up(service: ScepService, message: PkiMessage, query: CertificateQuery,
     )
 
 
+def _knows_previous_ra(service: ScepService, message: PkiMessage) -> bool:
+    """Whether a message is encrypted to an RA certificate that is no longer shown: its device has yet to learn the new one."""
+    identity = service.identity
+    if len(identity.pairs) == 1:
+        return False
+    found = identity.find_pair(message.recipients)
+    return found is not None and found[0].certificate.der not in identity.certificates
+
+
 def _log_answer(
     service: ScepService,
     message: PkiMessage,
@@ -233,6 +242,7 @@ def _log_answer(
         warnings=remarks.warnings or None,
         challenge=remarks.label or None,
         legacy=" ".join(legacy) or None,
+        ra="previous" if _knows_previous_ra(service, message) else None,
         subject=format_name(asked.subject) if isinstance(asked, CertificateRequest) else None,
         requester=remarks.requester or None,
         request_id=getattr(answer, "request_id", None),

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -124,12 +125,14 @@ def merge(into: dict[str, Any], settings: Mapping[str, Any]) -> None:
             into[name] = value
 
 
-def configure(folder: Path, *, demo: Mapping[str, Any] | None = None, server: Mapping[str, Any] | None = None) -> None:
-    """Merge settings into profile `demo` and into `server`."""
+def configure(folder: Path, *, server: Mapping[str, Any] | None = None, **profiles: Mapping[str, Any]) -> None:
+    """Merge settings into `server` and into profiles by name; a profile that is new begins as a copy of `demo`."""
     path = folder / "profiles.yaml"
     config = yaml.safe_load(path.read_text())
-    merge(config["profiles"]["demo"], demo or {})
     merge(config["server"], server or {})
+    demo = deepcopy(config["profiles"]["demo"])
+    for name, settings in profiles.items():
+        merge(config["profiles"].setdefault(name, deepcopy(demo)), settings)
     path.write_text(yaml.safe_dump(config, sort_keys=False))
 
 

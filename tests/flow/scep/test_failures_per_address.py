@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from gateway.asn1.scep import PkiStatus
 from gateway.wire.scep.pkimessage import MessageType
 from tests.flow.scep.conftest import Connect, StartService
-from tests.flow.scep.service import KEY, Client, Device, Service
+from tests.flow.scep.service import KEY, Client, Device, Service, configure, make_folder
 
 WRONG = "wrong-but-long-enough"
 LIMITED = {"limits": {"failures_per_address": {"count": 2, "window": "10m"}}}
@@ -85,14 +86,10 @@ async def test_success_is_never_counted(start: StartService, connect: Connect) -
         assert reply.status is PkiStatus.SUCCESS
 
 
-async def test_another_profile_is_not_concerned(start: StartService, connect: Connect) -> None:
-    service = await start()
-    await service.close()
-    path = service.folder / "profiles.yaml"
-    text = path.read_text()
-    path.write_text(text + text[text.index("  demo:\n") :].replace("  demo:", "  other:", 1))
-    again = await start(worker="test:2", demo=LIMITED)
-    demo, other = await connect(again), await connect(again, "other")
+async def test_another_profile_is_not_concerned(start: StartService, connect: Connect, tmp_path: Path) -> None:
+    configure(make_folder(tmp_path / "s"), other={})
+    service = await start(demo=LIMITED)
+    demo, other = await connect(service), await connect(service, "other")
     for _ in range(3):
         await demo.post(b"x")
     assert (await demo.post(b"x"))[0] == 429

@@ -4,6 +4,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,7 +18,7 @@ from gateway.wire.scep import client as scep
 from gateway.wire.scep.client import CertRep
 from gateway.wire.scep.pkimessage import MessageType
 from tests.flow.scep.conftest import Connect, StartService
-from tests.flow.scep.service import KEY, OTHER_KEY, Client, Device, Service, leaf_of
+from tests.flow.scep.service import KEY, OTHER_KEY, Client, Device, Service, configure, leaf_of, make_folder
 
 CERT, CRL = MessageType.GET_CERT, MessageType.GET_CRL
 NOT_FOUND = (PkiStatus.FAILURE, FailInfo.BAD_CERT_ID, "there is nothing here that this signer may see")
@@ -155,14 +156,12 @@ class TestWhoMaySeeNothing:
         desk.service.clock.ahead = timedelta(days=366)
         assert told(await desk.ask(what, holder, holder.serial)) == NOT_ALLOWED
 
-    async def test_a_certificate_of_another_profile(self, start: StartService, connect: Connect, what: MessageType) -> None:
+    async def test_a_certificate_of_another_profile(
+        self, start: StartService, connect: Connect, tmp_path: Path, what: MessageType
+    ) -> None:
+        configure(make_folder(tmp_path / "s"), other={})
         service = await start()
-        await service.close()
-        path = service.folder / "profiles.yaml"
-        text = path.read_text()
-        path.write_text(text + text[text.index("  demo:\n") :].replace("  demo:", "  other:", 1))
-        again = await start(worker="test:2")
-        here, there = Desk(again, await connect(again)), Desk(again, await connect(again, "other"))
+        here, there = Desk(service, await connect(service)), Desk(service, await connect(service, "other"))
         holder = await here.enroll(Device())
         assert told(await there.ask(what, holder, holder.serial)) == NOT_ALLOWED
         assert (await here.ask(CERT, holder, holder.serial)).status is PkiStatus.SUCCESS
