@@ -52,6 +52,24 @@ def test_addresses_that_are_not_kept_share_one_bound() -> None:
 
 
 @pytest.mark.parametrize(
+    "reason",
+    [
+        pytest.param(Reason.CREDENTIAL_MISSING, id="no-challenge-or-client-certificate"),
+        pytest.param(Reason.CREDENTIAL_MALFORMED, id="not-even-a-signed-challenge"),
+        pytest.param(Reason.CREDENTIAL_SIGNATURE, id="challenge-signed-by-nobody-known"),
+        pytest.param(Reason.NOT_AUTHORIZED, id="unknown-signer"),
+        pytest.param(Reason.UNKNOWN_CERTIFICATE, id="unknown-certificate"),
+        pytest.param(Reason.UNKNOWN_TRANSACTION, id="unknown-transaction"),
+    ],
+)
+def test_whoever_has_proved_nothing_is_bounded(reason: Reason) -> None:
+    strangers = Strangers()
+    refused = Rejected(reason, "no")
+    written = sum(not strangers.only_counted(refused, "corp", "192.0.2.1", NOW) for _ in range(ROWS_A_MINUTE * 2))
+    assert written == ROWS_A_MINUTE
+
+
+@pytest.mark.parametrize(
     ("outcome", "counted"),
     [
         pytest.param(Unavailable(Reason.OVERLOADED, 5), True, id="overloaded"),
