@@ -1,4 +1,4 @@
-"""RA certificates beside the one that `init` made, issued by its CA as an operator would issue them."""
+"""Certificates beside those that `init` made: RAs issued by its CA, as an operator would, and a CA that comes next."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,6 +39,25 @@ def issue_ra(state: Path, name: str, *, signs: bool = True, decrypts: bool = Tru
     secret.touch(0o600)
     secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return {"certificate": f"ca/{name}.pem", "key": {"file": f"secrets/{name}.key"}}
+
+
+def issue_root(state: Path, name: str) -> None:
+    """Write the certificate of another self-signed CA below `state`; nothing needs its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=30))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
+    (state / "ca" / f"{name}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
 
 
 def _usage(signs: bool, decrypts: bool) -> x509.KeyUsage:

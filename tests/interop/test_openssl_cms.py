@@ -1,6 +1,5 @@
 """OpenSSL reads every kind of reply, and the server every kind of envelope that OpenSSL writes (RFC 8894 §3, RFC 5652 §6.2)."""
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from gateway.asn1 import scep as asn1
 from gateway.asn1.scep import MessageType
 from gateway.wire.scep.client import encode_issuer_and_serial
 from tests.conftest import RunningServer, launch
+from tests.interop.authorities import issue_root
 from tests.interop.observed import log_lines
 from tests.interop.openssl import OpensslClient
 from tests.interop.settings import LEGACY, edit, profile, scep
@@ -24,16 +24,18 @@ RSA = ("-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Beside `demo`: `patient` waits for approval, `keyless` serves keys that cannot encrypt, and a next CA is announced."""
-    folder = tmp_path_factory.mktemp("openssl-server")
-    next_ca = ("-subj", "/CN=next CA", "-keyout", "next.key", "-out", "next-ca.pem", "-days", "30", "-nodes")
-    subprocess.run(["openssl", "req", "-new", "-x509", *next_ca], cwd=folder, check=True, capture_output=True, timeout=60)
-    changes = edit(
-        scep("demo", next_ca=str(folder / "next-ca.pem"), legacy=LEGACY),
-        profile("patient", approval="manual"),
-        profile("keyless", credentials=[STATIC]),
-        scep("keyless", pwri=True),
-    )
-    running = launch(folder / "state", edit=changes)
+    state = tmp_path_factory.mktemp("openssl-server") / "state"
+
+    def apply(text: str) -> str:
+        issue_root(state, "next-ca")
+        return edit(
+            scep("demo", next_ca="ca/next-ca.pem", legacy=LEGACY),
+            profile("patient", approval="manual"),
+            profile("keyless", credentials=[STATIC]),
+            scep("keyless", pwri=True),
+        )(text)
+
+    running = launch(state, edit=apply)
     yield running
     assert running.stop() == 0
 
@@ -164,7 +166,7 @@ def test_crl_can_be_looked_up(server: RunningServer, client: OpensslClient) -> N
 def test_next_ca_is_signed_by_the_ra(client: OpensslClient) -> None:
     content = client.verify(client.get("GetNextCACert"))
     client.save("next.p7", content)
-    assert common_names(client.list_certificates("next.p7")) == ["CN=next CA"]
+    assert common_names(client.list_certificates("next.p7")) == ["CN=next-ca"]
 
 
 def test_ca_certificates_are_a_certs_only_message(client: OpensslClient) -> None:

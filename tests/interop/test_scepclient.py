@@ -1,8 +1,6 @@
 """Debian's scepclient (micromdm 2.1.0), which signs with SHA-1 and encrypts with single DES whatever the server offers."""
 
-import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,29 +9,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.conftest import RunningServer
 from tests.interop.observed import log_lines, operations, rejections
+from tests.interop.scepclient import Device
 
 pytestmark = pytest.mark.interop
-
-
-@dataclass
-class Device:
-    """A folder with scepclient's key and certificate."""
-
-    folder: Path
-    program: str
-    url: str
-
-    def run(self, common_name: str, challenge: str = "") -> subprocess.CompletedProcess[str]:
-        """Enroll; renew where a certificate is there already."""
-        return subprocess.run(
-            [self.program, "-server-url", self.url, "-private-key", "key.pem", "-certificate", "certificate.pem",
-             "-cn", common_name, "-challenge", challenge, "-debug"],
-            cwd=self.folder, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-
-    @property
-    def certificate(self) -> x509.Certificate:
-        return x509.load_pem_x509_certificate((self.folder / "certificate.pem").read_bytes())
 
 
 @pytest.fixture
