@@ -83,6 +83,8 @@ class PkiMessage:
     digest: str
     signed_data: cms.SignedData = field(repr=False)
     envelope: envelope.EnvelopedData | None = field(repr=False)
+    fault: MalformedMessage | None = field(default=None, repr=False)
+    """What is wrong with a message that can only be answered by saying so."""
 
     @property
     def operation(self) -> str:
@@ -118,12 +120,10 @@ class PkiMessage:
 def decode_pki_message(data: bytes) -> PkiMessage:
     """Take a PKIMessage apart, BER or DER (RFC 8894 §3.1).
 
-    Raises MalformedMessage where no CertRep could be made: not SignedData over id-data with exactly one signer that has
-    signed attributes, a certificate and a transactionID.
+    Raises MalformedMessage where no CertRep could be made: not SignedData with exactly one signer that has signed attributes, a
+    certificate and a transactionID, or attributes that could mean two things.
     """
     signed = cms.parse_signed_data(data)
-    if signed.content_type != asn1_cms.OID_DATA or signed.content is None:
-        raise MalformedMessage("message does not sign id-data", f"eContentType {signed.content_type}")
     if not signed.signers:
         raise MalformedMessage("message is not signed")
     info = signed.signers[0]
@@ -132,16 +132,28 @@ def decode_pki_message(data: bytes) -> PkiMessage:
     transaction = attributes.read_text(info.attributes, asn1.OID_TRANSACTION_ID)
     if transaction is None:
         raise MalformedMessage("message has no transactionID")
+    nonce, fault = _read_nonce(info.attributes)
+    if signed.content_type != asn1_cms.OID_DATA or signed.content is None:
+        fault = MalformedMessage("message does not sign id-data", f"eContentType {signed.content_type}")
     return PkiMessage(
         message_type=_message_type(attributes.read_number(info.attributes, asn1.OID_MESSAGE_TYPE)),
         transaction_id=transaction[0],
         transaction_id_der=transaction[1],
-        sender_nonce=attributes.read_nonce(info.attributes, asn1.OID_SENDER_NONCE),
+        sender_nonce=nonce,
         signer=to_signer(find_certificate(signed.certificates, info.sid)),
         digest=_digest(info.digest_algorithm),
         signed_data=signed,
-        envelope=_parse_envelope(signed.content),
+        envelope=None if fault else _parse_envelope(signed.content or b""),
+        fault=fault,
     )
+
+
+def _read_nonce(received: attributes.Attributes) -> tuple[bytes, MalformedMessage | None]:
+    """Return senderNonce, or what is wrong with it: an answer without nonces can say so."""
+    try:
+        return attributes.read_nonce(received, asn1.OID_SENDER_NONCE), None
+    except MalformedMessage as fault:
+        return b"", fault
 
 
 def _message_type(number: int | None) -> MessageType | None:
@@ -179,6 +191,8 @@ def verify_signature(message: PkiMessage, ra: RaIdentity, now: datetime) -> None
     Raises Rejection BAD_SIGNATURE, UNSUPPORTED_ALGORITHM for digests that `ra` does not accept (RFC 8894 §2.9) and signers whose
     key cannot receive a reply, or BAD_TIME.
     """
+    if message.fault is not None:
+        raise message.fault
     info = message.signed_data.signers[0]
     _check_digest(message.digest, ra.algorithms)
     used = cms.verify_signer(message.signed_data, info, message.signer.public_key.der, accept_md5=ra.algorithms.md5)

@@ -1,6 +1,7 @@
 """What is not a good SCEP message: refused in the right form, counted, and never an inner error."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
@@ -8,8 +9,11 @@ import pytest
 from gateway.asn1 import scep as asn1
 from gateway.asn1.scep import FailInfo, PkiStatus
 from gateway.pki import cms, der
+from gateway.wire.scep import attributes
 from gateway.wire.scep.client import ScepRequest
 from gateway.wire.scep.pkimessage import MessageType, decode_pki_message
+from tests.flow.scep.conftest import Connect, StartService
+from tests.flow.scep.fleet import seal
 from tests.flow.scep.service import OTHER_KEY, Client, Device, Service
 
 
@@ -112,6 +116,60 @@ async def test_message_types_without_a_service(service: Service, client: Client,
     reply = await client.enroll(Device(), service.static_challenge, message_type=message_type)
     assert (reply.status, reply.fail_info) == (PkiStatus.FAILURE, FailInfo.BAD_REQUEST)
     assert await service.run("GET", "/v1/certificates") == []
+
+
+TRANSACTION = cms.attribute(asn1.OID_TRANSACTION_ID, der.printable_string("T"))
+PKCS_REQ = attributes.code(asn1.OID_MESSAGE_TYPE, MessageType.PKCS_REQ)
+NONCE = attributes.nonce(asn1.OID_SENDER_NONCE, b"n" * 16)
+LATE = cms.attribute(asn1.OID_SIGNING_TIME, der.time(datetime.now(UTC) - timedelta(hours=2)))
+
+
+@pytest.mark.parametrize(
+    ("content", "signed", "info"),
+    [
+        pytest.param(b"", (TRANSACTION, PKCS_REQ, NONCE), FailInfo.BAD_REQUEST, id="empty-content"),
+        pytest.param(b"hello", (TRANSACTION, PKCS_REQ, NONCE), FailInfo.BAD_REQUEST, id="no-envelope"),
+        pytest.param(None, (TRANSACTION, NONCE), FailInfo.BAD_REQUEST, id="no-message-type"),
+        *(
+            pytest.param(
+                None, (TRANSACTION, attributes.code(asn1.OID_MESSAGE_TYPE, number), NONCE), FailInfo.BAD_REQUEST, id=name
+            )
+            for number, name in {0: "reserved", 3: "certrep", 18: "updatereq", 99: "type-99", 255: "type-255"}.items()
+        ),
+        pytest.param(
+            None,
+            (TRANSACTION, PKCS_REQ, attributes.nonce(asn1.OID_SENDER_NONCE, b"n" * 65)),
+            FailInfo.BAD_REQUEST,
+            id="long-nonce",
+        ),
+        pytest.param(None, (TRANSACTION, PKCS_REQ, NONCE, LATE), FailInfo.BAD_TIME, id="two-hours-late"),
+    ],
+)
+async def test_whoever_can_be_answered_is_answered_by_a_signed_failure(
+    start: StartService, connect: Connect, content: bytes | None, signed: tuple[bytes, ...], info: FailInfo
+) -> None:
+    service = await start(demo={"endpoints": {"scep": {"signing_time_skew": "1h"}}})
+    client = await connect(service)
+    signer = Device().own_signer()
+    sealed = seal(Device().csr(service.static_challenge), client.ra) if content is None else content
+    nonce = b"n" * 16 if NONCE in signed else b""
+    reply = await client.send(ScepRequest(cms.sign_data(sealed, signer, "sha256", signed), "T", nonce), signer)
+    assert (reply.status, reply.fail_info) == (PkiStatus.FAILURE, info)
+    assert reply.fail_info_text
+    assert await service.run("GET", "/v1/certificates") == []
+
+
+@pytest.mark.parametrize("minutes", [pytest.param(-59, id="behind"), pytest.param(59, id="ahead")])
+async def test_a_clock_that_is_right_enough(start: StartService, connect: Connect, minutes: int) -> None:
+    service = await start(demo={"endpoints": {"scep": {"signing_time_skew": "1h"}}})
+    client = await connect(service)
+    when = datetime.now(UTC) + timedelta(minutes=minutes)
+    assert (await client.enroll(Device(), service.static_challenge, signing_time=when)).status is PkiStatus.SUCCESS
+
+
+async def test_a_clock_is_not_judged_unless_asked_for(service: Service, client: Client) -> None:
+    when = datetime.now(UTC) - timedelta(days=3650)
+    assert (await client.enroll(Device(), service.static_challenge, signing_time=when)).status is PkiStatus.SUCCESS
 
 
 async def test_every_message_type_without_a_challenge_issues_nothing(service: Service, client: Client) -> None:

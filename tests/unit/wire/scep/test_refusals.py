@@ -19,13 +19,16 @@ from gateway.pki.algorithms import digest_oid
 from gateway.pki.csr import build_csr
 from gateway.pki.keys import generate_private_key, sign, signature_algorithm
 from gateway.pki.names import parse_name_text
-from gateway.wire.scep.client import encode_request, self_signed_signer
+from gateway.wire.scep.client import ScepRequest, decode_cert_rep, encode_request, self_signed_signer
 from gateway.wire.scep.pkimessage import (
     Algorithms,
+    FailInfo,
     MessageType,
+    PkiStatus,
     RaIdentity,
     decode_pki_message,
     decode_request,
+    encode_failure,
     verify_signature,
 )
 from tests.unit.wire.scep.identities import NOW
@@ -111,8 +114,6 @@ STRUCTURE = [
     pytest.param({"without": asn1.OID_TRANSACTION_ID}, id="no transactionID"),
     pytest.param({"signers": 0}, id="no signer"),
     pytest.param({"signers": 2}, id="two signers"),
-    pytest.param({"content_type": asn1_cms.OID_SIGNED_DATA}, id="eContentType is signedData"),
-    pytest.param({"content_type": asn1_cms.OID_ENVELOPED_DATA}, id="eContentType is envelopedData"),
     pytest.param({"certificates": ()}, id="no certificate"),
     pytest.param({"certificates": (b"\x30\x03\x02\x01\x01",)}, id="a certificate that is none"),
     pytest.param({"edit": lambda m: m + b"\0"}, id="trailing byte"),
@@ -151,8 +152,6 @@ def replaced(oid: str, *values: bytes) -> dict[str, Any]:
         pytest.param(replaced(asn1.OID_TRANSACTION_ID, der.utf8_string("a\nb")), id="transactionID breaks log lines"),
         pytest.param(replaced(asn1.OID_TRANSACTION_ID, der.tlv(0x0C, b"\xff")), id="transactionID is not UTF-8"),
         pytest.param(replaced(asn1.OID_TRANSACTION_ID, der.octet_string(b"T")), id="transactionID is no text"),
-        pytest.param(replaced(asn1.OID_SENDER_NONCE, der.octet_string(b"n" * 65)), id="long nonce"),
-        pytest.param(replaced(asn1.OID_SENDER_NONCE, der.printable_string("n")), id="nonce is text"),
         pytest.param(
             {"extra": (*Craft.extra, *(cms.attribute(f"1.2.3.{i}", der.null()) for i in range(40)))}, id="many attributes"
         ),
@@ -161,6 +160,26 @@ def replaced(oid: str, *values: bytes) -> dict[str, Any]:
 def test_attributes_that_could_mean_two_things(broken: dict[str, Any], client: cms.Signer) -> None:
     with pytest.raises(MalformedMessage):
         decode_pki_message(replace(Craft(client), **broken).build())
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param({"content_type": asn1_cms.OID_SIGNED_DATA}, id="eContentType is signedData"),
+        pytest.param({"content_type": asn1_cms.OID_ENVELOPED_DATA}, id="eContentType is envelopedData"),
+        pytest.param(replaced(asn1.OID_SENDER_NONCE, der.octet_string(b"n" * 65)), id="long nonce"),
+        pytest.param(replaced(asn1.OID_SENDER_NONCE, der.printable_string("n")), id="nonce is text"),
+    ],
+)
+def test_what_can_only_be_answered(broken: dict[str, Any], client: cms.Signer, ra: RaIdentity) -> None:
+    message = decode_pki_message(replace(Craft(client), **broken).build())
+    with pytest.raises(MalformedMessage) as refused:
+        verify_signature(message, ra, NOW)
+    reply = encode_failure(message, ra, refused.value.reason, refused.value.detail)
+    request = ScepRequest(b"", message.transaction_id, message.sender_nonce)
+    answer = decode_cert_rep(reply, request, client, ra.certificate.der)
+    assert (answer.status, answer.fail_info) == (PkiStatus.FAILURE, FailInfo.BAD_REQUEST)
+    assert answer.fail_info_text
 
 
 @pytest.mark.parametrize(
