@@ -3,8 +3,11 @@
 import base64
 import json
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki.jws import MAX_JWS, VerificationKey, parse_compact_jws, parse_json_object
@@ -230,6 +233,19 @@ def test_short_rsa_keys_are_refused() -> None:
         verifier(rsa.generate_private_key(65537, 1024))
     with pytest.raises(ValueError, match="cannot be used"):
         VerificationKey.load(b"\x30\x00")
+
+
+@given(st.text(alphabet='eyJ.=-_Aw{}[]"\\0\ud800', max_size=200) | st.text(max_size=200))
+@example("." * 8192)
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with suppress(Rejection):
+        parse_compact_jws(text)
+
+
+@given(st.binary(max_size=200) | st.text(alphabet='{}[]",:\\u0d8N-1e.', max_size=200).map(str.encode))
+def test_any_bytes_are_an_object_or_refused(data: bytes) -> None:
+    with suppress(MalformedMessage):
+        assert isinstance(parse_json_object(data), dict)
 
 
 def test_nothing_secret_or_long_in_what_is_told(key_of: KeyOf) -> None:
