@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import RunningServer, launch
-from tests.interop.settings import LEGACY, edit, profile, scep
+from tests.interop.settings import LEGACY, edit, policy, profile, scep
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +14,11 @@ def rsa_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServ
     running = launch(
         tmp_path_factory.mktemp("rsa-server") / "state",
         init_flags=("--ca-key", "rsa-2048"),
-        edit=edit(scep("old", legacy=LEGACY), profile("patient", approval="manual")),
+        edit=edit(
+            scep("old", legacy=LEGACY),
+            policy("old", "key", allow_sha1_signature=True),  # strongSwan signs its CSR with the digest of the message
+            profile("patient", approval="manual"),
+        ),
     )
     yield running
     assert running.stop() == 0

@@ -25,9 +25,10 @@ def log_lines(server: RunningServer) -> list[Row]:
 
 
 def operations(server: RunningServer, common_name: str) -> list[tuple[str, str]]:
-    """Message type and outcome of every message about a subject; a common name may not begin with another test's."""
-    about = [line for line in log_lines(server) if f"CN={common_name}" in line.get("subject", "")]
-    return [(line["operation"], line["outcome"]) for line in about]
+    """Message type and outcome of all messages about a subject, polls included; no other test's name may begin with it."""
+    lines = log_lines(server)
+    about = {line["transaction_id"] for line in lines if f"CN={common_name}" in line.get("subject", "")}
+    return [(line["operation"], line["outcome"]) for line in lines if line["transaction_id"] in about]
 
 
 def approve(server: RunningServer, attempts: int = 100) -> None:

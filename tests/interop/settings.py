@@ -44,3 +44,13 @@ def scep(name: str, **settings: Any) -> Change:
         document["profiles"][name]["endpoints"]["scep"] |= settings
 
     return change
+
+
+def policy(name: str, rule: str, **settings: Any) -> Change:
+    """Set fields of one rule of a profile's policy."""
+
+    def change(document: dict[str, Any]) -> None:
+        profile(name)(document)
+        document["profiles"][name]["policy"][rule] |= settings
+
+    return change
