@@ -250,6 +250,8 @@ def decode_request(message: PkiMessage, ra: RaIdentity) -> CertificateRequest | 
 def _check_envelope(message: PkiMessage, ra: RaIdentity) -> envelope.EnvelopedData:
     """Return the envelope, whose cipher the reply will use too."""
     enveloped = message.envelope
+    if message.fault is not None:
+        raise message.fault
     if enveloped is None:
         enveloped = envelope.parse_enveloped_data(message.signed_data.content or b"")  # raises again, saying why
     message_data.check_cipher(enveloped.cipher, ra.algorithms)

@@ -175,6 +175,8 @@ def test_what_can_only_be_answered(broken: dict[str, Any], client: cms.Signer, r
     message = decode_pki_message(replace(Craft(client), **broken).build())
     with pytest.raises(MalformedMessage) as refused:
         verify_signature(message, ra, NOW)
+    with pytest.raises(MalformedMessage):
+        decode_request(message, replace(ra, pairs=()))
     reply = encode_failure(message, ra, refused.value.reason, refused.value.detail)
     request = ScepRequest(b"", message.transaction_id, message.sender_nonce)
     answer = decode_cert_rep(reply, request, client, ra.certificate.der)
