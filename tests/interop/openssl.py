@@ -81,11 +81,12 @@ class OpensslClient:
         return self.send(MessageType.PKCS_REQ, content, common_name)
 
     def verify(self, reply: Path) -> bytes:
-        """Verify the reply's signature and the RA's path to the root; return what is signed."""
+        """Verify the reply's signature and the RA's path to the root; return what is signed, write `signed-by.pem`."""
         anchors = self.save("anchors.pem", b"".join((self.state / "ca" / n).read_bytes() for n in ("root.pem", "issuing.pem")))
         return self.openssl(
-            "cms", "-verify", "-binary", "-inform", "DER", "-in", reply.name, "-CAfile", anchors.name, "-purpose", "any"
-        ).stdout
+            "cms", "-verify", "-binary", "-inform", "DER", "-in", reply.name, "-CAfile", anchors.name, "-purpose", "any",
+            "-signer", "signed-by.pem",
+        ).stdout  # fmt: skip
 
     def attribute(self, reply: Path, oid: str) -> str:
         """The text of a signed attribute, as OpenSSL prints it; empty where there is none."""
