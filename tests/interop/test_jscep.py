@@ -15,10 +15,10 @@ from tests.interop.authorities import issue_ra, issue_root
 from tests.interop.observed import approve, operations, rejections
 from tests.interop.settings import edit, profile, scep
 
-pytestmark = [pytest.mark.interop, pytest.mark.extra]
+pytestmark = [pytest.mark.interop, pytest.mark.extra, pytest.mark.timeout(600)]
 
 SOURCE = Path(__file__).parent / "jscep"
-BUILD_SECONDS = 600
+BUILD_SECONDS = 500
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from tests.interop.observed import log_lines, operations, rejections
 from tests.interop.scepclient import Device
 from tests.interop.settings import LEGACY, edit, scep
 
-pytestmark = [pytest.mark.interop, pytest.mark.extra]
+pytestmark = [pytest.mark.interop, pytest.mark.extra, pytest.mark.timeout(600)]
 
 MODULE = "github.com/micromdm/scep/v2/cmd/scepclient@v2.3.0"
-BUILD_SECONDS = 600
+BUILD_SECONDS = 500
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,6 @@ def new_challenge(server: RunningServer, profile: str) -> str:
     return server.cli("challenge", "new", profile).stdout.strip()
 
 
-@pytest.mark.timeout(BUILD_SECONDS)
 def test_enrolls_and_renews(rsa_server: RunningServer, device: Device) -> None:
     done = device.run("newest", new_challenge(rsa_server, "old"), "-dnsname", "newest.example.org")
     assert done.returncode == 0, done.stderr
