@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from gateway.model import Grant, SanKind
 from gateway.pki.certificate import Issuer, build_certificate, der_to_pem, new_serial, self_signed_ca
 from gateway.pki.crl import build_crl
 from gateway.pki.extensions import eku_oid, make_san
-from gateway.pki.keys import PrivateKey, generate_private_key, public_key_der
+from gateway.pki.keys import PrivateKey, generate_private_key, public_key_der, serialize_private_key
 from gateway.pki.names import parse_name_text
 
 DAY = timedelta(days=1)
@@ -58,3 +60,13 @@ class OtherCA:
         """Return a CRL in force that names nothing, PEM."""
         now = datetime.now(UTC).replace(microsecond=0)
         return der_to_pem(build_crl(self.issuer, 1, now - DAY, now + 300 * DAY, ()), "X509 CRL")
+
+
+def client_context(folder: Path, certificate: bytes, key: PrivateKey) -> ssl.SSLContext:
+    """Return what a TLS client needs that trusts the gateway in `folder` and shows a certificate."""
+    context = ssl.create_default_context(cafile=str(folder / "ca" / "root.pem"))
+    pair = folder.parent / "client.pem"
+    pair.touch(0o600)
+    pair.write_bytes(serialize_private_key(key) + der_to_pem(certificate))
+    context.load_cert_chain(pair)
+    return context

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from gateway.pki.keys import PrivateKey, generate_private_key, load_private_key,
 from gateway.pki.names import format_name
 from gateway.wire.scep import client as scep
 from tests.flow.scep.fleet import challenge_file, static, write_fleet, write_secret
-from tests.flow.scep.other_ca import OtherCA
+from tests.flow.scep.other_ca import OtherCA, client_context
 from tests.flow.scep.service import Client, Device, Service, leaf_of, start_service
 
 BOTH = ["RenewalReq", "PKCSReq"]
@@ -130,7 +129,7 @@ async def running(folder: Path, ca_key: str) -> AsyncIterator[SignerFleet]:
     try:
         tls_client = Holder("client of TLS", b"", generate_private_key("rsa-2048"))
         tls_client = replace(tls_client, certificate=clients.issue(tls_client.key, "CN=client of TLS"))
-        connector = aiohttp.TCPConnector(ssl=_client_context(folder, tls_client))
+        connector = aiohttp.TCPConnector(ssl=client_context(folder, tls_client.certificate, tls_client.key))
         async with aiohttp.ClientSession() as plain, aiohttp.ClientSession(connector=connector) as mutual:
             fleet = SignerFleet(service, plain, mutual)
             for profile in PROFILES:
@@ -164,14 +163,6 @@ def _write_ras_and_tls(folder: Path) -> None:
     certificate = root.issue(tls, "CN=localhost", usage=("digitalSignature",), ekus=("serverAuth", "clientAuth"), san="localhost")
     (folder / "tls" / "mtls.pem").write_bytes(der_to_pem(certificate))
     write_secret(folder / "secrets" / "mtls.key", serialize_private_key(tls))
-
-
-def _client_context(folder: Path, holder: Holder) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(folder / "ca" / "root.pem"))
-    chain = folder.parent / "client.pem"
-    write_secret(chain, serialize_private_key(holder.key) + der_to_pem(holder.certificate))
-    context.load_cert_chain(chain)
-    return context
 
 
 async def _enroll(fleet: SignerFleet, profile: str) -> Holder:
