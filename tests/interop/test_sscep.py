@@ -1,4 +1,4 @@
-"""sscep enrolls, polls, renews, looks up and fetches the next CA; no Debian suite and no registry carries it."""
+"""sscep enrolls, polls, renews, looks up and fetches the next CA; Debian 12, 13 and sid do not carry it."""
 
 import shutil
 import subprocess
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.extra]
 def program() -> str:
     path = shutil.which("sscep")
     if path is None:
-        pytest.skip("sscep is not on PATH: no Debian suite and no registry carries it")
+        pytest.skip("sscep is not on PATH: Debian 12, 13 and sid do not carry it")
     return path
 
 
