@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,8 +20,6 @@ from gateway.pki.names import parse_name_text
 from gateway.wire.scep import client
 from tests.conftest import RunningServer
 
-TICKS = os.sysconf("SC_CLK_TCK")
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -30,6 +28,11 @@ class Prepared:
     request: client.ScepRequest
     signer: Signer
     ra: bytes
+    url: str
+
+    def is_granted(self, answer: bytes) -> bool:
+        """Whether an answer is a CertRep SUCCESS."""
+        return client.decode_cert_rep(answer, self.request, self.signer, self.ra).status is PkiStatus.SUCCESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +51,45 @@ class LoadResult:
         return statistics.quantiles(self.latencies, n=100)[n - 1] * 1000
 
 
-def prepare_requests(server: RunningServer, count: int) -> list[Prepared]:
-    """Build `count` different requests: own subject and transaction each, one key."""
-    authorities = client.decode_ca_certificates(server.get("/scep/demo?operation=GetCACert"), "application/x-x509-ca-ra-cert")
-    ra = client.choose_ra_certificate(authorities)
+def prepare_requests(
+    server: RunningServer, count: int, profile: str = "demo", challenge: Callable[[str], str] | None = None
+) -> list[Prepared]:
+    """Build `count` different requests: own subject and transaction each, one key.
+
+    `challenge` makes the challenge of a device by its CN; without it all have the static one of `demo`.
+    """
+    url = f"{server.url}/scep/{profile}"
+    body = server.get(f"/scep/{profile}?operation=GetCACert")
+    ra = client.choose_ra_certificate(client.decode_ca_certificates(body, "application/x-x509-ca-ra-cert"))
     key = generate_private_key("rsa-2048")
     now = datetime.now(UTC)
-    name = parse_name_text("CN=bench")
-    signer = client.self_signed_signer(key, name.der, now - timedelta(hours=1), now + timedelta(days=1))
+    signer = client.self_signed_signer(key, parse_name_text("CN=bench").der, now - timedelta(hours=1), now + timedelta(days=1))
     identifier = client.transaction_id(public_key_der(key))
+    static = server.static_challenge
     prepared = []
     for number in range(count):
-        csr = build_csr(key, parse_name_text(f"CN=bench-{number}").der, challenge_password=server.static_challenge)
+        device = f"bench-{number}"
+        password = challenge(device) if challenge else static
+        csr = build_csr(key, parse_name_text(f"CN={device}").der, challenge_password=password)
         request = client.encode_request(csr, signer, ra, transaction=f"{identifier}-{number}")
-        prepared.append(Prepared(request, signer, ra))
+        prepared.append(Prepared(request, signer, ra, url))
     return prepared
+
+
+async def send_all(
+    session: aiohttp.ClientSession, requests: Iterable[Prepared], connections: int
+) -> list[tuple[Prepared, bytes]]:
+    """Send every request once, `connections` at a time, and return the answers."""
+    answers: list[tuple[Prepared, bytes]] = []
+    waiting = iter(requests)
+
+    async def send_some() -> None:
+        for prepared in waiting:
+            async with session.post(f"{prepared.url}?operation=PKIOperation", data=prepared.request.message) as reply:
+                answers.append((prepared, await reply.read()))
+
+    await asyncio.gather(*(send_some() for _ in range(connections)))
+    return answers
 
 
 async def run_load(server: RunningServer, requests: list[Prepared], connections: int) -> LoadResult:
@@ -74,10 +101,10 @@ async def run_load(server: RunningServer, requests: list[Prepared], connections:
     url = f"{server.url}/scep/demo"
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections + 1)) as session:
 
-        async def send_all() -> None:
+        async def send_some() -> None:
             for prepared in waiting:
                 begun = perf_counter()
-                async with session.post(f"{url}?operation=PKIOperation", data=prepared.request.message) as reply:
+                async with session.post(f"{prepared.url}?operation=PKIOperation", data=prepared.request.message) as reply:
                     answers.append((prepared, await reply.read()))
                 latencies.append(perf_counter() - begun)
 
@@ -91,18 +118,15 @@ async def run_load(server: RunningServer, requests: list[Prepared], connections:
 
         cpu, begun = cpu_seconds(server.process.pid), perf_counter()
         watcher = asyncio.create_task(ask_meanwhile())
-        await asyncio.gather(*(send_all() for _ in range(connections)))
+        await asyncio.gather(*(send_some() for _ in range(connections)))
         seconds, cpu = perf_counter() - begun, cpu_seconds(server.process.pid) - cpu
         watcher.cancel()
-    granted = sum(client.decode_cert_rep(a, p.request, p.signer, p.ra).status is PkiStatus.SUCCESS for p, a in answers)
+    granted = sum(prepared.is_granted(answer) for prepared, answer in answers)
     return LoadResult(granted, seconds, cpu, tuple(latencies), statistics.quantiles(others, n=100)[98])
 
 
 def cpu_seconds(parent: int) -> float:
-    """Return the CPU time of a process and its children so far."""
+    """Return the CPU time of a process and its children so far, to the nanosecond as the scheduler counts it."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii").split()
-    total = 0
-    for pid in (str(parent), *children):
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS
+    threads = (thread for pid in (str(parent), *children) for thread in Path(f"/proc/{pid}/task").iterdir())
+    return sum(int((thread / "schedstat").read_text(encoding="ascii").split()[0]) for thread in threads) / 1e9
