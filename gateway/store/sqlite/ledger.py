@@ -77,8 +77,12 @@ _INHERIT = (
     "(SELECT MIN(name) FROM reservations WHERE kind = :kind AND name > :name || '/' AND name < :name || '0')"
 )
 """Compared by bytes, 0 follows /: between the two lie all names that begin with `name` and /."""
-_TAKE = insert(tables.quota_uses, "ON CONFLICT (name, slot) DO UPDATE SET uses = quota_uses.uses + 1")
-_USED = "SELECT COALESCE(SUM(uses), 0) FROM quota_uses WHERE name = :name AND slot > :since"
+_TAKE = (
+    "INSERT INTO quota_uses (name, slot, uses, expires_at) SELECT :name, :slot, 1, :expires_at "
+    "WHERE (SELECT COALESCE(SUM(uses), 0) FROM quota_uses WHERE name = :name AND slot > :since) < :limit "
+    "ON CONFLICT (name, slot) DO UPDATE SET uses = quota_uses.uses + 1"
+)
+"""Counts and takes in one statement: each one hands the interpreter to the event loop and back."""
 _GIVE_RENEWAL_BACK = (
     "UPDATE inventory SET renewed_by = NULL WHERE sha256 = :renews AND renewed_by = :key AND NOT EXISTS "
     "(SELECT 1 FROM ledger WHERE renews = :renews AND id <> :id AND state <> 'rejected')"
@@ -304,10 +308,9 @@ def _take(tx: Transaction, keys: KeyRing, quota: QuotaTake, row: LedgerRow) -> t
     now, window = to_micros(row.created_at), quota.window * 1_000_000
     width = 1 if quota.limit <= EXACT_LIMIT else max(window // 64, 1)
     slot = (now // width + 1) * width - 1
-    used = tx.one(_USED, {"name": quota.key, "since": now - window})
-    if used is None or used[0] >= quota.limit:
+    use = {"name": quota.key, "slot": slot, "expires_at": slot + window, "since": now - window, "limit": quota.limit}
+    if tx.execute(_TAKE, use) != 1:
         _refuse(tx, keys, row, Reason.RATE_LIMITED)
-    tx.execute(_TAKE, {"name": quota.key, "slot": slot, "uses": 1, "expires_at": slot + window})
     return quota.key, slot
 
 
