@@ -39,7 +39,11 @@ def _warn_of_ra(path: DataPath, ra: Certificate, chain: tuple[Certificate, ...])
     if not _RA_USAGES & set(ra.ekus or ()):
         sentence = "has neither the extended key usage Certificate Request Agent (1.3.6.1.4.1.311.20.2.1) nor serverAuth"
         yield Problem(path, f"{sentence}: Windows refuses it (0x8010002c)")
-    if chain and not any(_issued(ra, ca) for ca in chain):
+    issuers = [ca for ca in chain if _issued(ra, ca)]
+    if any(ra.authority_key_id and ca.subject_key_id and ra.authority_key_id != ca.subject_key_id for ca in issuers):
+        sentence = "names its issuer by another key identifier than the CA's certificate has"
+        yield Problem(path, f"{sentence}: strongSwan and certmonger do not find the CA then; issue it anew")
+    if chain and not issuers:
         sentence = f"was issued by {format_name(ra.issuer)} and by no CA of the profile's chain"
         yield Problem(path, f"{sentence}: Apple's clients want one CA above the RA and what it hands out (-67731)")
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki import extensions
-from gateway.pki.algorithms import verify_signature
+from gateway.pki.algorithms import signature_digest, verify_signature
 from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
 from gateway.pki.crl import CertificateList, parse_crl
 from gateway.pki.keys import PrivateKey, key_matches
@@ -40,6 +40,9 @@ _UNDERSTOOD = frozenset(
     }
 )
 
+
+_COLLIDING = frozenset({"md5", "sha1"})
+"""Digests under which two certificates can be made that have one signature."""
 
 _verify_ca_signature = lru_cache(maxsize=256)(verify_signature)
 """CA certificates are few and met again above every leaf: a P-384 signature costs more than all else of a chain."""
@@ -191,6 +194,8 @@ class TrustAnchors:
         below it. `grace` forgives a leaf that expired so lately; its CRL must then date from before its end, because a later one
         need not list it any more (RFC 5280 §3.3). Raises Rejection NOT_AUTHORIZED, CREDENTIAL_EXPIRED or CREDENTIAL_REVOKED.
         """
+        if signature_digest(leaf.algorithm) in _COLLIDING:
+            raise _not_trusted(f"{format_name(leaf.subject)} is signed with SHA-1 or weaker: it could be the twin of another")
         refusal: Rejection | None = None
         for anchor in _issuers_of(leaf, self._by_subject, verify_signature):
             for path in self._paths[anchor.sha256]:

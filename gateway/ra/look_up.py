@@ -16,6 +16,9 @@ from gateway.ra.profile import Profile
 from gateway.ra.requests import Found, LookUpRequest, Sought
 from gateway.store.interfaces import Inventory, InventoryRow, Ledger
 
+MAX_SIGNED_CRL = 1048576
+"""Longest CRL, in bytes, that is wrapped into an answer of a protocol: each asking makes it anew."""
+
 
 class LookUp:
     """Answers GetCert and GetCRL of signers that this profile certified.
@@ -75,6 +78,9 @@ class LookUp:
             raise _not_found()
         if crl is None:
             raise _not_found()
+        if signer is not None and len(crl.der) > MAX_SIGNED_CRL:
+            text = "the CRL is too long for this protocol: fetch it from its distribution point"
+            raise Rejection(Reason.DENIED, text, f"the CRL has {len(crl.der)} bytes")
         return Found((crl.der,))
 
 

@@ -100,6 +100,8 @@ class RenewalCredential:
     ) -> Rejection | None:
         if certificate.is_ca or certificate.public_key.sha256 in self._own_keys:
             return _refused("this certificate is not renewed here", "it is a CA certificate, or its key is the gateway's own")
+        if certificate.key_usage is not None and "digitalSignature" not in certificate.key_usage:
+            return _refused("this certificate is not renewed here", "its key usage does not let it sign")
         return self._time_refusal(signer, now) or self._name_refusal(request, signer)
 
     def _refusal(

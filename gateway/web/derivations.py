@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TypeVar, TypeVarTuple
@@ -11,6 +12,8 @@ from gateway.errors import Reason, Rejection
 
 MAX_WAITING = 16
 """Derivations that wait for their turn; one takes up to a tenth of a second, and more would wait longer than clients do."""
+MAX_OF_ONE_SOURCE = 4
+"""Derivations of one source, waiting or running: whoever sends more shall not turn others away."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -23,17 +26,30 @@ class Derivations:
         self._executor = executor
         self._turn = asyncio.Semaphore(1)
         self._waiting = 0
+        self._by_source: Counter[str] = Counter()
 
-    async def begin(self, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Do work for a request that nobody has proved anything with; Rejection OVERLOADED when too many wait already."""
-        if self._waiting >= MAX_WAITING:
-            raise Rejection(Reason.OVERLOADED, "busy, try again", f"{self._waiting} password derivations wait")
+    async def begin(self, source: str, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Do work for a request that nobody has proved anything with; Rejection OVERLOADED when too many wait already.
+
+        `source` is the network that it came from.
+        """
+        if self._waiting >= MAX_WAITING or self._by_source[source] >= MAX_OF_ONE_SOURCE:
+            cause = f"{self._waiting} password derivations wait, {self._by_source[source]} are from {source}"
+            raise Rejection(Reason.OVERLOADED, "busy, try again", cause)
+        self._by_source[source] += 1
+        try:
+            await self._wait()
+            return await self._work(work, *arguments)
+        finally:
+            self._by_source[source] -= 1
+            self._by_source += Counter()  # drops the sources that have none left
+
+    async def _wait(self) -> None:
         self._waiting += 1
         try:
             await self._turn.acquire()
         finally:
             self._waiting -= 1
-        return await self._work(work, *arguments)
 
     async def finish(self, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Do work for an answer, however many wait: what it tells of is done already."""

@@ -27,6 +27,7 @@ from gateway.model import (
 from gateway.pki.names import format_name
 from gateway.ra.authority import RegistrationAuthority
 from gateway.ra.requests import Found, LookUpRequest, PollRequest, Sought
+from gateway.ra.strangers import source_network
 from gateway.web.derivations import Derivations
 from gateway.web.floods import FloodCounter
 from gateway.web.generation import Generation, ScepService
@@ -35,6 +36,8 @@ from gateway.wire.scep.pkimessage import CertificateQuery, MessageType, PkiMessa
 
 log = structlog.get_logger(__name__)
 
+LONG_CRL = 65536
+"""Bytes from which on a CRL is encrypted off the event loop."""
 RETRY_WHEN_BUSY = 1
 """Seconds after which a client should come again when too many password derivations wait."""
 
@@ -85,7 +88,7 @@ class PkiOperation:
         legacy: tuple[str, ...] = ()
         try:
             pkimessage.verify_signature(message, service.identity, self._clock())
-            asked = await self._decode(service, message)
+            asked = await self._decode(service, message, peer.source)
         except Rejection as error:
             # Nobody has proved anything yet: strangers must not be able to write a row and a line for each message.
             told = self._floods.count(Protocol.SCEP, service.profile, error.reason)
@@ -101,9 +104,11 @@ class PkiOperation:
             _log_answer(service, message, asked, answer, legacy, peer.source, perf_counter() - begun)
         return reply
 
-    async def _decode(self, service: ScepService, message: PkiMessage) -> Asked:
-        if _derives(service, message):
-            return await self._derivations.begin(pkimessage.decode_request, message, service.identity)
+    async def _decode(self, service: ScepService, message: PkiMessage, source: str) -> Asked:
+        # a CertPoll is not even decrypted
+        if _derives(service, message) and message.message_type is not MessageType.CERT_POLL:
+            network = source_network(source)
+            return await self._derivations.begin(network, pkimessage.decode_request, message, service.identity)
         return await self._run(service, pkimessage.decode_request, message, service.identity)
 
     def _count(self, service: ScepService, answer: Answer) -> bool:
@@ -147,6 +152,8 @@ class PkiOperation:
         arguments = (message, service.identity, certificates, crls)
         if _derives(service, message):
             return await self._derivations.finish(pkimessage.encode_success, *arguments)
+        if any(len(crl) > LONG_CRL for crl in crls):
+            return await asyncio.get_running_loop().run_in_executor(self._executor, pkimessage.encode_success, *arguments)
         return await self._run(service, pkimessage.encode_success, *arguments)
 
     async def _run(self, service: ScepService, work: Callable[[*Ts], T], *arguments: *Ts) -> T:

@@ -13,6 +13,7 @@ from gateway.model import Issued, ProfileName, Protocol, Rejected, RevocationRea
 from gateway.pki.certificate import parse_certificate, self_signed_ca, to_signer
 from gateway.pki.names import parse_name_text
 from gateway.ra.authority import RegistrationAuthority
+from gateway.ra.look_up import MAX_SIGNED_CRL
 from gateway.ra.profile import Snapshot
 from gateway.ra.requests import Found, LookUpRequest, Sought
 from gateway.ra.strangers import ROWS_A_MINUTE
@@ -59,11 +60,11 @@ def query(signer: SignerCertificate | None, target: SignerCertificate | None = N
     return replace(sought, **changes)
 
 
-async def publish_crl(world: World) -> None:
+async def publish_crl(world: World, der: bytes = b"crl") -> None:
     now = world.clock()
     event = AuditEvent(event="crl.published", at=now, actor="worker", decision="done")
     await world.store.list_revoked(CA_NAME, now)
-    assert await world.store.put_crl(CRLRow(CA_NAME, 1, b"crl", now, now + timedelta(days=1)), event)
+    assert await world.store.put_crl(CRLRow(CA_NAME, 1, der, now, now + timedelta(days=1)), event)
 
 
 async def test_own_certificate_is_shown_and_recorded(world: World) -> None:
@@ -195,6 +196,16 @@ async def test_crl_is_shown_to_signers_that_name_the_ca(world: World) -> None:
     assert (await world.audit())[-1]["actor"] == f"certificate:{signer.sha256.hex()}"
     for issuer in (b"", parse_name_text("CN=Another CA").der):
         assert await authority.look_up(snapshot_of(world), replace(asked, issuer_der=issuer)) == missing
+
+
+async def test_a_crl_that_is_too_long_is_fetched_elsewhere(world: World) -> None:
+    authority = await world.start()
+    signer = await certify(world, authority)
+    await publish_crl(world, b"c" * (MAX_SIGNED_CRL + 1))
+    answer = await authority.look_up(snapshot_of(world), query(signer, None, operation="GetCRL", sought=Sought.CRL))
+    assert isinstance(answer, Rejected)
+    assert "distribution point" in answer.detail
+    assert isinstance(await authority.look_up(snapshot_of(world), query(None, sought=Sought.CRL)), Found)
 
 
 async def test_public_look_ups_leave_no_row(world: World) -> None:

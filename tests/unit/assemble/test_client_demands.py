@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.pki.certificate import Issuer
 from tests.unit.assemble.installation import SCEP, Installation
 
 
@@ -82,3 +83,14 @@ def test_a_next_ca_that_is_in_force_already(installation: Installation) -> None:
     assert installation.warnings() == {f"{SCEP}.next_ca": "holds the CA that is in force: remove it when the change is done"}
     installation.scep["next_ca"] = installation.ca("next")
     assert installation.warnings() == {}
+
+
+@pytest.mark.parametrize("same", [pytest.param(True, id="the-cas-own"), pytest.param(False, id="another")])
+def test_strongswan_and_certmonger_find_the_issuer_by_its_key_identifier(installation: Installation, same: bool) -> None:
+    issuing = installation.issuer()
+    named = issuing if same else Issuer.create(issuing.name_der, issuing.key, b"\1" * 20)
+    pair = installation.pair("ra", issuer=named)
+    installation.scep.update({"ra_certificate": pair["certificate"], "ra_key": pair["key"]})
+    found = installation.warnings()
+    assert found.keys() == (set() if same else {f"{SCEP}.ra_certificate"})
+    assert all("strongSwan" in sentence for sentence in found.values())

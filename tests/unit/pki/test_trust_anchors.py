@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from gateway.errors import Reason, Rejection
 from gateway.model import Extension, RevocationReason
@@ -64,6 +66,35 @@ def refusal(anchors: TrustAnchors, leaf: Certificate, at: datetime = NOW, grace:
     with pytest.raises(Rejection) as raised:
         anchors.verify(leaf, at, grace)
     return raised.value
+
+
+def signed_anew(certificate: Certificate, key: keys.PrivateKey, algorithm: str, digest: hashes.HashAlgorithm) -> Certificate:
+    """The same certificate under another of the RSA signature algorithms, whose OIDs are equally long."""
+    assert isinstance(key, rsa.RSAPrivateKey)
+    names = der.oid("1.2.840.113549.1.1.11"), der.oid(algorithm)
+    to_be_signed = certificate.tbs.replace(*names)
+    signature = der.bit_string(key.sign(to_be_signed, padding.PKCS1v15(), digest))
+    return parse_certificate(der.sequence(to_be_signed, certificate.algorithm.replace(*names), signature))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "digest", "trusted"),
+    [
+        pytest.param("1.2.840.113549.1.1.12", hashes.SHA384(), True, id="sha384"),
+        pytest.param("1.2.840.113549.1.1.5", hashes.SHA1(), False, id="sha1"),
+        pytest.param("1.2.840.113549.1.1.4", hashes.MD5(), False, id="md5"),
+    ],
+)
+def test_digests_under_which_certificates_have_twins(
+    key_of: KeyOf, algorithm: str, digest: hashes.HashAlgorithm, trusted: bool
+) -> None:
+    fleet = make_hierarchy(key_of("rsa-2048"), key_of("rsa-2048"), key_of("ed25519"))
+    leaf = signed_anew(issue(fleet), fleet.issuing_key, algorithm, digest)
+    anchors = TrustAnchors.parse(pem(fleet.issuing))
+    if trusted:
+        anchors.verify(leaf, NOW)
+    else:
+        assert refusal(anchors, leaf).reason is Reason.NOT_AUTHORIZED
 
 
 @pytest.mark.parametrize("names", [("root", "issuing"), ("issuing", "root"), ("issuing",)], ids="-".join)

@@ -92,6 +92,7 @@ REFUSALS = [
     pytest.param(lambda: enroll(not_after=NOW - 2 * DAY), Reason.CREDENTIAL_EXPIRED, id="expired-beyond-grace"),
     pytest.param(lambda: enroll(subject="CN=gate-2,O=Corp"), Reason.RENEWAL_REFUSED, id="another-subject"),
     pytest.param(lambda: enroll(sans=()), Reason.RENEWAL_REFUSED, id="other-names"),
+    pytest.param(lambda: enroll(key_usage=("keyEncipherment",)), Reason.RENEWAL_REFUSED, id="a-key-that-may-not-sign"),
 ]
 
 

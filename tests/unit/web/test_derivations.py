@@ -49,7 +49,7 @@ async def started(*tasks: asyncio.Task[int]) -> None:
 
 async def test_one_at_a_time(executor: ThreadPoolExecutor, work: Work) -> None:
     queue = Derivations(executor)
-    tasks = [asyncio.create_task(queue.begin(work, number)) for number in range(4)]
+    tasks = [asyncio.create_task(queue.begin("192.0.2.1", work, number)) for number in range(4)]
     await started(*tasks)
     work.go.set()
     assert await asyncio.gather(*tasks) == [0, 1, 2, 3]
@@ -61,24 +61,24 @@ async def test_more_than_can_wait_are_turned_away(
 ) -> None:
     monkeypatch.setattr(derivations, "MAX_WAITING", 2)
     queue = Derivations(executor)
-    tasks = [asyncio.create_task(queue.begin(work, number)) for number in range(3)]
+    tasks = [asyncio.create_task(queue.begin("192.0.2.1", work, number)) for number in range(3)]
     await started(*tasks)
     with pytest.raises(Rejection) as refused:
-        await queue.begin(work, 3)
+        await queue.begin("192.0.2.1", work, 3)
     assert refused.value.reason is Reason.OVERLOADED
     answer = asyncio.create_task(queue.finish(work, 4))
     await started(answer)
     work.go.set()
     assert await asyncio.gather(*tasks, answer) == [0, 1, 2, 4]
-    assert await queue.begin(work, 5) == 5, "and there is room again"
+    assert await queue.begin("192.0.2.1", work, 5) == 5, "and there is room again"
 
 
 async def test_who_no_longer_waits_frees_no_thread(executor: ThreadPoolExecutor, work: Work) -> None:
     queue = Derivations(executor)
-    gone = asyncio.create_task(queue.begin(work, 0))
+    gone = asyncio.create_task(queue.begin("192.0.2.1", work, 0))
     await started(gone)
     gone.cancel()
-    after = asyncio.create_task(queue.begin(work, 1))
+    after = asyncio.create_task(queue.begin("192.0.2.1", work, 1))
     await asyncio.gather(gone, return_exceptions=True)
     await started(after)
     work.go.set()
@@ -89,5 +89,19 @@ async def test_who_no_longer_waits_frees_no_thread(executor: ThreadPoolExecutor,
 async def test_a_failure_gives_the_turn_on(executor: ThreadPoolExecutor) -> None:
     queue = Derivations(executor)
     with pytest.raises(ZeroDivisionError):
-        await queue.begin(lambda: 1 // 0)
-    assert await queue.begin(lambda: 1) == 1
+        await queue.begin("192.0.2.1", lambda: 1 // 0)
+    assert await queue.begin("192.0.2.1", lambda: 1) == 1
+
+
+async def test_one_source_does_not_turn_others_away(executor: ThreadPoolExecutor, work: Work) -> None:
+    queue = Derivations(executor)
+    of_one = [asyncio.create_task(queue.begin("192.0.2.1", work, number)) for number in range(derivations.MAX_OF_ONE_SOURCE)]
+    await started(*of_one)
+    with pytest.raises(Rejection) as refused:
+        await queue.begin("192.0.2.1", work, 98)
+    assert refused.value.reason is Reason.OVERLOADED
+    other = asyncio.create_task(queue.begin("192.0.2.2", work, 99))
+    await started(other)
+    work.go.set()
+    assert (await asyncio.gather(*of_one, other))[-1] == 99
+    assert await queue.begin("192.0.2.1", work, 5) == 5, "and there is room again"
