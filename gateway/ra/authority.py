@@ -167,15 +167,15 @@ class RegistrationAuthority:
             return Unavailable(Reason.STORE_UNAVAILABLE, self._timing.busy_retry)
         return outcome
 
-    async def _admit(self, snapshot: Snapshot, request: Addressed) -> Profile:
+    async def _admit(self, snapshot: Snapshot, request: Addressed, trail: Trail) -> Profile:
         """Return the profile that a request is addressed to, once the TLS client has shown the certificate that it demands."""
         profile = snapshot.profile(request.profile, request.protocol)
         if profile.client_trust is not None:
-            await profile.client_trust.check(request.client_certificate, self._clock())
+            trail.client = await profile.client_trust.check(request.client_certificate, self._clock())
         return profile
 
     async def _enroll(self, snapshot: Snapshot, request: EnrollmentRequest, trail: Trail) -> Outcome:
-        profile = await self._admit(snapshot, request)
+        profile = await self._admit(snapshot, request, trail)
         now = self._clock()
         requester = await authenticate(profile, request, now)
         trail.identify(requester)
@@ -313,7 +313,7 @@ class RegistrationAuthority:
             row = await self._ledger.get_row(row.id) or row
 
     async def _poll(self, snapshot: Snapshot, request: PollRequest, trail: Trail) -> Outcome:
-        await self._admit(snapshot, request)
+        await self._admit(snapshot, request, trail)
         row = await self._transaction(request)
         return await self._follow(snapshot, row, trail)
 
@@ -327,13 +327,13 @@ class RegistrationAuthority:
         return row
 
     async def _confirm(self, snapshot: Snapshot, request: ConfirmRequest, trail: Trail) -> AcknowledgeOutcome:
-        profile = await self._admit(snapshot, request)
+        profile = await self._admit(snapshot, request, trail)
         row = await self._transaction(request)
         trail.concern(row)
         return await self._revocation.confirm(profile, row, request, trail)
 
     async def _revoke(self, snapshot: Snapshot, request: RevokeRequest, trail: Trail) -> AcknowledgeOutcome:
-        await self._admit(snapshot, request)
+        await self._admit(snapshot, request, trail)
         return await self._revocation.by_holder(snapshot, request, trail)
 
     async def _precheck(self, snapshot: Snapshot, request: PrecheckRequest) -> PrecheckOutcome:
@@ -346,7 +346,7 @@ class RegistrationAuthority:
 
     async def _look_up(self, snapshot: Snapshot, request: LookUpRequest, trail: Trail) -> LookUpOutcome:
         public = request.sought is Sought.CA_CERTIFICATES
-        profile = snapshot.profile(request.profile, request.protocol) if public else await self._admit(snapshot, request)
+        profile = snapshot.profile(request.profile, request.protocol) if public else await self._admit(snapshot, request, trail)
         return await self._lookup.answer(profile, request, trail)
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from gateway.errors import Reason, Rejection
 from gateway.pki.certificate import Certificate, parse_certificate
 from gateway.pki.extensions import eku_oid
+from gateway.pki.names import format_name
 from gateway.pki.trust import TrustAnchors
 from gateway.store.interfaces import Ledger
 
@@ -25,8 +26,8 @@ class ClientTrust:
         self._ledger = ledger
         self._own_keys = own_keys
 
-    async def check(self, certificate: bytes | None, now: datetime) -> None:
-        """Return when the client may speak here.
+    async def check(self, certificate: bytes | None, now: datetime) -> str:
+        """Return who the client is, for the audit trail, when it may speak here.
 
         Raises Rejection CREDENTIAL_MISSING, NOT_AUTHORIZED, CREDENTIAL_EXPIRED or CREDENTIAL_REVOKED, and StoreUnavailable.
         """
@@ -46,6 +47,7 @@ class ClientTrust:
                 "the TLS client certificate has been revoked",
                 f"serial {parsed.serial:x} was revoked at {row.revoked_at.isoformat()}",
             )
+        return f"TLS client {format_name(parsed.subject)}, serial {parsed.serial:x}"
 
     def _check_purpose(self, certificate: Certificate) -> None:
         if certificate.is_ca:

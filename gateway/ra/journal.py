@@ -45,6 +45,8 @@ class Trail:
         self.warnings = ""
         self.signed_challenge = False
         """A signed challenge was judged: what became of it is remarked."""
+        self.client = ""
+        """The TLS client's certificate, where the profile demands one."""
         self._claims = ""
 
     def identify(self, requester: Requester) -> None:
@@ -54,8 +56,8 @@ class Trail:
         self._claims = ", ".join(f"{name} {value}" for name, value in requester.claims.items())
 
     def tell(self, detail: str) -> str:
-        """Return a detail with what the credential says of its holder, for log and audit."""
-        return "; ".join(filter(None, (detail, self._claims)))
+        """Return a detail with what credential and TLS client's certificate say of their holder, for log and audit."""
+        return "; ".join(filter(None, (detail, self._claims, self.client)))
 
     def concern(self, row: LedgerRow) -> None:
         """Name the ledger row that the answer comes from."""

@@ -33,11 +33,10 @@ _BASE64 = bytes.maketrans(b" -_", b"++/")
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a query asks for; `message` is the PKIMessage of a GET, empty on POST; `identifier` what other operations say."""
+    """What a query asks for; `message` is the PKIMessage of a GET, empty on POST."""
 
     name: str
     message: bytes = field(default=b"", repr=False)
-    identifier: str = ""
 
 
 def parse_query(raw_query: bytes | str) -> Operation:
@@ -59,10 +58,9 @@ def parse_query(raw_query: bytes | str) -> Operation:
             raise MalformedMessage("the query names a parameter twice")
         parameters[name] = value
     operation = _text(parameters.get(b"operation", b""))
-    message = unquote_to_bytes(parameters.get(b"message", b""))
-    if operation == PKI_OPERATION:
-        return Operation(operation, decode_base64(message))
-    return Operation(operation, identifier=_text(message[: MAX_PARAMETERS * 16]))
+    if operation != PKI_OPERATION:
+        return Operation(operation)
+    return Operation(operation, decode_base64(unquote_to_bytes(parameters.get(b"message", b""))))
 
 
 def _text(value: bytes) -> str:

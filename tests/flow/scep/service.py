@@ -1,7 +1,8 @@
 """One worker in this process: the real store, CA, registration authority and servers on loopback ports of their own."""
 
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 import yaml
 
 from gateway.assemble import Gateway, open_gateway
@@ -23,6 +25,7 @@ from gateway.pki.keys import PrivateKey, generate_private_key, public_key_der
 from gateway.pki.names import parse_name_text
 from gateway.supervise.endpoints import Endpoints
 from gateway.wire.scep import client as scep
+from gateway.wire.scep import pkimessage
 from gateway.wire.scep.client import CertRep, ScepRequest
 from gateway.wire.scep.pkimessage import MessageType
 from tests.contract.store.rows import audit_rows
@@ -263,3 +266,19 @@ def leaf_of(reply: CertRep, key: PrivateKey = KEY) -> bytes:
     wanted = public_key_der(key)
     [leaf] = [der for der in reply.certificates if parse_certificate(der).public_key.der == wanted]
     return leaf
+
+
+def record_threads(monkeypatch: pytest.MonkeyPatch, *names: str) -> dict[str, threading.Thread]:
+    """Return, filled as they run, in which thread each of these functions of the codec worked."""
+    threads: dict[str, threading.Thread] = {}
+
+    def recording(name: str, done: Callable[..., object]) -> Callable[..., object]:
+        def work(*arguments: object) -> object:
+            threads[name] = threading.current_thread()
+            return done(*arguments)
+
+        return work
+
+    for name in names:
+        monkeypatch.setattr(pkimessage, name, recording(name, getattr(pkimessage, name)))
+    return threads

@@ -98,8 +98,12 @@ def shown_by(ca: OtherCA, **options: object) -> Shown:
 
 @pytest.mark.parametrize("path", ["/scep-mtls/demo", "/scep/demo", "/SCEP-MTLS/Demo/pkiclient.exe"])
 async def test_a_certificate_below_the_anchors(gate: Gate, path: str) -> None:
-    reply = await gate.enroll(shown_by(gate.ours), gate.url(path))
+    shown = shown_by(gate.ours)
+    reply = await gate.enroll(shown, gate.url(path))
     assert reply.status is PkiStatus.SUCCESS
+    opened = [json.loads(body) for body in await gate.service.audit() if '"enrollment.opened"' in body]
+    serial = parse_certificate(shown.certificate).serial
+    assert [event["detail"] for event in opened] == [f"TLS client CN=tls-client, serial {serial:x}"]
 
 
 async def test_the_challenge_is_asked_for_all_the_same(gate: Gate) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import threading
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -18,7 +19,7 @@ from gateway.pki.trust import verify_chain
 from gateway.wire.scep import client as scep
 from gateway.wire.scep.pkimessage import MessageType
 from tests.flow.scep.conftest import StartService
-from tests.flow.scep.service import KEY, OTHER_KEY, Client, Device, Service, leaf_of
+from tests.flow.scep.service import KEY, OTHER_KEY, Client, Device, Service, leaf_of, record_threads
 
 MINUTE = timedelta(minutes=1)
 
@@ -254,13 +255,18 @@ async def test_a_foreign_profiles_challenge(start: StartService, session: aiohtt
     assert [reason for reason, _ in await rejections(again)] == ["credential_invalid"]
 
 
-async def test_slow_ra_keys_work_off_the_loop(start: StartService, session: aiohttp.ClientSession) -> None:
+async def test_slow_ra_keys_work_off_the_loop(
+    start: StartService, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = await start(ra_key="rsa-3072")
     assert all(scep_service.offload for scep_service in service.gateway.generation.scep.values())
+    threads = record_threads(monkeypatch, "decode_request", "encode_success", "encode_failure")
     client = Client(session, f"{service.url}/scep/demo")
     await client.fetch_ra()
     assert (await client.enroll(Device(), service.static_challenge)).status is PkiStatus.SUCCESS
     assert (await client.enroll(Device(), "wrong-but-long-enough")).status is PkiStatus.FAILURE
+    assert threads.keys() == {"decode_request", "encode_success", "encode_failure"}
+    assert threading.main_thread() not in threads.values()
 
 
 async def test_two_workers_share_one_store(start: StartService, session: aiohttp.ClientSession) -> None:

@@ -74,4 +74,6 @@ async def test_one_certificate(workers: RunningServer) -> None:
     rows = json.loads(workers.cli("certs", "list", "--format", "json").stdout)
     assert len(rows) == 2
     assert workers.stop() == 0
+    answered = [json.loads(line) for line in workers.log.read_text().splitlines() if '"scep"' in line]
+    assert len({line["worker"] for line in answered}) == 2, "both workers took some of them"
     workers.cli("audit", "verify")

@@ -64,6 +64,15 @@ PROFILES: Mapping[str, dict[str, Any]] = MappingProxyType(
         },
         "signed": {"credentials": [signed("signed")], "renewal": {"from": ["signed"], "messages": ["RenewalReq", "PKCSReq"]}},
         "mixed": {"credentials": [ONE_TIME, static("mixed"), signed("mixed", with_other_challenges=True)]},
+        "unconstrained": {"credentials": [signed("unconstrained", absent_claims="unconstrained")]},
+        "migrating": {
+            "credentials": [static("migrating")],
+            "renewal": {
+                "from": ["migrating"],
+                "messages": ["RenewalReq", "PKCSReq"],
+                "anchors": {"certificates": "ca/clients.pem", "crls": "ca/clients.crl"},
+            },
+        },
     }
 )
 """Profiles by name; what authenticates here and how."""
@@ -102,6 +111,7 @@ async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet
     write_fleet(folder, PROFILES, server={"https_mtls": listener})
     clients = OtherCA.create("clients of TLS")
     (folder / "ca" / "clients.pem").write_bytes(clients.pem)
+    (folder / "ca" / "clients.crl").write_bytes(clients.crl())
     (folder / ANCHORS).write_bytes(anchor("ec"))
     service = await start_service(folder)
     connector = aiohttp.TCPConnector(ssl=client_context(folder, clients.issue(KEY, "CN=client of TLS"), KEY))

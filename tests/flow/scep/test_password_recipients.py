@@ -12,7 +12,7 @@ from gateway.web import derivations
 from gateway.wire.scep import pkimessage
 from gateway.wire.scep.pkimessage import MessageType
 from tests.flow.scep.conftest import Connect, StartService
-from tests.flow.scep.service import Client, Device, Service, leaf_of
+from tests.flow.scep.service import Client, Device, Service, leaf_of, record_threads
 
 STATIC = {"type": "static", "challenge": {"file": "secrets/demo-scep-challenge"}, "any_name": True}
 PWRI = {"credentials": [STATIC], "endpoints": {"scep": {"pwri": True}}}
@@ -121,6 +121,14 @@ async def test_derivations_take_turns_and_others_are_served(
     assert [status for status, _, _ in answers] == [200, 200]
     busy = [line for line in lines if line.get("reason") == "overloaded"]
     assert [(line["event"], line["outcome"]) for line in busy] == [("scep", "unavailable")]
+
+
+async def test_slow_work_leaves_the_loop(service: Service, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = record_threads(monkeypatch, "decode_request", "encode_success")
+    reply = await client.enroll(EC_DEVICE, service.static_challenge, password=client.password)
+    assert reply.status is PkiStatus.SUCCESS
+    assert threads.keys() == {"decode_request", "encode_success"}
+    assert threading.main_thread() not in threads.values()
 
 
 async def test_no_secret_in_the_log(service: Service, client: Client) -> None:
