@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from gateway.config.document import DataPath, Problem
 from gateway.config.fields import Address
+from gateway.config.policy import RuleMode
 from gateway.config.scep_checks import listeners
 from gateway.config.schema import GatewayConfig, IntuneJwsCredential, ProfileConfig, ScepEndpoint, Server, StaticCredential
 from gateway.config.sources import Sources
@@ -27,6 +28,7 @@ def warn(config: GatewayConfig, sources: Sources) -> tuple[Problem, ...]:
             at = (*where, "endpoints", "scep")
             found += _warn_of_legacy(at, profile.endpoints.scep)
             found += _warn_of_pwri((*at, "pwri"), profile)
+            found += _warn_of_keys((*where, "policy", "key", "rsa"), profile)
         if profile.policy.key.allow_md5_signature:
             sentence = "MD5 signatures can be forged: what such a request asks for, its sender may not have signed"
             found.append(Problem((*where, "policy", "key", "allow_md5_signature"), sentence))
@@ -71,6 +73,15 @@ def _warn_of_pwri(path: DataPath, profile: ProfileConfig) -> Iterator[Problem]:
         yield Problem(path, "serves devices whose keys cannot encrypt, and policy.key allows RSA keys only")
 
 
+def _warn_of_keys(path: DataPath, profile: ProfileConfig) -> Iterator[Problem]:
+    """A SCEP reply is encrypted to the key that asks, which only RSA keys can decrypt (RFC 8894 §3.1)."""
+    key, endpoint = profile.policy.key, profile.endpoints.scep
+    refuses_rsa = key.rsa is None and key.mode is RuleMode.ENFORCE
+    if endpoint is not None and profile.credentials and refuses_rsa and not endpoint.pwri:
+        sentence = "refuses RSA keys, and no other key can decrypt a reply: nobody enrolls by SCEP"
+        yield Problem(path, f"{sentence}; allow RSA keys, or set endpoints.scep.pwri: true")
+
+
 def _warn_of_challenges(at: DataPath, profile: ProfileConfig, sources: Sources) -> Iterator[Problem]:
     for number, credential in enumerate(profile.credentials):
         match credential:
@@ -90,6 +101,10 @@ def _missing_claims(credential: IntuneJwsCredential) -> Iterator[str]:
     claims = credential.required_claims
     if credential.audience is not None and "aud" not in claims:
         yield 'lacks "aud": a challenge for nobody in particular passes, although audience is set'
+    if "iat" not in claims:
+        yield 'lacks "iat": max_age does not bound a challenge that does not say when it was issued'
+    if "iss" not in claims:
+        yield 'lacks "iss": issuers who name none are one, and use up the nonces and the per_device of each other'
     if "nonce" not in claims:
         yield 'lacks "nonce": two challenges of the same content are one, and the second is refused as used'
     if credential.per_device is not None and "sub" not in claims:

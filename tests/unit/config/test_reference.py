@@ -18,6 +18,7 @@ from gateway.config.reference import json_schema, reference
 from gateway.config.schema import GatewayConfig
 from gateway.config.shape import alternatives, models, walk
 from gateway.config.sources import find_named
+from gateway.config.warnings import warn
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "profiles.example.yaml"
@@ -95,6 +96,14 @@ def test_the_example_loads(tmp_path: Path) -> None:
     environ: dict[str, str] = {}
     found = examine(lay_out(tmp_path, environ), environ)
     assert [str(problem) for problem in found.problems] == []
+
+
+def test_the_example_serves_what_it_shows(tmp_path: Path) -> None:
+    environ: dict[str, str] = {}
+    found = examine(lay_out(tmp_path, environ), environ)
+    assert found.config is not None
+    assert found.sources is not None
+    assert warn(found.config, found.sources) == ()
 
 
 def test_the_example_is_what_other_yaml_readers_read_too() -> None:

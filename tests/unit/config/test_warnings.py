@@ -131,16 +131,49 @@ def test_pwri_for_nobody(minimal: dict[str, Any], warnings: Warnings, folder: Pa
 
 
 @pytest.mark.parametrize(
+    ("key", "pwri", "said"),
+    [
+        pytest.param({"rsa": None, "ec": ["P-256"], "eddsa": []}, False, True, id="ec-alone"),
+        pytest.param({"rsa": None, "ec": ["P-256"], "eddsa": []}, True, False, id="under-the-challenge"),
+        pytest.param({"rsa": None, "ec": ["P-256"], "mode": "warn"}, False, False, id="only-told"),
+        pytest.param({"rsa": None, "ec": ["P-256"], "mode": "off"}, False, False, id="not-judged"),
+        pytest.param({"ec": ["P-256"]}, False, False, id="rsa-too"),
+    ],
+)
+def test_keys_that_no_reply_reaches(
+    minimal: dict[str, Any], warnings: Warnings, folder: Path, key: dict[str, Any], pwri: bool, said: bool
+) -> None:
+    (folder / "challenge").write_text("0123456789abcdef")
+    corp(minimal)["credentials"] = [{"type": "static", "challenge": {"file": "challenge"}, "any_name": True}]
+    corp(minimal)["endpoints"]["scep"]["pwri"] = pwri
+    corp(minimal)["policy"] = {"key": key}
+    assert warnings(minimal).keys() == ({"profiles.corp.policy.key.rsa"} if said else set())
+
+
+def test_a_profile_that_only_renews_is_told_nothing_of_keys(minimal: dict[str, Any], warnings: Warnings) -> None:
+    corp(minimal).update(credentials=[], renewal={"from": ["corp"]}, policy={"key": {"rsa": None, "ec": ["P-256"]}})
+    assert warnings(minimal) == {}
+
+
+def without(claim: str) -> dict[str, Any]:
+    """All claims but one, which issuers may leave out then."""
+    return {"required_claims": [name for name in ("iss", "sub", "iat", "exp", "nonce", "aud") if name != claim]}
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         pytest.param({}, None, id="all-required"),
         pytest.param({"audience": "a"}, None, id="audience-required"),
-        pytest.param({"required_claims": ["exp", "nonce", "sub"]}, None, id="no-audience"),
-        pytest.param({"audience": "a", "required_claims": ["exp", "nonce", "sub", "aud"]}, None, id="audience-named"),
-        pytest.param({"audience": "a", "required_claims": ["exp", "nonce", "sub"]}, 'lacks "aud"', id="audience-not-required"),
-        pytest.param({"required_claims": ["exp", "sub"]}, 'lacks "nonce"', id="nonce"),
-        pytest.param({"required_claims": ["exp", "nonce"]}, 'lacks "sub"', id="device"),
-        pytest.param({"required_claims": ["exp", "nonce"], "per_device": None}, None, id="device-not-counted"),
+        pytest.param(without("aud"), None, id="no-audience"),
+        pytest.param(without("exp"), None, id="bounded-by-max-age"),
+        pytest.param({"audience": "a"} | without("exp"), None, id="audience-named"),
+        pytest.param({"audience": "a"} | without("aud"), 'lacks "aud"', id="audience-not-required"),
+        pytest.param(without("nonce"), 'lacks "nonce"', id="nonce"),
+        pytest.param(without("sub"), 'lacks "sub"', id="device"),
+        pytest.param({"per_device": None} | without("sub"), None, id="device-not-counted"),
+        pytest.param(without("iat"), 'lacks "iat": max_age', id="issued-at"),
+        pytest.param(without("iss"), 'lacks "iss"', id="issuer"),
     ],
 )
 def test_claims_that_need_not_be_there(
