@@ -34,7 +34,7 @@ app = typer.Typer(no_args_is_help=True)
 def check(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
     """Say everything that is wrong with the configuration, its keys and its certificates; exit status 3 when anything is.
 
-    Warnings, which begin with that word, are of what serves but will not serve every client, or not for long.
+    Warnings, which begin with that word, are of what serves but will not serve every client, not for long, or more than is meant.
     """
     problems, warnings, summary = examine_all(config)
     if format is OutputFormat.JSON:
@@ -58,12 +58,13 @@ def examine_all(path: Path) -> tuple[tuple[ConfigProblem, ...], tuple[ConfigProb
     if found.config is None or found.sources is None:
         return found.problems, (), ""
     judged = judge(found.config, found.sources, datetime.now(UTC))
-    return judged.problems, (*judged.expiring, *judged.warnings), describe(path, found.config)
+    return judged.problems, (*judged.expiring, *judged.warnings), describe(path, found.config, len(judged.expiring) + len(judged.warnings))
 
 
-def describe(path: Path, config: GatewayConfig) -> str:
+def describe(path: Path, config: GatewayConfig, warnings: int) -> str:
     """Return one line about a configuration without problems."""
-    return f"{path}: no problems; profiles: {', '.join(config.profiles)}; upstream CAs: {', '.join(config.upstream_cas)}"
+    warned = f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
+    return f"{path}: no problems{warned}; profiles: {', '.join(config.profiles)}; upstream CAs: {', '.join(config.upstream_cas)}"
 
 
 @app.command()

@@ -78,7 +78,7 @@ def check_identities(config: GatewayConfig, sources: Sources) -> None:
     for problem in judged.expiring:
         log.warning("a certificate ends soon", problem=str(problem))
     for problem in judged.warnings:
-        log.warning("the configuration will not serve every client", problem=str(problem))
+        log.warning("the configuration deserves a look", problem=str(problem))
 
 
 def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:

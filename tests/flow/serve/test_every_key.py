@@ -29,7 +29,7 @@ def test_a_configuration_with_every_key_serves(start_server: StartServer, tmp_pa
     assert enrolled.returncode == 0
 
     checked = server.cli("config", "check")
-    assert "no problems; profiles: demo, sensors, kiosks, laptops" in checked.stdout
+    assert "no problems, 4 warnings; profiles: demo, sensors, kiosks, laptops" in checked.stdout
     warned = [line for line in checked.stderr.splitlines() if line.startswith("warning: ")]
     assert len(warned) == len(checked.stderr.splitlines()) == 4
     report = json.loads(server.cli("doctor", "--format", "json").stdout)

@@ -148,7 +148,7 @@ def test_check_warns_of_certificates_that_end_soon(config: Path, monkeypatch: py
 def test_check_shows_warnings_and_succeeds(config: Path) -> None:
     config.write_text(CONFIG.replace('listen: "127.0.0.1:8443"', 'min_version: "1.3", listen: "127.0.0.1:8443"'))
     out, err = run("check", "-c", str(config))
-    assert "no problems" in out
+    assert "no problems, 1 warning; profiles: corp;" in out
     said = 'Windows enrolls by SCEP over TLS 1.2 only (0x80072f8f): write "1.2"'
     assert err == f"warning: {config}:2:11: server.https.min_version: {said}\n"
     data = json.loads(run("check", "-c", str(config), "--format", "json")[0])
