@@ -16,10 +16,30 @@ from gateway.errors import Rejection
 from gateway.model import ProfileName
 from gateway.pki.certificate import Certificate
 from gateway.pki.names import format_name
-from gateway.pki.trust import TrustAnchors
+from gateway.pki.trust import CrlTerm, TrustAnchors
 from gateway.ra.credentials.intune_jws import parse_challenge_anchors
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedCrl:
+    """The CRL by which certificates of one CA are judged, and the field that names its file; `term` None: none is in force."""
+
+    path: DataPath
+    issuer: str
+    term: CrlTerm | None
+
+    def warn(self, now: datetime) -> Problem | None:
+        """Say what ends, or has ended; None while the CRL is good for long."""
+        if self.term is None:
+            return Problem(self.path, f"holds no CRL of {self.issuer} that is in force: what this CA has issued is refused")
+        if self.term.ends_soon(now):
+            sentence = f"the CRL of {self.issuer} ends at {self.term.next_update:%Y-%m-%d %H:%M}Z"
+            return Problem(
+                self.path, f"{sentence}, and what this CA has issued is refused then: put its successor here and restart"
+            )
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +63,10 @@ class ProfileAnchors:
         for path, _, anchors in self._bundles():
             yield from ((path, certificate) for certificate in anchors.certificates)
 
-    def warn_of_crls(self, now: datetime) -> Iterator[Problem]:
-        """Yield the CAs that have no CRL in force at `now`, so that nothing of theirs is accepted."""
+    def crls(self, now: datetime) -> Iterator[NamedCrl]:
+        """Yield what each CA, where revocation is judged, has for a CRL at `now`."""
         for _, path, anchors in self._bundles():
-            for ca in anchors.without_crl(now):
-                name = format_name(ca.subject)
-                yield Problem(path, f"holds no CRL of {name} that is in force: what this CA has issued is refused")
+            yield from (NamedCrl(path, format_name(ca.subject), term) for ca, term in anchors.crl_terms(now))
 
     def _bundles(self) -> Iterator[tuple[DataPath, DataPath, TrustAnchors]]:
         """Yield the fields of the certificates and of the CRLs of each bundle, and the bundle."""

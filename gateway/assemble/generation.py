@@ -65,6 +65,7 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts) ->
     """
 
     async def newest_crl(name: UpstreamCAName) -> bytes | None:
+        """Return the CRL that a local CA published last, DER; None before its first."""
         row = await parts.store.newest_crl(name)
         return row.der if row else None
 

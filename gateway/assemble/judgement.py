@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from gateway.assemble.anchors import NamedCrl
 from gateway.assemble.certificates import NamedCertificate, refuse_dates, warn_of_dates
 from gateway.assemble.client_demands import warn_of_clients
 from gateway.assemble.identities import establish
@@ -24,6 +25,7 @@ class Judgement:
     expiring: tuple[ConfigProblem, ...]
     warnings: tuple[ConfigProblem, ...]
     certificates: tuple[NamedCertificate, ...]
+    crls: tuple[NamedCrl, ...]
 
 
 def judge(config: GatewayConfig, sources: Sources, now: datetime) -> Judgement:
@@ -39,7 +41,7 @@ def judge(config: GatewayConfig, sources: Sources, now: datetime) -> Judgement:
         for named in found.certificates
         if refuse_dates(named, now) is None and (fault := warn_of_dates(named, now)) is not None
     ]
+    crls = tuple(crl for anchors in found.anchors.values() for crl in anchors.crls(now))
     warnings = [*warn(config, sources), *warn_of_clients(config, found)]
-    for anchors in found.anchors.values():
-        warnings += anchors.warn_of_crls(now)
-    return Judgement(locate(sources, problems), locate(sources, expiring), locate(sources, warnings), found.certificates)
+    warnings += (ending for crl in crls if (ending := crl.warn(now)) is not None)
+    return Judgement(locate(sources, problems), locate(sources, expiring), locate(sources, warnings), found.certificates, crls)

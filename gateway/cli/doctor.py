@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
+from gateway.assemble.anchors import NamedCrl
 from gateway.assemble.certificates import NamedCertificate, Standing, warn_of_dates
 from gateway.assemble.judgement import Judgement, judge
 from gateway.audit import parse_audit_key
@@ -23,6 +24,7 @@ from gateway.config.load import Sources, read
 from gateway.config.scep_checks import listeners
 from gateway.config.schema import GatewayConfig
 from gateway.errors import ConfigurationError, StoreRefused, StoreUnavailable
+from gateway.pki.trust import CrlTerm
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite.files import check_usable
 
@@ -92,6 +94,7 @@ def check_identities(judged: Judgement, now: datetime) -> Iterator[Finding]:
         yield Finding(warning.field, Verdict.WARN, warning.sentence, f"look at {warning.file}:{warning.line}")
     refused = {problem.field for problem in judged.problems}
     yield from (days_left(named, now) for named in judged.certificates if dotted(named.path) not in refused)
+    yield from (crl_left(named, named.term, now) for named in judged.crls if named.term and named.warn(now) is None)
 
 
 def days_left(named: NamedCertificate, now: datetime) -> Finding:
@@ -104,6 +107,13 @@ def days_left(named: NamedCertificate, now: datetime) -> Finding:
     if warning is None:
         return Finding(name, Verdict.OK, found)
     return Finding(name, Verdict.WARN, found if named.standing is Standing.CURRENT else warning.sentence, advice)
+
+
+def crl_left(named: NamedCrl, term: CrlTerm, now: datetime) -> Finding:
+    """Say how long a CRL that is not near its end goes on; one that is has its warning."""
+    left = term.next_update - now
+    told = f"{left.days} days" if left.days else f"{left.seconds // 3600} hours"
+    return Finding(dotted(named.path), Verdict.OK, f"the CRL of {named.issuer}: {told} left")
 
 
 def check_clock(judged: Judgement, store: Path, now: datetime) -> Finding:

@@ -26,6 +26,7 @@ MAX_PATHS = 64
 """Ways up from one CA of a bundle; cross-certificates multiply them."""
 MAX_BUNDLE_BYTES = 16 * 1024 * 1024
 """Certificates, or CRLs, of one bundle."""
+_SUCCESSOR_DUE = timedelta(days=30)
 
 _UNDERSTOOD = frozenset(
     {
@@ -180,12 +181,16 @@ class TrustAnchors:
         crls = None if crl_pem is None else tuple(_decode(crl_pem, "X509 CRL", "CRL", parse_crl))
         return cls(certificates, crls)
 
+    def crl_terms(self, now: datetime) -> Iterator[tuple[Certificate, CrlTerm | None]]:
+        """Yield each CA with the term of its CRL in force at `now` that ends last, or None; nothing where none is judged."""
+        if self._revocations is not None:
+            for ca in self.certificates:
+                current = [crl for crl in self._revocations.get(ca.sha256, ()) if crl.in_force(now)]
+                yield ca, max(current, key=lambda crl: crl.next_update, default=None)
+
     def without_crl(self, now: datetime) -> tuple[Certificate, ...]:
         """Return the CAs that have no CRL in force at `now`: what they issued is refused. Empty where none is judged."""
-        if self._revocations is None:
-            return ()
-        lists = self._revocations
-        return tuple(ca for ca in self.certificates if not any(r.in_force(now) for r in lists.get(ca.sha256, ())))
+        return tuple(ca for ca, term in self.crl_terms(now) if term is None)
 
     def verify(self, leaf: Certificate, now: datetime, grace: timedelta = timedelta(0)) -> None:
         """Check that `leaf` stands below a CA of the bundle, is valid at `now` and is not revoked.
@@ -226,15 +231,26 @@ class TrustAnchors:
 
 
 @dataclass(frozen=True, slots=True)
-class _Revocations:
-    """What is left of a CRL once its signature is verified."""
+class CrlTerm:
+    """From when to when a CRL speaks (RFC 5280 §5.1.2.4, §5.1.2.5)."""
 
     this_update: datetime
     next_update: datetime
-    serials: frozenset[int] = field(repr=False)
 
     def in_force(self, now: datetime) -> bool:
+        """Whether the CRL speaks at `now`: from thisUpdate on, and not at nextUpdate any more."""
         return self.this_update <= now < self.next_update
+
+    def ends_soon(self, now: datetime) -> bool:
+        """Whether its successor is due: less than a tenth of its term is left, at most 30 days."""
+        return self.next_update - now < min((self.next_update - self.this_update) / 10, _SUCCESSOR_DUE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Revocations(CrlTerm):
+    """What is left of a CRL once its signature is verified."""
+
+    serials: frozenset[int] = field(repr=False)
 
 
 def _decode(pem: bytes, label: str, what: str, parse: Callable[[bytes], T]) -> Iterator[T]:

@@ -13,7 +13,8 @@ import yaml
 from gateway.assemble.certificates import NamedCertificate, Standing
 from gateway.cli.doctor import Verdict, check_disk, check_sqlite, days_left, examine
 from gateway.config.load import read
-from gateway.pki.certificate import der_to_pem, parse_certificate, pem_to_ders, self_signed_ca
+from gateway.pki.certificate import Issuer, der_to_pem, parse_certificate, pem_to_ders, self_signed_ca
+from gateway.pki.crl import build_crl
 from gateway.pki.keys import generate_private_key, serialize_private_key
 from gateway.store.keys import generate_store_key
 from tests.conftest import free_port
@@ -131,6 +132,27 @@ def test_a_ca_that_comes_next_is_no_clock_that_is_behind(state: Path) -> None:
     )
     found = findings(state)
     assert (found["clock"][0], found["profiles.demo.endpoints.scep.next_ca"][0]) == ("ok", "ok")
+
+
+@pytest.mark.parametrize(
+    ("left", "verdict", "said"),
+    [
+        pytest.param(timedelta(days=6, hours=1), "ok", "the CRL of CN=x: 6 days left", id="days"),
+        pytest.param(timedelta(hours=23, minutes=1), "ok", "the CRL of CN=x: 23 hours left", id="hours"),
+        pytest.param(timedelta(minutes=59), "warn", "the CRL of CN=x ends at ", id="soon"),
+        pytest.param(timedelta(minutes=-1), "warn", "holds no CRL of CN=x that is in force", id="ended"),
+    ],
+)
+def test_what_is_left_of_a_crl(state: Path, left: timedelta, verdict: str, said: str) -> None:
+    ca = self_signed_ca(KEY, "CN=x", NOW - timedelta(days=9), NOW + timedelta(days=400))
+    (state / "ca" / "x.pem").write_bytes(der_to_pem(ca))
+    crl = build_crl(Issuer.from_certificate(ca, KEY), 1, NOW - timedelta(days=2), NOW + left, ())
+    (state / "ca" / "x-crl.pem").write_bytes(der_to_pem(crl, "X509 CRL"))
+    data = yaml.safe_load((state / "profiles.yaml").read_text())
+    data["profiles"]["demo"]["renewal"]["anchors"] = {"certificates": "ca/x.pem", "crls": "ca/x-crl.pem"}
+    (state / "profiles.yaml").write_text(json.dumps(data))
+    found = findings(state, NOW)["profiles.demo.renewal.anchors.crls"]
+    assert (found[0], found[1].startswith(said)) == (verdict, True), found
 
 
 def test_the_port_for_client_certificates(state: Path) -> None:

@@ -26,7 +26,7 @@ from gateway.pki.certificate import (
 )
 from gateway.pki.crl import build_crl
 from gateway.pki.names import parse_name_text
-from gateway.pki.trust import MAX_ANCHORS, TrustAnchors
+from gateway.pki.trust import MAX_ANCHORS, CrlTerm, TrustAnchors
 
 from .conftest import END, NOW, START, Hierarchy, grant, make_hierarchy
 
@@ -217,7 +217,30 @@ class TestRevocation:
         assert refusal(later, leaf, grace=DAY).reason is Reason.NOT_AUTHORIZED
 
     def test_without_lists_nothing_is_judged(self, fleet: Hierarchy) -> None:
-        assert TrustAnchors.parse(pem(fleet.root, fleet.issuing)).without_crl(NOW) == ()
+        anchors = TrustAnchors.parse(pem(fleet.root, fleet.issuing))
+        assert (anchors.without_crl(NOW), list(anchors.crl_terms(NOW))) == ((), [])
+
+    def test_the_list_that_ends_last_counts(self, fleet: Hierarchy) -> None:
+        both = lists(fleet, next_update=NOW + timedelta(hours=1)) + lists(fleet, next_update=NOW + 5 * DAY)
+        anchors = TrustAnchors.parse(pem(fleet.issuing, fleet.root), both)
+        terms = {ca.der: term for ca, term in anchors.crl_terms(NOW)}
+        assert {ca: term and term.next_update for ca, term in terms.items()}[fleet.issuing] == NOW + 5 * DAY
+
+
+@pytest.mark.parametrize(
+    ("days", "left", "soon"),
+    [
+        pytest.param(7, timedelta(hours=17), False, id="week-in-time"),
+        pytest.param(7, timedelta(hours=16), True, id="week-soon"),
+        pytest.param(1, timedelta(hours=3), False, id="day-in-time"),
+        pytest.param(1, timedelta(hours=2), True, id="day-soon"),
+        pytest.param(1000, timedelta(days=31), False, id="years-in-time"),
+        pytest.param(1000, timedelta(days=29), True, id="years-soon"),
+    ],
+)
+def test_when_the_successor_of_a_list_is_due(days: int, left: timedelta, soon: bool) -> None:
+    term = CrlTerm(NOW + left - days * DAY, NOW + left)
+    assert (term.in_force(NOW), term.ends_soon(NOW)) == (True, soon)
 
 
 def list_without_end(fleet: Hierarchy) -> bytes:
