@@ -58,7 +58,8 @@ def examine_all(path: Path) -> tuple[tuple[ConfigProblem, ...], tuple[ConfigProb
     if found.config is None or found.sources is None:
         return found.problems, (), ""
     judged = judge(found.config, found.sources, datetime.now(UTC))
-    return judged.problems, (*judged.expiring, *judged.warnings), describe(path, found.config, len(judged.expiring) + len(judged.warnings))
+    warnings = (*judged.expiring, *judged.warnings)
+    return judged.problems, warnings, describe(path, found.config, len(warnings))
 
 
 def describe(path: Path, config: GatewayConfig, warnings: int) -> str:

@@ -207,8 +207,8 @@ class IntuneJwsCredential(Model):
     audience: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
     """What `aud` must be, or hold; absent: not judged."""
     max_age: Duration = Field(default="1h", validate_default=True)
-    """How long after `iat` a challenge is good, whatever its `exp` says; a challenge without `iat`, where `required_claims` lets it
-    pass, is bounded by `exp` alone."""
+    """How long after `iat` a challenge is good, whatever its `exp` says; one without `iat`, where `required_claims` lets it pass,
+    is bounded by `exp` alone."""
     skew: Duration = Field(default="60s", validate_default=True)
     """How far the issuer's clock may be from ours."""
     required_claims: tuple[Literal["iss", "sub", "iat", "exp", "nonce", "aud"], ...] = (

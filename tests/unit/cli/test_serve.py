@@ -65,6 +65,15 @@ def test_every_fault_is_said_at_once_before_the_store_is_opened(state: Path, run
     assert fields == ["server.https.certificate", "upstream_cas.local.key", "profiles.demo.endpoints.scep.ra_key"]
 
 
+def test_other_warnings_are_logged(state: Path) -> None:
+    path = state / "profiles.yaml"
+    path.write_text(path.read_text().replace("  external_url:", '    min_version: "1.3"\n  external_url:', 1))
+    with capture_logs() as logs:
+        check_identities(*read(path))
+    assert [(line["event"], line["log_level"]) for line in logs] == [("the configuration deserves a look", "warning")]
+    assert "server.https.min_version: Windows enrolls" in logs[0]["problem"]
+
+
 @pytest.mark.parametrize(("days", "warned"), [(29, True), (31, False)])
 def test_a_certificate_that_ends_soon_is_logged(state: Path, monkeypatch: pytest.MonkeyPatch, days: int, warned: bool) -> None:
     move_clock(monkeypatch, left(state, "tls/server.pem") - timedelta(days=days, hours=1))
