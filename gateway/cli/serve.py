@@ -94,7 +94,7 @@ def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
         if name in scep:
             lines += [f"  SCEP   {url.http}/scep/{name}", f"  SCEP   {url.https}/scep/{name}"]
         else:
-            lines.append(f"  SCEP   {_mtls_url(config.server)}/scep-mtls/{name}, with a TLS client certificate")
+            lines.append(f"  SCEP   {mtls_url(config.server)}/scep-mtls/{name}, with a TLS client certificate")
     for name, upstream in config.upstream_cas.items():
         if upstream.type == "local" and upstream.crl:
             lines.append(f"  CRL    {url.http}/crl/{name}.crl")
@@ -106,7 +106,7 @@ def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
     return "\n".join(lines)
 
 
-def _mtls_url(server: Server) -> str:
+def mtls_url(server: Server) -> str:
     """Return the base URL of the https_mtls listener: the name that clients know, and the port that is listened on."""
     host = urlsplit(server.external_url.https).hostname or ""
     port = server.https_mtls.listen.port if server.https_mtls else 0

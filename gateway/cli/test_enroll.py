@@ -20,15 +20,32 @@ from rich.console import Console
 
 from gateway.asn1.scep import PkiStatus
 from gateway.cli.challenge import draw
-from gateway.cli.options import ConfigOption, ExitCode, FormatOption, OutputFormat, argument, fail, print_json, with_exit_codes
+from gateway.cli.options import (
+    CommandError,
+    ConfigOption,
+    ExitCode,
+    FormatOption,
+    OutputFormat,
+    argument,
+    fail,
+    print_json,
+    with_exit_codes,
+)
+from gateway.cli.serve import mtls_url
 from gateway.model import Name, SanKind, SubjectAltName
 from gateway.pki.certificate import Certificate, der_to_pem, parse_certificate, pem_to_ders
 from gateway.pki.cms import Signer
 from gateway.pki.csr import build_csr
 from gateway.pki.extensions import make_san
-from gateway.pki.keys import PrivateKey, generate_private_key, public_key_der, serialize_private_key
+from gateway.pki.keys import (
+    PrivateKey,
+    generate_private_key,
+    load_private_key,
+    public_key_der,
+    serialize_private_key,
+)
 from gateway.pki.names import format_name, parse_name_text
-from gateway.pki.trust import verify_chain
+from gateway.pki.trust import check_pair, verify_chain
 from gateway.wire.scep import client as scep
 from gateway.wire.scep.operations import MEDIA_PKI_MESSAGE, PKI_OPERATION
 from gateway.wire.scep.pkimessage import MessageType
@@ -70,8 +87,8 @@ class ScepServer:
     tls: ssl.SSLContext | None
 
     @classmethod
-    def parse(cls, url: str, trust: Path | None) -> ScepServer:
-        """Read where the server is and the PEM anchors for https; both may end the command as usage errors."""
+    def parse(cls, url: str, trust: Path | None, client: tuple[Path, Path] | None = None) -> ScepServer:
+        """Read where the server is, PEM anchors for https, and a client's PEM certificate and key; all may be usage errors."""
         with argument("--url"):
             parts = urlsplit(url)
             if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
@@ -79,6 +96,9 @@ class ScepServer:
         with argument("--trust"):
             anchors = "".join(der_to_pem(der).decode("ascii") for der in pem_to_ders(trust.read_bytes())) if trust else None
             tls = ssl.create_default_context(cadata=anchors) if parts.scheme == "https" else None
+        if client is not None:
+            with argument("--client-cert"):
+                _show_client(tls, *client)
         return cls(parts, tls)
 
     def call(self, operation: str, body: bytes | None = None, message: str = "") -> tuple[bytes, str]:
@@ -106,10 +126,36 @@ class ScepServer:
         return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=self.tls)
 
 
+def _show_client(tls: ssl.SSLContext | None, certificate: Path, key: Path) -> None:
+    """Let TLS show a client certificate, which may have its chain behind it. Raises OSError, Rejection and ValueError."""
+    if tls is None:
+        raise ValueError("only https shows a client certificate")
+    check_pair(pem_to_ders(certificate.read_bytes())[0], load_private_key(key.read_bytes()))
+    try:
+        tls.load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise ValueError(f"TLS cannot use the pair: {error.reason}") from error
+
+
 class EnrollProtocol(StrEnum):
     """What can be spoken."""
 
     SCEP = "scep"
+
+
+class DeviceKey(StrEnum):
+    """Keys of a device."""
+
+    RSA_2048 = "rsa-2048"
+    RSA_3072 = "rsa-3072"
+    RSA_4096 = "rsa-4096"
+    EC_P256 = "ec-p256"
+    EC_P384 = "ec-p384"
+    EC_P521 = "ec-p521"
+    ED25519 = "ed25519"
+    ML_DSA_44 = "ml-dsa-44"
+    ML_DSA_65 = "ml-dsa-65"
+    ML_DSA_87 = "ml-dsa-87"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +164,13 @@ class Wanted:
 
     subject: Name
     sans: tuple[SubjectAltName, ...]
+    key: DeviceKey
     wait: float
+
+    @property
+    def decrypts(self) -> bool:
+        """Whether replies can be encrypted to the key; else the challenge is their password (RFC 8894 §3.1)."""
+        return self.key.value.startswith("rsa-")
 
 
 @with_exit_codes
@@ -126,13 +178,18 @@ def test_enroll(
     config: ConfigOption,
     profile: Annotated[str, typer.Option("--profile", help="The profile to enroll at.")],
     protocol: Annotated[EnrollProtocol, typer.Option("--protocol", help="The protocol to speak.")] = EnrollProtocol.SCEP,
-    url: Annotated[str | None, typer.Option("--url", help="Where; without it external_url.http of the configuration.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Where; without it as the configuration says.")] = None,
     challenge: Annotated[
         str | None, typer.Option("--challenge", help="The challenge; without it a one-time challenge is made.")
     ] = None,
     subject: Annotated[str, typer.Option("--subject", help="Subject name, RFC 4514.")] = "CN=test-enroll",
     dns: Annotated[list[str] | None, typer.Option("--dns", help="A DNS name to ask for; may be repeated.")] = None,
+    key: Annotated[
+        DeviceKey, typer.Option("--key", help="The kind of key; any but RSA needs a profile with pwri, and its challenge.")
+    ] = DeviceKey.RSA_2048,
     trust: Annotated[Path | None, typer.Option("--trust", help="PEM anchors for https.")] = None,
+    client_cert: Annotated[Path | None, typer.Option("--client-cert", help="PEM certificate to show to https_mtls.")] = None,
+    client_key: Annotated[Path | None, typer.Option("--client-key", help="Its private key, PEM.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for device.key, device.pem and chain.pem.")] = None,
     wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to poll while the request is pending.")] = 30.0,
     format: FormatOption = OutputFormat.TABLE,
@@ -141,19 +198,63 @@ def test_enroll(
     with argument("--subject"):
         name = parse_name_text(subject)
     with argument("--dns"):
-        wanted = Wanted(name, tuple(make_san(SanKind.DNS, value) for value in dns or ()), wait)
-    server = ScepServer.parse(url or _configured_url(config, profile), trust)
+        wanted = Wanted(name, tuple(make_san(SanKind.DNS, value) for value in dns or ()), key, wait)
+    if not wanted.decrypts and challenge is None:
+        fail(
+            f"--key {key}: such a key cannot decrypt the reply: give the profile's static challenge, --challenge.", ExitCode.USAGE
+        )
+    if (client_cert is None) != (client_key is None):
+        fail("--client-cert and --client-key go together.", ExitCode.USAGE)
+    client = (client_cert, client_key) if client_cert and client_key else None
+    server = ScepServer.parse(url or _configured_url(config, profile, shows_client=client is not None), trust, client)
     if out:
         with argument("--out"):
             _make_folder(out)
     steps = Steps(quiet=format is OutputFormat.JSON)
     try:
-        key, leaf, chain = _enroll(server, steps, lambda: challenge or draw(config, profile=profile)["challenge"], wanted)
+        made, leaf, chain = _enroll(server, steps, lambda: challenge or _draw(config, profile), wanted)
     finally:
         if format is OutputFormat.JSON:
             print_json({"url": server.url.geturl(), "steps": steps.done})
     if out:
-        _write(out, key, leaf, chain)
+        _write(out, made, leaf, chain)
+
+
+def _draw(config: Path, profile: str) -> str:
+    """Make a one-time challenge; where there is none to be had, one can be given."""
+    try:
+        return str(draw(config, profile=profile)["challenge"])
+    except CommandError as error:
+        if error.code is not ExitCode.USAGE:
+            raise
+        fail(f"{error}, or give --challenge", ExitCode.USAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One transaction with a server; `password` is there where the signer's key cannot decrypt."""
+
+    server: ScepServer
+    signer: Signer
+    recipient: bytes
+    ra: bytes
+    transaction: str
+    password: bytes | None = field(repr=False)
+
+    def ask(self, message_data: bytes, message_type: MessageType = MessageType.PKCS_REQ) -> scep.CertRep:
+        """Send one message and return the verified answer; ends the command when it is none."""
+        request = scep.encode_request(
+            message_data,
+            self.signer,
+            self.recipient,
+            message_type=message_type,
+            transaction=self.transaction,
+            password=self.password,
+        )
+        data, media_type = self.server.call(PKI_OPERATION, request.message)
+        if media_type != MEDIA_PKI_MESSAGE:
+            fail(f"PKIOperation: the server answered {media_type}, not {MEDIA_PKI_MESSAGE}")
+        return scep.decode_cert_rep(data, request, self.signer, self.ra, password=self.password)
 
 
 def _enroll(
@@ -170,21 +271,21 @@ def _enroll(
     with steps.step("challenge"):
         secret = draw_challenge()
     with steps.step("key and CSR"):
-        key = generate_private_key("rsa-2048")
+        key = generate_private_key(wanted.key.value)
         csr = build_csr(key, wanted.subject.der, wanted.sans, challenge_password=secret)
         now = datetime.now(UTC)
         signer = scep.self_signed_signer(key, wanted.subject.der, now - timedelta(hours=1), now + timedelta(days=1))
-    transaction = scep.transaction_id(public_key_der(key))
+    password = None if wanted.decrypts else secret.encode()
+    device = Conversation(server, signer, recipient, ra.der, scep.transaction_id(public_key_der(key)), password)
     with steps.step("PKCSReq") as saw:
-        answer = _exchange(server, scep.encode_request(csr, signer, recipient, transaction=transaction), signer, ra.der)
+        answer = device.ask(csr)
         saw(answer.status.name)
     give_up = monotonic() + wanted.wait
     while answer.status is PkiStatus.PENDING and monotonic() < give_up:
         sleep(POLL_SECONDS)
         with steps.step("CertPoll") as saw:
             names = scep.encode_issuer_and_subject(issuer.subject.der, wanted.subject.der)
-            poll = scep.encode_request(names, signer, recipient, message_type=MessageType.CERT_POLL, transaction=transaction)
-            answer = _exchange(server, poll, signer, ra.der)
+            answer = device.ask(names, MessageType.CERT_POLL)
             saw(answer.status.name)
     if answer.status is PkiStatus.FAILURE and answer.fail_info is not None:
         fail(f"The server refused: {answer.fail_info.name} ({answer.fail_info.value}): {answer.fail_info_text}")
@@ -195,13 +296,6 @@ def _enroll(
         chain = _verified_chain(leaf, authorities)
         saw(f"{format_name(leaf.subject)}, serial {leaf.serial:x}, valid until {leaf.not_after:%Y-%m-%d %H:%M}Z")
     return key, leaf, chain
-
-
-def _exchange(server: ScepServer, request: scep.ScepRequest, signer: Signer, ra: bytes) -> scep.CertRep:
-    data, media_type = server.call(PKI_OPERATION, request.message)
-    if media_type != MEDIA_PKI_MESSAGE:
-        fail(f"PKIOperation: the server answered {media_type}, not {MEDIA_PKI_MESSAGE}")
-    return scep.decode_cert_rep(data, request, signer, ra)
 
 
 def _find_leaf(certificates: tuple[bytes, ...], public_key: bytes) -> Certificate:
@@ -227,14 +321,21 @@ def _verified_chain(certificate: Certificate, authorities: tuple[bytes, ...]) ->
     return tuple(chain)
 
 
-def _configured_url(config: Path, profile: str) -> str:
+def _configured_url(config: Path, profile: str, *, shows_client: bool) -> str:
+    """Return where the profile is served; ends the command where it is not, or not to a client without a certificate."""
     from gateway.config.load import read
 
     parsed = read(config)[0]
     served = [name for name, found in parsed.profiles.items() if found.endpoints.scep is not None]
     if profile not in served:
         fail(f"There is no profile {profile} with SCEP; there are: {', '.join(served)}.", ExitCode.USAGE)
-    return f"{parsed.server.external_url.http}/scep/{profile}"
+    endpoint = parsed.profiles[profile].endpoints.scep
+    if endpoint is not None and endpoint.client_certificate == "require":
+        if not shows_client:
+            fail(f"Profile {profile} asks for a TLS client certificate: give --client-cert and --client-key.", ExitCode.USAGE)
+        return f"{mtls_url(parsed.server)}/scep-mtls/{profile}"
+    external = parsed.server.external_url
+    return f"{external.https if shows_client else external.http}/scep/{profile}"
 
 
 def _make_folder(out: Path) -> None:

@@ -71,6 +71,12 @@ WRONG = [
     ("test-enroll --profile demo --trust none.pem", "none.pem no such file"),
     ("test-enroll --profile demo --out csr.pem", "--out: "),
     ("test-enroll --profile demo --wait -1", "--wait"),
+    ("test-enroll --profile demo --key dsa", "--key"),
+    ("test-enroll --profile demo --key ec-p256", "--key ec-p256: such a key cannot decrypt the reply"),
+    ("test-enroll --profile demo --client-cert csr.pem", "--client-cert and --client-key go together"),
+    ("test-enroll --profile demo --client-key csr.pem", "--client-cert and --client-key go together"),
+    ("test-enroll --profile demo --client-cert none.pem --client-key csr.pem", "--client-cert: none.pem no such file"),
+    ("test-enroll --profile demo --client-cert csr.pem --client-key csr.pem", "--client-cert: "),
 ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.options import CommandError, ExitCode
-from gateway.cli.test_enroll import ScepServer, _find_leaf, _make_folder, _verified_chain
+from gateway.cli.test_enroll import DeviceKey, ScepServer, _find_leaf, _make_folder, _verified_chain
 from gateway.errors import Rejection
 from gateway.model import Grant
 from gateway.pki.certificate import (
@@ -19,7 +19,7 @@ from gateway.pki.certificate import (
     parse_certificate,
     self_signed_ca,
 )
-from gateway.pki.keys import generate_private_key, public_key_der
+from gateway.pki.keys import KEY_SPECS, PrivateKey, generate_private_key, public_key_der, serialize_private_key
 from gateway.pki.names import parse_name_text
 
 NOW, DAY = datetime.now(UTC), timedelta(days=1)
@@ -80,6 +80,34 @@ def test_anchors_that_are_none(tmp_path: Path, pem: bytes) -> None:
     with pytest.raises(CommandError, match="--trust") as raised:
         ScepServer.parse("https://localhost/scep/x", tmp_path / "root.pem")
     assert raised.value.code is ExitCode.USAGE
+
+
+def client_files(folder: Path, key: PrivateKey = LEAF) -> tuple[Path, Path]:
+    """Write a client's certificate with its chain, and `key` beside it."""
+    (folder / "client.pem").write_bytes(der_to_pem(make_ra().der) + der_to_pem(ROOT))
+    (folder / "client.key").write_bytes(serialize_private_key(key))
+    return folder / "client.pem", folder / "client.key"
+
+
+def test_a_client_certificate_is_read(tmp_path: Path) -> None:
+    assert ScepServer.parse("https://localhost/scep-mtls/x", None, client_files(tmp_path)).tls is not None
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "said"),
+    [
+        pytest.param("http://localhost/scep/x", LEAF, "only https shows a client certificate", id="http"),
+        pytest.param("https://localhost/scep/x", OTHER, "the private key does not belong", id="another-key"),
+    ],
+)
+def test_a_client_certificate_that_cannot_be_shown(tmp_path: Path, url: str, key: PrivateKey, said: str) -> None:
+    with pytest.raises(CommandError, match=f"--client-cert: {said}") as raised:
+        ScepServer.parse(url, None, client_files(tmp_path, key))
+    assert raised.value.code is ExitCode.USAGE
+
+
+def test_every_kind_of_key_can_be_made() -> None:
+    assert {kind.value for kind in DeviceKey} == set(KEY_SPECS)
 
 
 def test_the_folder_is_made_first(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""`pki-gateway test-enroll` against a served installation: kinds of keys, static challenges, TLS client certificates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gateway.model import Grant
+from gateway.pki.certificate import Issuer, build_certificate, der_to_pem, new_serial, parse_certificate, pem_to_ders
+from gateway.pki.keys import public_key_der, serialize_private_key
+from gateway.pki.names import parse_name_text
+from tests.conftest import RunningServer, free_port, launch
+from tests.unit.assemble.installation import DAY, NOW, Installation, key
+
+CHALLENGE = "sensors-0123456789abcdef"
+
+
+def configure(text: str, state: Path) -> str:
+    """Beside `demo`: `sensors` take a static challenge and any key, `kiosks` a TLS client certificate below CN=maker."""
+    installation = Installation(state, yaml.safe_load(text))
+    data = installation.data
+    demo = data["profiles"]["demo"]
+    demo.pop("renewal")
+    ra = {"ra_certificate": "ca/ra.pem", "ra_key": {"file": "secrets/ra.key"}}
+    required = {**ra, "client_certificate": "require", "client_anchors": installation.ca("maker")}
+    data["profiles"]["sensors"] = {
+        **demo,
+        "endpoints": {"scep": {**ra, "pwri": True}},
+        "credentials": [installation.static("sensors")],
+    }
+    data["profiles"]["kiosks"] = {**demo, "endpoints": {"scep": required}, "credentials": [{"type": "one_time"}]}
+    data["server"]["https_mtls"] = {**data["server"]["https"], "listen": f"127.0.0.1:{free_port()}"}
+    return json.dumps(data)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    state = tmp_path_factory.mktemp("test-enroll") / "state"
+    server = launch(state, edit=lambda text: configure(text, state))
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture
+def client(served: RunningServer, tmp_path: Path) -> tuple[str, ...]:
+    """Options that show a certificate of the maker."""
+    maker = Issuer.from_certificate(pem_to_ders((served.state / "maker.pem").read_bytes())[0], key("ec-p256", "maker"))
+    own = key("ec-p256", "kiosk")
+    grant = Grant(parse_name_text("CN=kiosk-1").der, (), ("digitalSignature",), (), NOW - DAY, NOW + DAY)
+    (tmp_path / "client.pem").write_bytes(der_to_pem(build_certificate(maker, new_serial(), grant, public_key_der(own))))
+    (tmp_path / "client.key").write_bytes(serialize_private_key(own))
+    files = ("--client-cert", str(tmp_path / "client.pem"), "--client-key", str(tmp_path / "client.key"))
+    return *files, "--trust", str(served.state / "ca" / "root.pem")
+
+
+@pytest.mark.parametrize("kind", ["rsa-2048", "ec-p256", "ed25519", "ml-dsa-65"])
+def test_kinds_of_keys(served: RunningServer, tmp_path: Path, kind: str) -> None:
+    done = served.cli(
+        "test-enroll", "--profile", "sensors", "--challenge", CHALLENGE, "--key", kind, "--out", str(tmp_path / "d")
+    )
+    assert "PKCSReq" in done.stdout
+    leaf = parse_certificate(pem_to_ders((tmp_path / "d" / "device.pem").read_bytes())[0])
+    assert leaf.public_key.algorithm == kind.split("-", maxsplit=1)[0] or kind.startswith(leaf.public_key.algorithm)
+
+
+def test_another_challenge_is_refused(served: RunningServer) -> None:
+    guess = ("--challenge", "wrong-but-long-enough", "--key", "ec-p256")
+    done = served.cli("test-enroll", "--profile", "sensors", *guess, check=False)
+    assert (done.returncode, "BAD_MESSAGE_CHECK" in done.stderr) == (1, True), done.stderr
+
+
+def test_a_profile_of_static_challenges_says_what_to_give(served: RunningServer) -> None:
+    done = served.cli("test-enroll", "--profile", "sensors", check=False)
+    assert done.returncode == 2
+    assert "give --challenge" in done.stderr
+
+
+def test_a_client_certificate_is_shown(served: RunningServer, client: tuple[str, ...]) -> None:
+    assert "CN=test-enroll, serial" in served.cli("test-enroll", "--profile", "kiosks", *client).stdout
+
+
+def test_a_client_certificate_is_asked_for(served: RunningServer) -> None:
+    done = served.cli("test-enroll", "--profile", "kiosks", check=False)
+    assert (done.returncode, "give --client-cert and --client-key" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_client_certificate_of_nobody_is_refused(served: RunningServer, client: tuple[str, ...], tmp_path: Path) -> None:
+    own = key("ec-p256", "kiosk")
+    alone = Issuer.create(parse_name_text("CN=x").der, own, b"\1" * 20)
+    grant = Grant(parse_name_text("CN=kiosk-1").der, (), ("digitalSignature",), (), NOW - DAY, NOW + DAY)
+    (tmp_path / "client.pem").write_bytes(der_to_pem(build_certificate(alone, new_serial(), grant, public_key_der(own))))
+    done = served.cli("test-enroll", "--profile", "kiosks", *client, check=False)
+    assert (done.returncode, "does not answer" in done.stderr) == (1, True), done.stderr
