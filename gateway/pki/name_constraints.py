@@ -13,7 +13,7 @@ from gateway.pki.names import ATTRIBUTE_OIDS, format_name, normalize_name, parse
 NAME_CONSTRAINTS = "2.5.29.30"
 MAX_SUBTREES = 512
 
-_NamePrefix = tuple[tuple[tuple[str, str], ...], ...]
+_NormalName = tuple[tuple[tuple[str, str], ...], ...]
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _KINDS = {0x81: SanKind.EMAIL, 0x82: SanKind.DNS, 0x86: SanKind.URI, 0x87: SanKind.IP, 0xA4: SanKind.DIRECTORY_NAME}
 
@@ -23,7 +23,7 @@ class Subtree:
     """One GeneralSubtree: text in lower case, a network, or the leading RDNs of a directory name; OTHER is not judged."""
 
     kind: SanKind
-    base: str | _Network | _NamePrefix
+    base: str | _Network | _NormalName
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +35,19 @@ class NameConstraints:
 
     def violation(self, subject: Name, sans: tuple[SubjectAltName, ...]) -> str | None:
         """Return the first name that the constraints do not allow, as text, or None."""
-        if subject.rdns and not self._allows(SanKind.DIRECTORY_NAME, subject):
+        if subject.rdns and not self._allows(SanKind.DIRECTORY_NAME, normalize_name(subject)):
             return format_name(subject)
         for address in subject.values(ATTRIBUTE_OIDS["emailAddress"]):
             if not any(s.kind is SanKind.EMAIL for s in sans) and not self._allows(SanKind.EMAIL, address):
                 return address
         for san in sans:
             kind = SanKind.URI if san.kind is SanKind.SID else san.kind
-            value = parse_name(der.content(0xA4, san.der)) if kind is SanKind.DIRECTORY_NAME else san.value
-            if not self._allows(kind, value):
+            directory = kind is SanKind.DIRECTORY_NAME
+            if not self._allows(kind, normalize_name(parse_name(der.content(0xA4, san.der))) if directory else san.value):
                 return san.value
         return None
 
-    def _allows(self, kind: SanKind, value: str | Name) -> bool:
+    def _allows(self, kind: SanKind, value: str | _NormalName) -> bool:
         kind = SanKind.OTHER if kind is SanKind.UPN else kind
         permitted = [s for s in self.permitted if s.kind is kind]
         excluded = [s for s in self.excluded if s.kind is kind]
@@ -101,10 +101,10 @@ def _network(content: bytes) -> _Network:
     return ipaddress.ip_network((content[:half], prefix), strict=False)
 
 
-def _within(subtree: Subtree, value: str | Name) -> bool:
+def _within(subtree: Subtree, value: str | _NormalName) -> bool:
     base = subtree.base
-    if isinstance(value, Name):
-        return isinstance(base, tuple) and normalize_name(value)[: len(base)] == base
+    if isinstance(value, tuple):
+        return isinstance(base, tuple) and value[: len(base)] == base
     if isinstance(base, str):
         text = value.lower()
         if subtree.kind is SanKind.DNS:
@@ -121,7 +121,7 @@ def _is_subdomain(name: str, base: str) -> bool:
     return not base or name == base or name.endswith("." + base)
 
 
-def _covers(value: str | Name, base: str | _Network | _NamePrefix) -> bool:
+def _covers(value: str | _NormalName, base: str | _Network | _NormalName) -> bool:
     """Whether the wildcard DNS name `value` stands for the excluded name `base` too."""
     if not isinstance(value, str) or not isinstance(base, str) or not value.startswith("*."):
         return False

@@ -15,6 +15,8 @@ MAX_ATTRIBUTES = 64
 """More AttributeTypeAndValues in one name are refused."""
 MAX_NAME_BYTES = 8192
 """Larger names are refused: they are compared, escaped and logged."""
+MAX_MARKS = 30
+"""Combining characters in a row that are normalised (Stream-Safe Text, UAX #15 §13); no orthography has a third of that."""
 
 ATTRIBUTE_OIDS: Mapping[str, str] = MappingProxyType(
     {
@@ -294,8 +296,34 @@ def normalize_name(name: Name) -> tuple[tuple[tuple[str, str], ...], ...]:
 
 
 def _prepare(attribute: NameAttribute) -> str:
-    """Prepare a value for comparison: compatibility form, case folded, white space compressed (RFC 4518 §2)."""
-    if attribute.value.isascii():
-        return " ".join(attribute.value.lower().split())
-    folded = unicodedata.normalize("NFKC", attribute.value).casefold()
+    """Prepare a value for comparison: compatibility form, case folded, white space compressed (RFC 4518 §2).
+
+    A value with more than `MAX_MARKS` combining characters in a row equals only what was written alike: putting them in order
+    takes the square of their number, which strangers choose.
+    """
+    value = attribute.value
+    if value.isascii():
+        return " ".join(value.lower().split())
+    if not _is_stream_safe(value):
+        return value
+    folded = unicodedata.normalize("NFKC", value).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())
+
+
+_STARTING_MARKS = frozenset("\u0f73\u0f75\u0f81\uff9e\uff9f")
+"""Characters of combining class 0 that decompose to combining characters alone."""
+
+
+def _is_stream_safe(text: str) -> bool:
+    """Whether no more than `MAX_MARKS` characters of `text` in a row decompose to combining characters alone."""
+    if len(text) <= MAX_MARKS:
+        return True
+    run = 0
+    for character in text:
+        if unicodedata.combining(character) or character in _STARTING_MARKS:
+            run += 1
+            if run > MAX_MARKS:
+                return False
+        else:
+            run = 0
+    return True

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import sys
+import unicodedata
+from types import SimpleNamespace
+
 import pytest
 from cryptography import x509
 from hypothesis import given, settings
@@ -7,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import MalformedMessage
 from gateway.model import Name, NameAttribute
-from gateway.pki import der
+from gateway.pki import der, names
 from gateway.pki.names import (
     ATTRIBUTE_OIDS,
     MAX_ATTRIBUTES,
@@ -242,6 +246,47 @@ def test_short_names_go_both_ways() -> None:
 )
 def test_comparison(one: str, other: str, same: bool) -> None:
     assert (normalize_name(parse_name_text(one)) == normalize_name(parse_name_text(other))) is same
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        pytest.param("a" + "\u0301" * 30, "A" + "\u0301" * 30, True, id="as-many-as-may-be"),
+        pytest.param("a\u0344" + "\u0334" * 29, "a\u0334\u0344" + "\u0334" * 28, True, id="as-many-in-another-order"),
+        pytest.param("e\u0301" * 60, "\u00c9" * 60, True, id="many-but-never-in-a-row"),
+        pytest.param("a" + "\u0301" * 31, "a" + "\u0301" * 31, True, id="too-many-as-written"),
+        pytest.param("a" + "\u0301" * 31, "A" + "\u0301" * 31, False, id="too-many-in-another-case"),
+        pytest.param("a" + "\u0344" * 30 + "\u0334", "a\u0334" + "\u0344" * 30, False, id="too-many-in-another-order"),
+        pytest.param("a" + "\u0301" * 31, "a" + "\u0301" * 30, False, id="one-more"),
+    ],
+)
+def test_comparison_of_combining_characters(one: str, other: str, same: bool) -> None:
+    first, second = (normalize_name(parse_name(name_of(12, value.encode()))) for value in (one, other))
+    assert (first == second) is same
+
+
+@pytest.mark.parametrize("marks", ["\u0344\u0334", "\u0f73\u0334", "\uff9e\u0334", "\u0345\u0334", "\u0340\u0327"])
+@pytest.mark.parametrize("start", ["", "a", "\u00e9" * 40], ids=["bare", "after a letter", "after many"])
+def test_only_few_marks_in_a_row_are_put_in_order(marks: str, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ordering takes the square of their number."""
+
+    def refuse(_: str, value: str) -> str:
+        raise AssertionError(f"{len(value)} characters are normalised")
+
+    monkeypatch.setattr(names, "unicodedata", SimpleNamespace(normalize=refuse, combining=unicodedata.combining))
+    name = parse_name(name_of(12, (start + marks[0] * 1200 + marks[1] * 1200).encode()))
+    assert normalize_name(name) == (((CN, name.rdns[0][0].value),),)
+
+
+def test_every_combining_character_counts() -> None:
+    """Whatever decomposes to nothing else, in all of Unicode."""
+    for code in range(0x80, sys.maxunicode + 1):
+        decomposed = unicodedata.normalize("NFKD", chr(code))
+        if unicodedata.combining(decomposed[0]):
+            value = "a" + chr(code) * 31 + "A"
+            assert normalize_name(Name(((NameAttribute(CN, value),),), b"")) == (((CN, value),),), hex(code)
+        else:
+            assert not unicodedata.combining(chr(code)), hex(code)
 
 
 def test_text_agrees_with_cryptography() -> None:

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from gateway.errors import Reason, Rejection
-from gateway.model import Extension, SanKind
-from gateway.pki import der, keys
+from gateway.model import Extension, Name, SanKind
+from gateway.pki import der, keys, name_constraints
 from gateway.pki.certificate import (
     CA_KEY_USAGE,
     Certificate,
@@ -18,7 +18,8 @@ from gateway.pki.certificate import (
     self_signed_ca,
 )
 from gateway.pki.extensions import make_san
-from gateway.pki.names import parse_name_text
+from gateway.pki.name_constraints import parse_name_constraints
+from gateway.pki.names import normalize_name, parse_name_text
 from gateway.pki.trust import check_pair, verify_chain, verify_issued_by
 
 from .conftest import END, NOW, START, Hierarchy, grant, make_hierarchy
@@ -192,6 +193,23 @@ def test_name_constraints(
         verify_chain(leaf, (parse_certificate(ca),), NOW)
     else:
         assert refused(leaf, (parse_certificate(ca),)) is Reason.BAD_SIGNATURE
+
+
+def test_a_subject_is_prepared_once_for_all_subtrees(
+    hierarchy: Hierarchy, key_of: KeyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bases = der.context(1, *(der.sequence(directory(f"O=Other {n}")) for n in range(500)))
+    limits = parse_name_constraints(der.sequence(bases))
+    prepared: list[Name] = []
+    leaf = leaf_of(sub_ca(hierarchy, key_of("ed25519")), key_of("ed25519"), sans=(make_san(SanKind.DIRECTORY_NAME, "CN=x"),))
+
+    def prepare(name: Name) -> object:
+        prepared.append(name)
+        return normalize_name(name)
+
+    monkeypatch.setattr(name_constraints, "normalize_name", prepare)
+    assert limits.violation(leaf.subject, leaf.sans) is None
+    assert len(prepared) == 2, "the subject and the alternative name"
 
 
 @pytest.mark.parametrize(
