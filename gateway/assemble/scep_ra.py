@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from time import perf_counter
+from time import thread_time
 
 from gateway.config.document import ConfigurationFaults, DataPath, Problem
 from gateway.config.fields import SecretSource
 from gateway.config.load import Sources
+from gateway.config.policy import RuleMode
 from gateway.config.schema import ProfileConfig, ScepEndpoint, StaticCredential
 from gateway.errors import Rejection
 from gateway.pki import cms
@@ -45,7 +46,8 @@ def build_ra(
             previous=previous,
             password=_password(profile, sources) if endpoint.pwri else None,
             signing_time_skew=endpoint.signing_time_skew,
-            stopwatch=perf_counter,
+            stopwatch=thread_time,
+            any_curve=profile.policy.key.mode != RuleMode.ENFORCE,
         )
         prove_identity(identity)
     except ValueError as error:

@@ -30,7 +30,7 @@ class Certificate:
     """A decoded certificate; nothing in it has been verified.
 
     `tbs`, `algorithm` and `signature` are what a verifier needs, as received. `key_usage` and `ekus` are None when the
-    extension is absent. `self_issued` says that subject and issuer are the same name (RFC 5280 §6.1).
+    extension is absent.
     """
 
     der: bytes = field(repr=False)
@@ -50,10 +50,14 @@ class Certificate:
     subject_key_id: bytes | None
     authority_key_id: bytes | None
     extensions: tuple[Extension, ...]
-    self_issued: bool
     tbs: bytes = field(repr=False)
     algorithm: bytes = field(repr=False)
     signature: bytes = field(repr=False)
+
+    @property
+    def self_issued(self) -> bool:
+        """Whether subject and issuer are the same name (RFC 5280 §6.1); compared when asked, for few certificates are."""
+        return self.subject.der == self.issuer_der or normalize_name(self.issuer) == normalize_name(self.subject)
 
 
 def parse_certificate(data: bytes) -> Certificate:
@@ -90,7 +94,6 @@ def parse_certificate(data: bytes) -> Certificate:
         subject_key_id=der.content(der.OCTET_STRING, subject_id) if subject_id is not None else None,
         authority_key_id=extensions.parse_authority_key_id(issuer_id) if issuer_id is not None else None,
         extensions=found,
-        self_issued=subject is issuer or normalize_name(issuer) == normalize_name(subject),
         tbs=tbs,
         algorithm=algorithm,
         signature=signature,

@@ -21,9 +21,19 @@ from gateway.model import CertificateRequest
 from gateway.pki import cms, der, envelope, password
 from gateway.pki.certificate import pem_to_ders
 from gateway.pki.csr import build_csr
-from gateway.pki.keys import generate_private_key, load_private_key, load_public_key
+from gateway.pki.extensions import SUBJECT_KEY_IDENTIFIER, encode_extension
+from gateway.pki.keys import (
+    PrivateKey,
+    generate_private_key,
+    load_private_key,
+    load_public_key,
+    public_key_der,
+    sign,
+    signature_algorithm,
+)
 from gateway.pki.names import parse_name_text
 from gateway.wire.scep.client import decode_cert_rep, encode_request, self_signed_signer
+from gateway.wire.scep.identity import MAX_NAME_GROWTH
 from gateway.wire.scep.message_data import _read_csr as read_csr
 from gateway.wire.scep.operations import decode_body, parse_query
 from gateway.wire.scep.pkimessage import (
@@ -213,7 +223,7 @@ def test_mutated_requests_behind_the_decryption(path: Path, ra: RaIdentity) -> N
     request = decode_request(decode_pki_message(path.read_bytes()), ra)
     assert isinstance(request, CertificateRequest)
     for i, data in enumerate(Mutator(request.der, path.name).mutations(MUTATIONS)):
-        refused_cheaply(lambda d=data: read_csr(d, ra), f"{path.stem} {i}")  # type: ignore[misc]
+        refused_cheaply(lambda d=data: read_csr(d), f"{path.stem} {i}")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("path", REQUESTS, ids=lambda p: p.stem)
@@ -348,12 +358,99 @@ def test_recipients_built_to_hurt(ra: RaIdentity) -> None:
     public_key = ra.key.public_key()
     assert isinstance(public_key, RSAPublicKey)
     data = envelope.encrypt(b"\x30\x00", "aes-128-cbc", public_key, ra.signer.issuer_and_serial)
-    explicit = der.read_as(der.SEQUENCE, data)[0]
-    inner = der.elements(data, der.elements(data, explicit)[1][2])[0]
-    version, recipients, content = (data[b:e] for _, b, _, e in der.elements(data, inner[2], inner[3]))
+    head, (version, recipients, content) = data_parts(data)
     many = der.sequence(version, der.tlv(der.SET, der.content(der.SET, recipients) * 60), content)
-    head = data[explicit : der.elements(data, explicit)[0][3]]
     assert refused_cheaply(lambda: envelope.parse_enveloped_data(der.sequence(head, der.context(0, many))), "many recipients")
+
+
+MARKS = "\u0344" * 900 + "\u0334" * 900
+"""Combining characters in no order: to order them takes the square of their number."""
+
+
+def hostile_name(start: str) -> bytes:
+    """A name of 7 KB in two attributes."""
+    return der.sequence(*(der.set_of(der.sequence(der.oid("2.5.4.3"), der.utf8_string(start + MARKS))) for _ in range(2)))
+
+
+def hostile_certificate(key: PrivateKey, key_id: bytes) -> bytes:
+    """A certificate with two such names, and a subjectKeyIdentifier that begins as another does."""
+    algorithm, spki = signature_algorithm(key), public_key_der(key)
+    times = (der.time(datetime(year, 1, 1, tzinfo=UTC)) for year in (2026, 2027))
+    key_ids = encode_extension(SUBJECT_KEY_IDENTIFIER, False, der.octet_string(key_id + b"?"))
+    tbs = der.sequence(
+        der.context(0, der.integer(2)),
+        der.integer(1),
+        algorithm,
+        hostile_name("issuer"),
+        der.sequence(*times),
+        hostile_name("subject"),
+        spki,
+        der.context(3, der.sequence(key_ids)),
+    )
+    return der.sequence(tbs, algorithm, der.bit_string(sign(key, tbs)))
+
+
+@pytest.mark.parametrize("by_key_id", [False, True], ids=["issuer and serial", "key identifier"])
+def test_names_of_foreign_certificates(by_key_id: bool, ra: RaIdentity) -> None:
+    """They stand before the signer's; a stranger needs no key for them."""
+    key_id = ra.certificate.subject_key_id or b""
+    foreign = hostile_certificate(generate_private_key("ec-p256"), key_id)
+    sid = der.context(0, key_id, constructed=False) if by_key_id else ra.signer.issuer_and_serial
+    signer = cms.Signer(foreign * 3 + ra.certificate.der, sid, ra.key)
+    data = cms.sign_data(b"", signer, "sha256", (cms.attribute("2.16.840.1.113733.1.9.7", b"\x13\x01T"),))
+    assert len(data) > 43_000
+    assert not refused_cheaply(lambda: decode_pki_message(data), "foreign certificates")
+
+
+def test_names_of_the_signer(ra: RaIdentity) -> None:
+    key = generate_private_key("ec-p256")
+    signer = cms.Signer.create(hostile_certificate(key, b""), key)
+    data = cms.sign_data(b"", signer, "sha256", (cms.attribute("2.16.840.1.113733.1.9.7", b"\x13\x01T"),))
+    assert refused_cheaply(lambda: walk(data, ra), "a hostile signer")
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["signed", "broken signature"])
+@pytest.mark.parametrize("repeats", [7, 16], ids=["long", "many"])
+def test_names_of_recipients(repeats: int, broken: bool, ra: RaIdentity) -> None:
+    """They have the serial number of the RA's certificate."""
+    public_key = ra.key.public_key()
+    assert isinstance(public_key, RSAPublicKey)
+    issuer = hostile_name("issuer") if repeats == 7 else short_hostile_name(ra)
+    rid = der.sequence(issuer, der.integer(ra.certificate.serial))
+    data = envelope.encrypt(b"\x30\x00", "aes-128-cbc", public_key, rid)
+    head, (version, recipients, content) = data_parts(data)
+    many = der.sequence(version, der.tlv(der.SET, der.content(der.SET, recipients) * repeats), content)
+    content_info = der.sequence(head, der.context(0, many))
+    key = generate_private_key("rsa-2048")
+    subject = parse_name_text("CN=device").der
+    signer = self_signed_signer(key, subject, datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
+    attributes = (
+        cms.attribute("2.16.840.1.113733.1.9.2", b"\x13\x0219"),
+        cms.attribute("2.16.840.1.113733.1.9.7", b"\x13\x01T"),
+    )
+    message = cms.sign_data(content_info, signer, "sha256", attributes)
+    message = message[:-1] + bytes((message[-1] ^ broken,))
+
+    def work() -> None:
+        decoded_message = decode_pki_message(message)
+        ra.signer_for(decoded_message.recipients)
+        walk(message, ra)
+
+    assert refused_cheaply(work, "hostile recipients")
+
+
+def short_hostile_name(ra: RaIdentity) -> bytes:
+    """The longest name that is compared with the issuer's at all."""
+    room = MAX_NAME_GROWTH * len(ra.certificate.issuer_der) - 20
+    return der.sequence(der.set_of(der.sequence(der.oid("2.5.4.3"), der.utf8_string("\ufdfa" * (room // 3)))))
+
+
+def data_parts(data: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+    """Return a ContentInfo's type, and the members of what it holds."""
+    whole = der.content(der.SEQUENCE, data)
+    (_, start, _, end), (_, _, inner, _) = der.elements(whole)
+    body = der.content(der.SEQUENCE, whole[inner:])
+    return whole[start:end], tuple(body[b:e] for _, b, _, e in der.elements(body))
 
 
 def test_refused_messages_leave_no_memory_behind(ra: RaIdentity) -> None:

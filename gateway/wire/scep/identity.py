@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from statistics import median
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from gateway.errors import MalformedMessage, Rejection
-from gateway.model import Name, SanKind
+from gateway.errors import MalformedMessage
+from gateway.model import SanKind
 from gateway.pki import cms
 from gateway.pki.certificate import Certificate, parse_certificate
 from gateway.pki.csr import build_csr, parse_csr
 from gateway.pki.extensions import make_san
-from gateway.pki.keys import PrivateKey, generate_private_key, key_matches
+from gateway.pki.keys import PrivateKey, key_matches
 from gateway.pki.names import normalize_name, parse_name, parse_name_text
 
 MIN_RSA_BITS = 2048
-DECOY_RSA_BITS = 2048
-"""What devices have: verifying the decoy must cost what verifying theirs does, whatever the RA's own key is."""
+MAX_NAME_GROWTH = 4
+"""How much longer a name may become that a client encodes anew: UniversalString has four bytes for a character."""
 REFUSAL_SAMPLES = 9
-REFUSAL_FACTOR = 2.5
-"""A request that fails at its end and then the decoy take less than twice the decoy; EC and large RSA keys verify more slowly."""
+REFUSAL_FACTOR = 2.0
+"""Between other work the slowest request takes a quarter longer than in a row, and half as long again on a busy machine."""
+
+_SLOW_CURVES = (ec.SECP384R1, ec.SECP521R1)
+"""The slowest of the keys that a policy can name: RSA-8192, P-256, EdDSA and ML-DSA verify faster."""
+_SLOWEST_CURVE = ec.BrainpoolP512R1
+"""The slowest of all keys that we can verify; only a policy that enforces nothing lets it through."""
 
 _SIGNS, _DECRYPTS = "digitalSignature", "keyEncipherment"
 
@@ -46,6 +52,8 @@ class RaPair:
     certificate: Certificate = field(repr=False)
     key: RSAPrivateKey = field(repr=False)
     signer: cms.Signer | None
+    issuer: tuple[tuple[tuple[str, str], ...], ...] = field(repr=False)
+    """The certificate's issuer as `normalize_name` compares it."""
 
     def is_named_by(self, rid: cms.CertificateId) -> bool:
         """Whether a RecipientIdentifier means this certificate; a name that the client encoded anew is compared by meaning."""
@@ -53,8 +61,16 @@ class RaPair:
             return rid.key_id == self.certificate.subject_key_id
         if rid.serial != self.certificate.serial:
             return False
-        issuer = self.certificate.issuer_der
-        return rid.issuer_der == issuer or _same_name(rid.issuer_der, self.certificate.issuer)
+        return rid.issuer_der == self.certificate.issuer_der or self._is_issuer(rid.issuer_der)
+
+    def _is_issuer(self, received: bytes) -> bool:
+        """Whether a name means the certificate's issuer; one that cannot be read, or is far longer, names nobody."""
+        if len(received) > MAX_NAME_GROWTH * len(self.certificate.issuer_der):
+            return False
+        try:
+            return normalize_name(parse_name(received)) == self.issuer
+        except MalformedMessage:
+            return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +86,10 @@ class RaIdentity:
     certificates: tuple[bytes, ...] = field(repr=False)
     """What GetCACert shows of this RA, DER: what signs, then what requests are encrypted to where that is another."""
     chain: tuple[bytes, ...] = field(repr=False)
-    decoy: bytes = field(repr=False)
-    """A PKCS#10 with a wrong signature, read when a message holds none, so that every failure takes as long."""
     stopwatch: Callable[[], float] | None = field(default=None, repr=False)
-    """Seconds that pass; None measures nothing and lets refusals take what they take."""
+    """Seconds of this thread's work; None measures nothing and lets refusals take what they take."""
     refusal_seconds: float = 0.0
-    """How long reading a request that is refused takes at least: more than the slowest way to find out, measured by the decoy."""
+    """How long reading a request that is refused takes at least: more than the slowest way to find out."""
     algorithms: Algorithms = field(default_factory=Algorithms)
     """What this RA accepts beside today's algorithms: read by the codec and told by GetCACaps."""
     password: bytes | None = field(default=None, repr=False)
@@ -96,11 +110,13 @@ class RaIdentity:
         password: bytes | None = None,
         signing_time_skew: timedelta | None = None,
         stopwatch: Callable[[], float] | None = None,
+        any_curve: bool = False,
     ) -> RaIdentity:
         """Prepare an identity of DER certificates and their keys.
 
         With `encryption` the certificate only has to sign. `previous` pairs go on decrypting, and sign the answers to what they
-        decrypted where they can. With a `stopwatch` every request that is refused takes as long to read as any other.
+        decrypted where they can. With a `stopwatch` every request that is refused takes as long to read as any other, also where
+        policy lets `any_curve` through that we know.
         ValueError, with a sentence, when a certificate and its key cannot serve SCEP clients.
         """
         if password is not None and not password:
@@ -114,7 +130,6 @@ class RaIdentity:
             certificates.append(encryption[0])
         for number, pair in enumerate(previous, start=1):
             pairs.append(_make_pair(f"the previous SCEP RA {number}", *pair, (_DECRYPTS,)))
-        decoy = _make_decoy(main.key)
         return cls(
             signer=cms.Signer.create(certificate_der, main.key),
             key=main.key,
@@ -122,9 +137,8 @@ class RaIdentity:
             pairs=tuple(pairs),
             certificates=tuple(certificates),
             chain=chain_ders,
-            decoy=decoy,
             stopwatch=stopwatch,
-            refusal_seconds=_measure_refusal(decoy, stopwatch) if stopwatch else 0.0,
+            refusal_seconds=_measure_refusal(stopwatch, any_curve) if stopwatch else 0.0,
             algorithms=algorithms,
             password=password,
             signing_time_skew=signing_time_skew,
@@ -166,34 +180,31 @@ def _make_pair(what: str, certificate_der: bytes, key: PrivateKey, needed: tuple
     if missing:
         raise ValueError(f"{what} certificate lacks key usage {' and '.join(missing)}: clients refuse it")
     signer = cms.Signer.create(certificate_der, key) if _may(certificate, _SIGNS) else None
-    return RaPair(certificate, key, signer)
+    return RaPair(certificate, key, signer, normalize_name(certificate.issuer))
 
 
 def _may(certificate: Certificate, usage: str) -> bool:
     return usage in (certificate.key_usage or ())
 
 
-def _make_decoy(key: RSAPrivateKey) -> bytes:
-    """Return a certification request like a device's whose signature does not verify."""
-    like = key if key.key_size == DECOY_RSA_BITS else generate_private_key("rsa-2048")
-    name = parse_name_text("CN=decoy.example")
-    csr = build_csr(like, name.der, (make_san(SanKind.DNS, "decoy.example"),), "decoy" * 5)
-    return csr[:-1] + bytes((csr[-1] ^ 1,))
+def _measure_refusal(stopwatch: Callable[[], float], any_curve: bool) -> float:
+    """Return more than what reading a request with the slowest of keys takes, whatever is wrong with it."""
+    return max(_measure(csr, stopwatch) for csr in _slow_csrs(any_curve)) * REFUSAL_FACTOR
 
 
-def _measure_refusal(decoy: bytes, stopwatch: Callable[[], float]) -> float:
+@lru_cache
+def _slow_csrs(any_curve: bool) -> tuple[bytes, ...]:
+    """Return requests like a device's with slow keys."""
+    curves = (*_SLOW_CURVES, _SLOWEST_CURVE) if any_curve else _SLOW_CURVES
+    keys = [ec.generate_private_key(curve()) for curve in curves]
+    name, san = parse_name_text("CN=device.example").der, make_san(SanKind.DNS, "device.example")
+    return tuple(build_csr(key, name, (san,), "challenge" * 3) for key in keys)
+
+
+def _measure(csr: bytes, stopwatch: Callable[[], float]) -> float:
     times = []
     for _ in range(REFUSAL_SAMPLES):
         begun = stopwatch()
-        with suppress(Rejection):
-            parse_csr(decoy)
+        parse_csr(csr)
         times.append(stopwatch() - begun)
-    return median(times) * REFUSAL_FACTOR
-
-
-def _same_name(received: bytes, ours: Name) -> bool:
-    """Whether two names mean the same; one that cannot be read names nobody."""
-    try:
-        return normalize_name(parse_name(received)) == normalize_name(ours)
-    except MalformedMessage:
-        return False
+    return median(times)

@@ -176,13 +176,19 @@ def _parse_envelope(content: bytes) -> envelope.EnvelopedData | None:
 
 def find_certificate(certificates: tuple[bytes, ...], sid: cms.CertificateId) -> Certificate:
     """Return the certificate that a SignerIdentifier means, wherever it stands in the set; MalformedMessage when none does."""
-    for certificate in map(parse_certificate, certificates):
-        if sid.key_id is not None:
-            if sid.key_id == certificate.subject_key_id:
+    for data in certificates:
+        if _may_be_named(data, sid):
+            certificate = parse_certificate(data)
+            if sid.key_id in {None, certificate.subject_key_id}:
                 return certificate
-        elif sid.serial == certificate.serial and sid.issuer_der == certificate.issuer_der:
-            return certificate
     raise MalformedMessage("message does not carry its signer's certificate")
+
+
+def _may_be_named(certificate: bytes, sid: cms.CertificateId) -> bool:
+    """Whether a certificate can be the one that is meant, told without reading all of it: strangers send others before it."""
+    if sid.key_id is not None:
+        return sid.key_id in certificate
+    return cms.parse_certificate_id(cms.issuer_and_serial(certificate)) == sid
 
 
 def verify_signature(message: PkiMessage, ra: RaIdentity, now: datetime) -> None:

@@ -7,16 +7,21 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from cryptography.hazmat.primitives.asymmetric import padding
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.asn1 import cms as asn1_cms
 from gateway.asn1 import scep as asn1
 from gateway.asn1.scep import MessageType
+from gateway.model import Extension
 from gateway.pki import cms, der, password
 from gateway.pki.ciphers import find_cipher
 from gateway.pki.csr import build_csr
+from gateway.pki.extensions import SUBJECT_ALT_NAME
 from gateway.pki.keys import PrivateKey, generate_private_key
 from gateway.pki.names import parse_name_text
 from gateway.wire.scep import attributes
@@ -30,6 +35,7 @@ ITERATIONS = 1000
 
 DEVICE_KEY = generate_private_key("rsa-2048")
 SUBJECT = parse_name_text("CN=device-1").der
+NO_SAN = Extension(SUBJECT_ALT_NAME, False, der.null())
 _UNKNOWN_ALGORITHM = (der.oid("1.2.840.113549.1.1.11"), der.oid("1.2.840.113549.1.1.99"))
 _CHALLENGE_TYPE = der.oid("1.2.840.113549.1.9.7")
 
@@ -59,9 +65,9 @@ class Fault:
     password: bytes = PASSWORD
 
 
-def csr_of(key: PrivateKey = DEVICE_KEY) -> bytes:
+def csr_of(key: PrivateKey = DEVICE_KEY, *extensions: Extension) -> bytes:
     """A good request."""
-    return build_csr(key, SUBJECT, challenge_password=PASSWORD.decode())
+    return build_csr(key, SUBJECT, challenge_password=PASSWORD.decode(), other_extensions=extensions)
 
 
 def _flip(data: bytes, position: int) -> bytes:
@@ -116,6 +122,45 @@ BAD_CSR = (
     Fault("CSR with a subject that is no text", lambda plain: pad(plain.replace(b"device-1", b"\xff" * 8))),
 )
 
+ELLIPTIC = MappingProxyType({spec: csr_of(generate_private_key(spec)) for spec in ("ec-p256", "ec-p384", "ec-p521")})
+"""Good requests whose signatures verify slowly."""
+
+
+def _unsigned_rsa(bits: int) -> bytes:
+    """Return a request for a modulus of which nobody has the private key: such keys take seconds to make."""
+    spki = RSAPublicNumbers(65537, (1 << bits) - 1).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    info = der.sequence(der.integer(0), SUBJECT, spki, der.context(0))
+    algorithm = der.sequence(der.oid("1.2.840.113549.1.1.11"), der.null())
+    return der.sequence(info, algorithm, der.bit_string(bytes(bits // 8 - 1) + b"\2"))
+
+
+UNSIGNED = MappingProxyType(
+    {
+        "rsa-1024": _unsigned_rsa(1024),
+        "rsa-4096": _unsigned_rsa(4096),
+        "rsa-8192": _unsigned_rsa(8192),
+        **{spec: _flip(good, -1) for spec, good in ELLIPTIC.items()},
+        "ed25519": _flip(csr_of(generate_private_key("ed25519")), -1),
+        "ed448": _flip(csr_of(Ed448PrivateKey.generate()), -1),
+        "ml-dsa-87": _flip(csr_of(generate_private_key("ml-dsa-87")), -1),
+    }
+)
+"""Requests that are whole and are not signed by their keys, one of each kind of key that a policy can name."""
+
+
+def _sealed(csr: bytes, change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    return lambda _: change(csr)
+
+
+OTHER_KEYS = (
+    *(Fault(f"wrong signature in the CSR, {spec}", _sealed(csr, pad)) for spec, csr in UNSIGNED.items()),
+    *(Fault(f"a byte behind the content, {spec}", _sealed(csr, lambda csr: pad(csr + b"\0"))) for spec, csr in ELLIPTIC.items()),
+    *(
+        Fault(f"CSR with a SAN that is none, {spec}", _sealed(csr_of(generate_private_key(spec), NO_SAN), pad))
+        for spec in ELLIPTIC
+    ),
+)
+
 BAD_KEY = (
     Fault("another key", content_key=lambda key: bytes(len(key))),
     Fault("a key too short", content_key=lambda key: key[:-1]),
@@ -152,6 +197,7 @@ def faults(transport: Transport, kind: MessageType) -> Iterator[Fault]:
     yield from NO_CONTENT
     if kind is MessageType.PKCS_REQ:
         yield from BAD_CSR
+        yield from OTHER_KEYS
 
 
 def seal(fault: Fault, transport: Transport, ra: RaIdentity, plain: bytes) -> bytes:
