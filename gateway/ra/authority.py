@@ -131,7 +131,8 @@ class RegistrationAuthority:
 
     async def recover(self, snapshot: Snapshot) -> int:
         """Take up every ledger row that is due and that nobody works on; returns how many. Raises StoreUnavailable."""
-        return await self._recovery.pass_over(snapshot)
+        with snapshot.occupancy:
+            return await self._recovery.pass_over(snapshot)
 
     async def drain(self, seconds: float) -> int:
         """Refuse new work, let what runs finish for `seconds`, cancel the rest; returns how many were cancelled."""
@@ -193,6 +194,7 @@ class RegistrationAuthority:
         if (task := self._leases.find(key)) is not None:
             return await self._join(snapshot, key, task, trail, joined=True)
         task = self._leases.start(key, self._open_and_issue(profile, opening))
+        snapshot.occupancy.extend(task)
         return await self._join(snapshot, key, task, trail, joined=False)
 
     def _decide(

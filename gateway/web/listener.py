@@ -113,8 +113,9 @@ class Listener:
         sock: socket.socket,
         protocol: Callable[[], asyncio.Protocol],
         admission: Admission,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
+        """`tls` returns the context in force; it is asked once a connection, when it is accepted."""
         self._sock = sock
         self._protocol = protocol
         self._admission = admission
@@ -167,7 +168,7 @@ class Listener:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: CountedConnection(self._protocol(), place.release),
                 connection,
-                ssl=self._tls,
+                ssl=self._tls() if self._tls else None,
                 ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS if self._tls else None,
                 ssl_shutdown_timeout=TLS_SHUTDOWN_SECONDS if self._tls else None,
             )

@@ -48,8 +48,12 @@ class ScepEndpoint:
         return [web.get(PATH, self.handle, allow_head=False), web.post(PATH, self.handle)]
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer one request."""
+        """Answer one request under the generation that is in force when it comes, to its end."""
         generation = self._current()
+        with generation.snapshot.occupancy:
+            return await self._answer(generation, request)
+
+    async def _answer(self, generation: Generation, request: web.Request) -> web.Response:
         service = _find_service(generation, request)
         if service is None:
             self._floods.count(Protocol.SCEP, "", Reason.UNKNOWN_PROFILE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -72,8 +72,8 @@ class HttpServer:
         """Prepare; nothing is accepted before `listen`."""
         await self._runner.setup()
 
-    def listen(self, sock: socket.socket, admission: Admission, tls: ssl.SSLContext | None = None) -> None:
-        """Accept connections on `sock`, which stays the caller's."""
+    def listen(self, sock: socket.socket, admission: Admission, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
+        """Accept connections on `sock`, which stays the caller's; `tls` is asked for the context of each connection."""
         server = self._runner.server
         if server is None:
             raise RuntimeError("start() comes before listen()")
