@@ -43,6 +43,7 @@ def serve(
     """Serve until SIGTERM or SIGINT, then finish what is in flight."""
     from gateway.assemble import require_store
     from gateway.config.load import read
+    from gateway.supervise.activation import ActivationError, take_inherited
     from gateway.supervise.sockets import BindError, bind_all
     from gateway.supervise.supervisor import Plan, Supervisor, WorkerRefusedError, worker_count
 
@@ -52,8 +53,9 @@ def serve(
     server = parsed.server
     try:
         mtls = server.https_mtls.listen if server.https_mtls else None
-        sockets = bind_all(server.http, server.https.listen, sources.resolve(server.admin_socket), mtls)
-    except BindError as error:
+        admin = sources.resolve(server.admin_socket)
+        sockets = bind_all(server.http, server.https.listen, admin, mtls, inherited=take_inherited())
+    except (BindError, ActivationError) as error:
         raise CommandError(str(error)) from error
     require_store(parsed, sources)
     count = worker_count(workers or server.workers)
@@ -65,7 +67,6 @@ def serve(
         raise CommandError(str(error), ExitCode(error.code) if error.code in {1, 3} else ExitCode.FAILED) from error
     finally:
         sockets.close()
-        sources.resolve(server.admin_socket).unlink(missing_ok=True)
 
 
 def check_identities(config: GatewayConfig, sources: Sources) -> None:
