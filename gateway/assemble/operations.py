@@ -36,10 +36,13 @@ class Operations:
         self,
         administration: Administration,
         current: Callable[[], Generation],
-        publishers: Mapping[UpstreamCAName, CrlPublisher],
+        publishers: Callable[[], Mapping[UpstreamCAName, CrlPublisher]],
         store_key: str,
     ) -> None:
-        """`store_key` names the store key that this process writes under; a change of keys has to know."""
+        """`current` and `publishers` return what is in force, asked in each operation anew.
+
+        `store_key` names the store key that this process writes under; a change of keys has to know.
+        """
         self._administration = administration
         self._current = current
         self._publishers = publishers
@@ -168,7 +171,7 @@ class Operations:
 
     async def _publish_after_revocation(self, name: UpstreamCAName, actor: str) -> int | None:
         """Have the revocation in a CRL before the operator is answered; None where it could not be signed at once."""
-        publisher = self._publishers.get(name)
+        publisher = self._publishers().get(name)
         if publisher is None:
             return None
         try:
@@ -178,11 +181,11 @@ class Operations:
             return None
 
     async def _publish_crl(self, arguments: Arguments, actor: str, _path: Mapping[str, str]) -> Any:
-        name = arguments.optional_text("upstream_ca")
-        if name is not None and name not in self._publishers:
+        name, publishers = arguments.optional_text("upstream_ca"), self._publishers()
+        if name is not None and name not in publishers:
             raise Rejection(Reason.UNKNOWN_CERTIFICATE, f"there is no upstream CA {name} whose CRL is signed here")
-        chosen = (UpstreamCAName(name),) if name else tuple(self._publishers)
-        return [views.crl(await self._publishers[ca].publish(force=True, actor=actor)) for ca in chosen]
+        chosen = (UpstreamCAName(name),) if name else tuple(publishers)
+        return [views.crl(await publishers[ca].publish(force=True, actor=actor)) for ca in chosen]
 
 
 def _limit(arguments: Arguments) -> int:

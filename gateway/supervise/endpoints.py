@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from concurrent.futures import ThreadPoolExecutor
 
 from gateway.assemble import Gateway
@@ -17,7 +16,6 @@ from gateway.web.ops import OpsEndpoint, Readiness
 from gateway.web.revocation import RevocationEndpoint
 from gateway.web.scep import ScepEndpoint
 from gateway.web.server import HttpLimits, HttpServer
-from gateway.web.tls import mtls_context, server_context
 
 KEY_THREADS = 2
 """Threads for slow RSA keys: more only add switches, since workers are processes."""
@@ -33,10 +31,7 @@ class Endpoints:
         limits = server.limits
         self._executor = ThreadPoolExecutor(KEY_THREADS, thread_name_prefix="ra-key")
         self._admission = Admission(ConnectionCaps(limits.connections, limits.connections_per_address))
-        self._tls = server_context(
-            gateway.sources.file(server.https.certificate), gateway.sources.secret(server.https.key), server.https.min_version
-        )
-        self._mtls = _mtls_context(gateway)
+        self._gateway = gateway
         self._readiness = Readiness(gateway.probes())
         self.floods = FloodCounter(gateway.store.append_audit, gateway.clock)
         ops = OpsEndpoint(self._readiness).routes()
@@ -49,13 +44,16 @@ class Endpoints:
     async def open(
         self, http: socket.socket, https: socket.socket, admin: socket.socket, https_mtls: socket.socket | None = None
     ) -> None:
-        """Begin to accept on all sockets, which stay the caller's; `https_mtls` goes with the configuration's."""
+        """Begin to accept on all sockets, which stay the caller's; `https_mtls` goes with the configuration's.
+
+        Every connection gets the TLS context that is in force when it is accepted, and keeps it.
+        """
         await self._network.start()
         await self._operators.start()
         self._network.listen(http, self._admission)
-        self._network.listen(https, self._admission, self._tls)
-        if https_mtls is not None and self._mtls is not None:
-            self._network.listen(https_mtls, self._admission, self._mtls)
+        self._network.listen(https, self._admission, lambda: self._gateway.generation.tls["https"])
+        if https_mtls is not None:
+            self._network.listen(https_mtls, self._admission, lambda: self._gateway.generation.tls["https_mtls"])
         await self._operators.listen_unix(admin)
 
     async def close(self) -> None:
@@ -64,21 +62,6 @@ class Endpoints:
         await asyncio.gather(self._network.stop(), self._operators.stop())
         self._executor.shutdown()
         await self.floods.flush()
-
-
-def _mtls_context(gateway: Gateway) -> ssl.SSLContext | None:
-    """Build the context of `https_mtls`, over the anchors of every profile that asks for a client certificate."""
-    listener, sources = gateway.config.server.https_mtls, gateway.sources
-    if listener is None:
-        return None
-    endpoints = (profile.endpoints.scep for profile in gateway.config.profiles.values())
-    asking = (scep.client_anchors for scep in endpoints if scep is not None and scep.client_certificate == "require")
-    return mtls_context(
-        sources.file(listener.certificate),
-        sources.secret(listener.key),
-        listener.min_version,
-        tuple(sources.file(anchors) for anchors in asking if anchors is not None),
-    )
 
 
 def _network_limits(limits: Limits) -> HttpLimits:
