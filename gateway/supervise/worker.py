@@ -132,8 +132,7 @@ def _start_background(background: Background, gateway: Gateway, endpoints: Endpo
     background.run("recovery", _recover(gateway))
     background.repeat("upkeep", UPKEEP_SECONDS, gateway.expire)
     background.run("floods", endpoints.floods.run())
-    for name, publisher in gateway.publishers.items():
-        background.run(f"crl {name}", publisher.run())
+    background.run("crl", gateway.publish_crls())
 
 
 async def _recover(gateway: Gateway) -> None:
