@@ -56,6 +56,7 @@ def fields(sentences: tuple[str, ...]) -> list[str]:
         pytest.param("server.https.min_version", "1.3", id="https-version"),
         pytest.param("server.https_mtls.listen", "127.0.0.1:9444", id="https_mtls"),
         pytest.param("server.https_mtls.min_version", "1.3", id="https_mtls-version"),
+        pytest.param("server.monitoring", "127.0.0.1:9465", id="monitoring"),
         pytest.param("server.admin_socket", "run/other.sock", id="admin"),
         pytest.param("server.workers", 3, id="workers"),
         pytest.param("server.limits.connections", 7, id="a-limit"),
