@@ -1,4 +1,9 @@
-"""Accepts connections under caps, before TLS or HTTP sees a byte."""
+"""Accepts connections under caps, before TLS or HTTP sees a byte, and leaves them to workers that hold fewer.
+
+All workers wait on the same inherited socket. Whoever wakes first would take a connection that may last for hours, and one worker
+would end up with most of them. So a worker that holds more than its share goes away from the socket for a few milliseconds. It does
+so only when a connection waits, and it stays when nobody else takes that one: a worker that stands still delays nobody for long.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +15,20 @@ from dataclasses import dataclass
 
 import structlog
 
+from gateway.web.share import Other, Share
+
 log = structlog.get_logger(__name__)
 
 ACCEPTS_A_TURN = 32
 """Connections taken from the kernel in one turn of the loop, so that open ones are served meanwhile."""
 PAUSE_WITHOUT_DESCRIPTORS = 1.0
 """Seconds until accepting is tried again when the process is out of file descriptors or memory."""
+LEAVE_SECONDS = 0.003
+"""How long a worker that holds more than its share is away from the socket."""
+LEAVES = 8
+"""How many times in a row a connection is left to a worker that takes none."""
+INSIST_SECONDS = 1.0
+"""How long nothing is left to others after one of them took nothing."""
 TLS_HANDSHAKE_SECONDS = 10.0
 TLS_SHUTDOWN_SECONDS = 2.0
 
@@ -29,10 +42,11 @@ class ConnectionCaps:
 
 
 class Admission:
-    """Counts open connections, in all and by address."""
+    """Counts open connections, in all and by address, and tells the other workers."""
 
-    def __init__(self, caps: ConnectionCaps) -> None:
+    def __init__(self, caps: ConnectionCaps, share: Share | None = None) -> None:
         self._caps = caps
+        self.share = share or Share.alone()
         self._by_address: dict[str, int] = {}
         self._waiting: list[Callable[[], None]] = []
         self.total = 0
@@ -51,11 +65,13 @@ class Admission:
             return False
         self._by_address[address] = count + 1
         self.total += 1
+        self.share.enter()
         return True
 
     def leave(self, address: str) -> None:
         """Count one connection less, and wake the listeners that waited for it."""
         self.total -= 1
+        self.share.leave()
         left = self._by_address[address] - 1
         if left:
             self._by_address[address] = left
@@ -105,6 +121,40 @@ class CountedConnection(asyncio.Protocol):
         self._inner.connection_lost(error)
 
 
+class Courtesy:
+    """Decides when the connections that wait are left to another worker; times are the event loop's."""
+
+    __slots__ = ("_insists_until", "_left_at", "_other", "_share", "_times")
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._other: Other | None = None
+        self._times = 0
+        self._left_at = 0.0
+        self._insists_until = 0.0
+
+    def is_due(self, now: float) -> bool:
+        """Whether this worker should take no further connection, if another one takes it."""
+        return now >= self._insists_until and self._share.less_loaded() is not None
+
+    def leaves(self, now: float) -> bool:
+        """Whether to go away from the socket, on which a connection waits, for `LEAVE_SECONDS`."""
+        if now < self._insists_until:
+            return False
+        other = self._share.less_loaded()
+        if other is None:
+            return False
+        # Another connection than the one that was left before, or a worker that does take what is left to it: count anew.
+        if other != self._other or now - self._left_at > 2 * LEAVE_SECONDS:
+            self._other, self._times = other, 0
+        if self._times == LEAVES:
+            self._times, self._insists_until = 0, now + INSIST_SECONDS
+            return False
+        self._times += 1
+        self._left_at = now
+        return True
+
+
 class Listener:
     """One listening socket, inherited or bound by the caller; it stays the caller's."""
 
@@ -120,20 +170,32 @@ class Listener:
         self._protocol = protocol
         self._admission = admission
         self._tls = tls
+        self._courtesy = Courtesy(admission.share)
         self._stopped = False
         self._handshakes: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to accept; needs a running loop."""
         self._sock.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._sock, self._accept)
+        self._resume()
 
     def stop(self) -> None:
         """Accept no more; open connections are not touched."""
         self._stopped = True
-        asyncio.get_running_loop().remove_reader(self._sock)
+        self._admission.share.withdraw()
+        self._pause()
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether connections were accepted that HTTP does not know yet."""
+        return bool(self._handshakes)
 
     def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._courtesy.leaves(loop.time()):
+            self._pause()
+            loop.call_later(LEAVE_SECONDS, self._resume)
+            return
         for _ in range(ACCEPTS_A_TURN):
             if self._admission.is_full:
                 self._pause()
@@ -148,9 +210,13 @@ class Listener:
             except OSError as error:
                 log.warning("connections cannot be accepted for a second", cause=error.strerror)
                 self._pause()
-                asyncio.get_running_loop().call_later(PAUSE_WITHOUT_DESCRIPTORS, self._resume)
+                self._admission.share.withdraw()
+                loop.call_later(PAUSE_WITHOUT_DESCRIPTORS, self._resume)
                 return
             self._admit(connection, address[0] if isinstance(address, tuple) else "")
+            if self._courtesy.is_due(loop.time()):
+                # The loop comes back at once when more are waiting.
+                return
 
     def _admit(self, connection: socket.socket, address: str) -> None:
         if not self._admission.enter(address):
@@ -186,7 +252,8 @@ class Listener:
 
     def _resume(self) -> None:
         if not self._stopped:
-            self.start()
+            self._admission.share.offer()
+            asyncio.get_running_loop().add_reader(self._sock, self._accept)
 
 
 class _Place:
