@@ -1,8 +1,9 @@
 """Accepts connections under caps, before TLS or HTTP sees a byte, and leaves them to workers that hold fewer.
 
-All workers wait on the same inherited socket. Whoever wakes first would take a connection that may last for hours, and one worker
-would end up with most of them. So a worker that holds more than its share goes away from the socket for a few milliseconds, but only
-when a connection waits; and it stays when nobody else takes that one: a worker that stands still delays nobody for long.
+All workers wait on the same inherited socket. Whoever wakes first would take a connection that may last for hours, and one
+worker would end up with most of them. So a worker that holds more than its share goes away from the socket for a few
+milliseconds, but only when a connection waits; and it stays when nobody else takes that one: a worker that stands still delays
+nobody for long.
 """
 
 from __future__ import annotations
