@@ -13,22 +13,20 @@ from gateway.pki.keys import serialize_private_key
 from gateway.store.keys import KeyRing
 from tests.unit.assemble.installation import DAY, NOW, Installation, key
 
-ISSUING, PROGRAM = UpstreamCAName("issuing"), UpstreamCAName("program")
+LOCAL, PROGRAM = UpstreamCAName("local"), UpstreamCAName("program")
 PARTS = Parts(None, KeyRing((bytes(32),)), lambda: NOW, "w1")  # type: ignore[arg-type]  # nothing is stored
 
 
 @pytest.fixture
 def two(installation: Installation) -> Installation:
-    """A local CA and a program, both named by nobody but the list of CAs."""
+    """The CA that every installation has, and a program that nobody uses."""
     installation.write("token", b"first")
     installation.data["upstream_cas"]["program"] = {
         "type": "exec",
         "command": ["/bin/cat"],
-        "chain": ["ca/issuing.pem", "ca/root.pem"],
+        "chain": [installation.ca("other")],
         "environment": {"TOKEN": {"file": "token"}, "PLAIN": "text"},
     }
-    (name,) = (name for name in installation.data["upstream_cas"] if name != "program")
-    assert name == ISSUING
     return installation
 
 
@@ -44,7 +42,7 @@ def test_nothing_has_changed(two: Installation) -> None:
     before = make(two)
     after = make(two, before)
     assert cas_that_changed(before, after) == set()
-    assert after.lasting.crls[ISSUING].publisher is before.lasting.crls[ISSUING].publisher
+    assert after.lasting.crls[LOCAL].publisher is before.lasting.crls[LOCAL].publisher
     assert after.generation.snapshot.profiles.keys() == before.generation.snapshot.profiles.keys()
 
 
@@ -52,7 +50,7 @@ def replace_key(two: Installation) -> None:
     """The same CA certificate name, with another key: a renewal of the issuing CA."""
     two.write("ca/issuing.pem", (two.folder / two.ca("renewed", start=NOW - DAY)).read_bytes())
     two.write("secrets/issuing.key", serialize_private_key(key("ec-p256", "renewed")))
-    two.data["upstream_cas"]["issuing"]["chain"] = []
+    two.data["upstream_cas"]["local"]["chain"] = []
 
 
 CHANGES: dict[str, tuple[Callable[[Installation], object], set[str]]] = {
@@ -60,9 +58,9 @@ CHANGES: dict[str, tuple[Callable[[Installation], object], set[str]]] = {
     "a secret of a program": (lambda two: two.write("token", b"second"), {"program"}),
     "a plain value": (lambda two: two.data["upstream_cas"]["program"]["environment"].update(PLAIN="other"), {"program"}),
     "a bound": (lambda two: two.data["upstream_cas"]["program"].update(concurrency=9), {"program"}),
-    "the CRL's schedule": (lambda two: two.data["upstream_cas"]["issuing"].update(crl={"lifetime": "9d"}), {"issuing"}),
-    "the URLs": (lambda two: two.data["server"]["external_url"].update(http="http://pki.example.com"), {"issuing", "program"}),
-    "key and certificate": (replace_key, {"issuing", "program"}),
+    "the CRL's schedule": (lambda two: two.data["upstream_cas"]["local"].update(crl={"lifetime": "9d"}), {"local"}),
+    "the URLs": (lambda two: two.data["server"]["external_url"].update(http="http://pki.example.com"), {"local", "program"}),
+    "key and certificate": (replace_key, {"local"}),
     "another name": (lambda two: two.data["upstream_cas"].update(other=two.data["upstream_cas"]["program"]), {"other"}),
 }
 
@@ -73,22 +71,22 @@ def test_what_makes_a_ca_another(two: Installation, change: Callable[[Installati
     change(two)
     after = make(two, before)
     assert cas_that_changed(before, after) == changed
-    assert after.lasting.crls[ISSUING].publisher is before.lasting.crls[ISSUING].publisher
-    assert after.lasting.crls[ISSUING].ca is after.lasting.cas[ISSUING]
+    assert after.lasting.crls[LOCAL].publisher is before.lasting.crls[LOCAL].publisher
+    assert after.lasting.crls[LOCAL].ca is after.lasting.cas[LOCAL]
 
 
 def test_a_ca_without_crl_has_no_publisher(two: Installation) -> None:
     before = make(two)
-    two.data["upstream_cas"]["issuing"]["crl"] = None
+    two.data["upstream_cas"]["local"]["crl"] = None
     without = make(two, before)
     assert dict(without.lasting.crls) == {}
-    two.data["upstream_cas"]["issuing"]["crl"] = {}
+    two.data["upstream_cas"]["local"]["crl"] = {}
     again = make(two, without)
-    assert again.lasting.crls.keys() == {ISSUING}
+    assert again.lasting.crls.keys() == {LOCAL}
 
 
 def test_fingerprints_hold_no_secret(two: Installation) -> None:
     config, sources = two.read()
     digests = ca_fingerprints(config, sources)
-    assert digests.keys() == {ISSUING, PROGRAM}
+    assert digests.keys() == {LOCAL, PROGRAM}
     assert all(len(digest) == 32 for digest in digests.values())
