@@ -150,7 +150,7 @@ _COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1
 ENROLLMENTS = Family(
     "gateway_enrollments_total",
     Kind.COUNTER,
-    "Answers to enrollment messages; the reason is empty where nothing was refused, the profile where no configured one was named.",
+    "Answers to enrollment messages; the reason is empty without a refusal, the profile where none of the configured was named.",
     ("protocol", "profile", "operation", "result", "reason"),
 )
 REQUEST_SECONDS = Family(

@@ -77,19 +77,22 @@ def open_profile(protocol: Protocol, profile: ProfileName, challenge_results: It
         _challenges(profile, result)
 
 
-def count_answer(
-    protocol: Protocol, profile: str, operation: str, answer: object, reason: Reason | None, seconds: float | None = None
-) -> None:
-    """Count one answer; `profile` is a configured name or empty, `operation` anything but a name of the standard is unknown.
+def count_answer(protocol: Protocol, profile: ProfileName, operation: str, answer: object, seconds: float) -> None:
+    """Count the answer to a message that could be read, and the time from there to here.
 
     `answer` is an outcome of the registration authority; whatever is none is an answered look-up.
     """
     known = _OPERATIONS.get(operation, Operation.UNKNOWN)
+    reason = answer.reason if isinstance(answer, Rejected | Unavailable) else None
     _answers(protocol, profile, known, _RESULTS.get(type(answer), Result.FOUND), reason).inc()
     if reason in AUTHENTICATION_REASONS:
         _failures(protocol, profile, reason).inc()
-    if seconds is not None:
-        _requests(protocol, profile, known).observe(seconds)
+    _requests(protocol, profile, known).observe(seconds)
+
+
+def count_refusal(protocol: Protocol, profile: ProfileName | None, reason: Reason) -> None:
+    """Count the refusal of something that was not read as a message; None: it named no configured profile."""
+    _answers(protocol, profile or "", Operation.UNKNOWN, Result.REJECTED, reason).inc()
 
 
 def count_signed_challenge(profile: ProfileName, result: str) -> None:

@@ -13,6 +13,7 @@ import structlog
 
 from gateway.config.durations import format_duration
 from gateway.errors import Reason, Rejection, StoreUnavailable
+from gateway.metrics import worker as metrics
 from gateway.model import EnrollmentRequest, Issued, Outcome, Pending, Rejected, Requester, Unavailable
 from gateway.ra import journal
 from gateway.ra.authenticate import authenticate
@@ -150,6 +151,7 @@ class RegistrationAuthority:
         except StoreUnavailable as error:
             # The one answer without a row: there is nothing to write it in.
             log.error("the store is unavailable; nothing is granted", cause=str(error))  # noqa: TRY400
+            metrics.count_audit_write_failure()
             return Unavailable(Reason.STORE_UNAVAILABLE, self._timing.busy_retry)
         except Exception:
             log.exception("a request failed for a reason that nobody foresaw")
@@ -165,6 +167,7 @@ class RegistrationAuthority:
             await self._ledger.append_audit((trail.answer(outcome, self._clock(), cause),))
         except StoreUnavailable as error:
             log.error("an answer could not be recorded and was not given", cause=str(error))  # noqa: TRY400
+            metrics.count_audit_write_failure()
             return Unavailable(Reason.STORE_UNAVAILABLE, self._timing.busy_retry)
         return outcome
 

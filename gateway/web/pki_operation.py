@@ -13,6 +13,7 @@ from typing import TypeVar, TypeVarTuple
 import structlog
 
 from gateway.errors import Reason, Rejection
+from gateway.metrics import worker as metrics
 from gateway.model import (
     CertificateRequest,
     EnrollmentRequest,
@@ -97,6 +98,7 @@ class PkiOperation:
             answer = await self._ask(generation, service, message, asked, peer)
             told = self._count(service, answer)
         reply = Reply(answer, await self._encode(service, message, answer))
+        _measure(service, message, answer, perf_counter() - begun)
         if told:
             _log_answer(service, message, asked, answer, legacy, peer.source, perf_counter() - begun)
         return reply
@@ -218,6 +220,12 @@ def _knows_previous_ra(service: ScepService, message: PkiMessage) -> bool:
         return False
     found = identity.find_pair(message.recipients)
     return found is not None and found[0].certificate.der not in identity.certificates
+
+
+def _measure(service: ScepService, message: PkiMessage, answer: Answer, seconds: float) -> None:
+    metrics.count_answer(Protocol.SCEP, service.profile, message.operation, answer, seconds)
+    if not isinstance(answer, Found) and answer.remarks.label:
+        metrics.count_signed_challenge(service.profile, answer.remarks.label)
 
 
 def _log_answer(

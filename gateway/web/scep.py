@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 
 from gateway.errors import MalformedMessage, Reason
+from gateway.metrics import worker as metrics
 from gateway.model import ProfileName, Protocol, Rejected, Unavailable
 from gateway.ra.authority import RegistrationAuthority
 from gateway.web.failures import FailureCounter
@@ -56,6 +57,7 @@ class ScepEndpoint:
     async def _answer(self, generation: Generation, request: web.Request) -> web.Response:
         service = _find_service(generation, request)
         if service is None:
+            metrics.count_refusal(Protocol.SCEP, None, Reason.UNKNOWN_PROFILE)
             self._floods.count(Protocol.SCEP, "", Reason.UNKNOWN_PROFILE)
             return plain(404, "there is no such SCEP profile")
         source = source_address(request)
@@ -78,6 +80,7 @@ class ScepEndpoint:
 
     def _refuse_address(self, service: ScepService, source: str, wait: int) -> web.Response:
         """Answer an address that has failed too often, before anything that it sent is read."""
+        metrics.count_refusal(Protocol.SCEP, service.profile, Reason.RATE_LIMITED)
         if self._floods.count(Protocol.SCEP, service.profile, Reason.RATE_LIMITED):
             log.info("too many failures of one address", profile=service.profile, source=source, retry_after=wait)
         return plain(429, "too many failed requests from this address, try again later", retry_after=wait)
@@ -85,6 +88,7 @@ class ScepEndpoint:
     def _refuse_malformed(self, service: ScepService, source: str, error: MalformedMessage) -> web.Response:
         """Answer what no CertRep can be made for: there is nobody to sign it to."""
         self._failures.count(service.profile, service.failure_limit, source)
+        metrics.count_refusal(Protocol.SCEP, service.profile, error.reason)
         if self._floods.count(Protocol.SCEP, service.profile, error.reason):
             log.info("malformed", profile=service.profile, source=source, cause=error.cause)
         return plain(errors.HTTP_STATUS.get(error.reason, errors.MALFORMED_STATUS), error.detail)
