@@ -28,8 +28,10 @@ TIMEOUT_SECONDS = 90.0
 class AdminClient:
     """Speaks to whoever may change the state that a configuration file names."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, patience: float = TIMEOUT_SECONDS) -> None:
+        """`patience` is how many seconds a server may take to answer."""
         self._config = config
+        self._patience = patience
 
     def is_served(self) -> bool:
         """Whether a server runs; raises CommandError when its socket may not be used."""
@@ -52,8 +54,22 @@ class AdminClient:
         connection = connect(read_admin_socket(self._config))
         if connection is None:
             return _run_here(self._config, method, path, given)
+        connection.settimeout(self._patience)
         status, body = _ask(connection, method, path, given)
         return _unwrap(status, body)
+
+
+def require_server(config: Path) -> None:
+    """End the command unless a server runs for this configuration file; one that cannot even be read is said to be so."""
+    place = read_admin_socket(config)
+    connection = connect(place)
+    if connection is not None:
+        connection.close()
+        return
+    document = read_document(config.read_bytes())
+    if document.data is None and document.problems:
+        fail("\n".join(f"{config}: {problem.sentence}" for problem in document.problems), ExitCode.CONFIGURATION)
+    fail(f"No server answers at {place}.")
 
 
 def read_admin_socket(config: Path) -> Path:
@@ -103,7 +119,7 @@ class _SocketConnection(http.client.HTTPConnection):
     """HTTP over a socket that is already connected."""
 
     def __init__(self, sock: socket.socket) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+        super().__init__("localhost", timeout=sock.gettimeout())
         self.sock = sock
 
 

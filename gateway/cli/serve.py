@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import structlog
 import typer
 
 from gateway.cli.options import CommandError, ConfigOption, ExitCode, program, with_exit_codes
@@ -19,8 +18,6 @@ from gateway.config.schema import GatewayConfig, Server
 from gateway.config.sources import Sources
 from gateway.errors import ConfigurationError
 from gateway.logging import LogFormat, configure_logging
-
-log = structlog.get_logger(__name__)
 
 
 class LogLevel(StrEnum):
@@ -44,8 +41,11 @@ def serve(
     from gateway.assemble import require_store
     from gateway.config.load import read
     from gateway.supervise.activation import ActivationError, take_inherited
+    from gateway.supervise.observers import WhenServing
+    from gateway.supervise.plan import Plan
+    from gateway.supervise.process import WorkerRefusedError, worker_count
     from gateway.supervise.sockets import BindError, bind_all
-    from gateway.supervise.supervisor import Plan, Supervisor, WorkerRefusedError, worker_count
+    from gateway.supervise.supervisor import Supervisor
 
     configure_logging(log_format, log_level.value)
     parsed, sources = read(config)
@@ -59,10 +59,10 @@ def serve(
         raise CommandError(str(error)) from error
     require_store(parsed, sources)
     count = worker_count(workers or server.workers)
-    plan = Plan(sources.to_bytes(), sockets, count, log_format and log_format.value, log_level.value)
-    welcome = (lambda: None) if quiet else (lambda: print(describe_service(parsed, config, count), flush=True))
+    plan = Plan(config, parsed, sources, sockets, count, log_format and log_format.value, log_level.value)
+    observers = [] if quiet else [WhenServing(lambda: print(describe_service(parsed, config, count), flush=True))]
     try:
-        asyncio.run(Supervisor(plan, welcome).run())
+        asyncio.run(Supervisor(plan, observers).run())
     except WorkerRefusedError as error:
         raise CommandError(str(error), ExitCode(error.code) if error.code in {1, 3} else ExitCode.FAILED) from error
     finally:
@@ -72,14 +72,12 @@ def serve(
 def check_identities(config: GatewayConfig, sources: Sources) -> None:
     """Refuse keys and certificates that cannot serve, all at once; log which certificates end soon, and other warnings."""
     from gateway.assemble.judgement import judge
+    from gateway.supervise.acceptance import log_warnings
 
     judged = judge(config, sources, datetime.now(UTC))
     if judged.problems:
         raise ConfigurationError(tuple(map(str, judged.problems)))
-    for problem in judged.expiring:
-        log.warning("a certificate ends soon", problem=str(problem))
-    for problem in judged.warnings:
-        log.warning("the configuration will not serve every client", problem=str(problem))
+    log_warnings(judged)
 
 
 def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from gateway.assemble.judgement import Judgement, judge
+from gateway.config.document import DataPath, dotted
 from gateway.config.load import read
 from gateway.config.restart import needs_restart
 from gateway.config.schema import GatewayConfig
@@ -79,17 +80,32 @@ def log_warnings(judged: Judgement) -> None:
 
 def compare(old: Accepted, new: Accepted) -> Changes:
     """Return what differs, fit for eyes: of secrets only where they come from, and that their content is another."""
-    shown = differences(redact(old.config), redact(new.config))
-    known = {change.field for change in shown}
+    shown = tuple(_differ((), redact(old.config), redact(new.config)))
+    known = tuple(f"{change.field}." for change in shown)
     # Values that are hidden from eyes look alike; that they differ is shown all the same.
     hidden = tuple(
         Difference(change.field, HIDDEN, HIDDEN)
         for change in differences(_whole(old.config), _whole(new.config))
-        if change.field not in known and ".environment." in change.field
+        if ".environment." in change.field and not f"{change.field}.".startswith(known)
     )
     files = _other_content(old.sources.files, new.sources.files)
     secrets = _other_content(old.sources.secrets, new.sources.secrets)
     return Changes((*shown, *hidden), (*(f"content of {name}" for name in files), *(f"secret of {name}" for name in secrets)))
+
+
+def _differ(path: DataPath, before: Any, after: Any) -> Iterator[Difference]:
+    """Yield the values that differ; a block that comes or goes is one difference, however much it holds."""
+    if before == after:
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in sorted(before.keys() | after.keys()):
+            yield from _differ((*path, name), before.get(name), after.get(name))
+    else:
+        yield Difference(dotted(path), _in_short(before), _in_short(after))
+
+
+def _in_short(value: Any) -> Any:
+    return "(a block)" if isinstance(value, dict) else value
 
 
 def utc_now() -> datetime:

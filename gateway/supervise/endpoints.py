@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from gateway.assemble import Gateway
 from gateway.config.schema import Limits
@@ -23,6 +24,14 @@ ADMIN_BODY = 1048576
 ADMIN_IN_FLIGHT = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Requests that are worked on, and connections that are open."""
+
+    in_flight: int
+    connections: int
+
+
 class Endpoints:
     """Owns what is between the sockets and the registration authority; the gateway stays the caller's."""
 
@@ -38,7 +47,7 @@ class Endpoints:
         scep = ScepEndpoint(lambda: gateway.generation, gateway.authority, self.floods, self._executor, gateway.clock)
         revocation = RevocationEndpoint(lambda: gateway.generation, gateway.clock)
         admin = AdminEndpoint(gateway.operations.run)
-        self._network = HttpServer([*scep.routes(), *revocation.routes(), *ops], _network_limits(limits), drain_seconds)
+        self._network = HttpServer([*scep.routes(), *revocation.routes()], _network_limits(limits), drain_seconds)
         self._operators = HttpServer([*admin.routes(), *ops], _operator_limits(limits), drain_seconds)
 
     async def open(
@@ -55,6 +64,15 @@ class Endpoints:
         if https_mtls is not None:
             self._network.listen(https_mtls, self._admission, lambda: self._gateway.generation.tls["https_mtls"])
         await self._operators.listen_unix(admin)
+
+    async def failures(self) -> tuple[str, ...]:
+        """Return the names of what keeps this worker from taking requests; empty when it is ready."""
+        return await self._readiness.failures()
+
+    @property
+    def load(self) -> Load:
+        """What clients ask of this worker now."""
+        return Load(self._network.in_flight, self._admission.total)
 
     async def close(self) -> None:
         """Accept no more, finish requests in flight, and write what was only counted."""
