@@ -24,7 +24,7 @@ GRACE_SECONDS = 5.0
 LOOK_SECONDS = 0.02
 """How often it is looked whether all connections are gone, at the end."""
 MAX_HEADERS = 64
-UNCOUNTED = frozenset({"/livez", "/readyz"})
+UNCOUNTED = frozenset({"/livez", "/readyz", "/metrics"})
 """Answered however busy the worker is: a probe must not take a loaded worker for a dead one."""
 
 
@@ -43,10 +43,9 @@ def _quiet_refusals(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-def build_app(routes: Sequence[web.RouteDef], limits: HttpLimits, ending: Ending) -> web.Application:
+def build_app(routes: Sequence[web.RouteDef], body: BodyLimits, places: InFlight, ending: Ending) -> web.Application:
     """Return an application whose requests pass every limit before their endpoint."""
-    places = InFlight(limits.in_flight)
-    app = web.Application(middlewares=[hide_internals(), bound_body(limits.body), bound_in_flight(places, UNCOUNTED)])
+    app = web.Application(middlewares=[hide_internals(), bound_body(body), bound_in_flight(places, UNCOUNTED)])
     app.on_response_prepare.append(name_server)
     app.on_response_prepare.append(ending.say_so)
     app.add_routes(routes)
@@ -59,10 +58,11 @@ class HttpServer:
     def __init__(self, routes: Sequence[web.RouteDef], limits: HttpLimits, drain_seconds: float) -> None:
         logger = logging.getLogger("gateway.http")
         logger.addFilter(_quiet_refusals)
+        self._places = InFlight(limits.in_flight)
         self._ending = Ending()
         self._grace = min(GRACE_SECONDS, drain_seconds / 2)
         self._runner = web.AppRunner(
-            build_app(routes, limits, self._ending),
+            build_app(routes, limits.body, self._places, self._ending),
             handle_signals=False,
             access_log=None,
             logger=logger,
@@ -77,6 +77,11 @@ class HttpServer:
         )
         self._listeners: list[Listener] = []
         self._sites: list[web.BaseSite] = []
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are worked on now."""
+        return self._places.count
 
     async def start(self) -> None:
         """Prepare; nothing is accepted before `listen`."""

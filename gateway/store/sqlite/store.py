@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -23,11 +23,12 @@ from gateway.store.interfaces import (
     Opening,
     OpeningRefused,
     RevokedEntry,
+    Tally,
     Transition,
 )
 from gateway.store.keys import KeyRing
 from gateway.store.rows import seal_request, to_micros
-from gateway.store.sqlite import expiry, inventory, ledger
+from gateway.store.sqlite import expiry, inventory, ledger, tally
 from gateway.store.sqlite.files import check_usable
 from gateway.store.sqlite.heads import HeadSigner
 from gateway.store.sqlite.reader import Readers
@@ -102,6 +103,10 @@ class SqliteStore:
         while gone := await self._write(lambda tx: expiry.expire_portion(tx, now)):
             total += gone
         return total
+
+    async def tally(self, kinds: Collection[str]) -> Tally:
+        """Count unfinished requests, and the reservations of these kinds."""
+        return await self._read_aside(lambda sql: tally.take(sql, kinds))
 
     # Ledger
 
