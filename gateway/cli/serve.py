@@ -41,13 +41,15 @@ def serve(
     from gateway.assemble import require_store
     from gateway.config.load import read
     from gateway.supervise.activation import ActivationError, take_inherited
-    from gateway.supervise.observers import WhenServing
+    from gateway.supervise.notify import ServiceManager
+    from gateway.supervise.observers import Observer, WhenServing
     from gateway.supervise.plan import Plan
     from gateway.supervise.process import WorkerRefusedError, worker_count
     from gateway.supervise.sockets import BindError, bind_all
     from gateway.supervise.supervisor import Supervisor
 
     configure_logging(log_format, log_level.value)
+    observers: list[Observer] = [ServiceManager.take()]
     parsed, sources = read(config)
     check_identities(parsed, sources)
     server = parsed.server
@@ -60,7 +62,8 @@ def serve(
     require_store(parsed, sources)
     count = worker_count(workers or server.workers)
     plan = Plan(config, parsed, sources, sockets, count, log_format and log_format.value, log_level.value)
-    observers = [] if quiet else [WhenServing(lambda: print(describe_service(parsed, config, count), flush=True))]
+    if not quiet:
+        observers.append(WhenServing(lambda: print(describe_service(parsed, config, count), flush=True)))
     try:
         asyncio.run(Supervisor(plan, observers).run())
     except WorkerRefusedError as error:
