@@ -56,6 +56,7 @@ class Once(aiohttp.TCPConnector):
         if self.shown:
             raise aiohttp.ClientConnectionError("the connection was dropped")
         protocol = await super()._create_connection(*arguments, **options)
+        assert protocol.transport is not None
         self.shown = protocol.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         return protocol
 
