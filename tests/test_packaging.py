@@ -72,7 +72,7 @@ def test_what_the_service_relies_on(name: str, value: str) -> None:
 
 
 def test_times_fit_the_program() -> None:
-    from gateway.supervise.process import END_SECONDS, READY_SECONDS
+    from gateway.supervise.workers import END_SECONDS, READY_SECONDS
 
     service = settings(SERVICE)
     drain = 30.0
