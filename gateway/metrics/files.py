@@ -22,18 +22,19 @@ def reserve(folder: Path, process: int | str) -> None:
     A write into a hole of a mapped file kills the process (SIGBUS, mmap(2)) when the disk is full at that moment.
     """
     for prefix, size in _RESERVED.items():
-        descriptor = os.open(_path(folder, prefix, process), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-        finally:
-            os.close(descriptor)
+        _reserve(_path(folder, prefix, process), size)
 
 
 def clear(folder: Path) -> None:
-    """Make an empty folder: what an earlier run counted is gone, as counters of a service that was started again are."""
+    """Make an empty folder: what an earlier run counted is gone, as counters of a service that was started again are.
+
+    Raises OSError when it cannot be written, or the disk is full.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in folder.glob("*.db"):
         path.unlink()
+    for prefix in _KEPT:
+        _reserve(_path(folder, prefix, ENDED), _RESERVED[prefix])
 
 
 def keep(folder: Path, process: int) -> None:
@@ -47,6 +48,14 @@ def keep(folder: Path, process: int) -> None:
             _add(path, _path(folder, prefix, ENDED))
     for prefix in _RESERVED:
         _path(folder, prefix, process).unlink(missing_ok=True)
+
+
+def _reserve(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
 
 
 def _add(counted: Path, total: Path) -> None:

@@ -254,13 +254,13 @@ CONFIG_LAST_RELOAD_SUCCESS = Family(
 WORKER_RESTARTS = Family(
     "gateway_worker_restarts_total",
     Kind.COUNTER,
-    "Workers that were replaced.",
+    "Worker processes that were replaced, or tried in vain.",
     ("cause",),
 )
 WORKERS = Family(
     "gateway_workers",
     Kind.GAUGE,
-    "Worker processes that run.",
+    "Worker processes that accept connections.",
 )
 WORKER_CPU_SECONDS = Family(
     "gateway_worker_cpu_seconds_total",

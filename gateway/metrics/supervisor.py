@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.metrics import registry
@@ -21,7 +21,7 @@ from gateway.metrics.registry import CertificateKind, Family, RestartCause
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class CertificateEnding:
     """When a configured certificate ends; `name` is the configuration field that names it."""
 
     kind: CertificateKind
@@ -32,9 +32,9 @@ class Ending:
 class SupervisorMetrics:
     """Belongs to one service from start to end; `folder` is its own, and what an earlier run left in it is deleted."""
 
-    def __init__(self, folder: Path, processes: Callable[[], Mapping[int, int]]) -> None:
-        """`processes` returns the process ids of the workers that run, by their slots."""
+    def __init__(self, folder: Path) -> None:
         clear(folder)
+        disable_created_metrics()  # when a series began says nothing of what is counted here
         self._folder = folder
         self._exclusive = asyncio.Lock()
         self._registry = CollectorRegistry()
@@ -48,7 +48,6 @@ class SupervisorMetrics:
         self._restarts = Counter(family.name, family.help, family.labels, registry=self._registry)
         for cause in RestartCause:
             self._restarts.labels(cause.value)
-        self._registry.register(ProcessCollector(processes))
         MultiProcessCollector(self._registry, str(folder))
 
     @property
@@ -56,7 +55,11 @@ class SupervisorMetrics:
         """What a worker's environment holds beside ours, so that it counts where we read."""
         return MappingProxyType({VARIABLE: str(self._folder)})
 
-    def accept_configuration(self, generation: int, certificates: Iterable[Ending], at: datetime) -> None:
+    def watch(self, processes: Callable[[], Mapping[int, int]]) -> None:
+        """Show what workers use; `processes` returns the ids of those that serve, by their slots."""
+        self._registry.register(ProcessCollector(processes))
+
+    def accept_configuration(self, generation: int, certificates: Iterable[CertificateEnding], at: datetime) -> None:
         """Note what is in force now, at the start and after each reload."""
         self._generation.set(generation)
         self._reload_successful.set(1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from gateway.assemble.certificates import NamedCertificate
 from gateway.assemble.judgement import Judgement, judge
 from gateway.config.document import DataPath, dotted
 from gateway.config.load import read
@@ -30,11 +31,13 @@ class Accepted:
     config: GatewayConfig
     sources: Sources
     packed: bytes = field(repr=False)
+    certificates: tuple[NamedCertificate, ...] = field(repr=False)
+    """Every certificate that the configuration names."""
 
     @classmethod
-    def first(cls, config: GatewayConfig, sources: Sources) -> Accepted:
+    def first(cls, config: GatewayConfig, sources: Sources, certificates: tuple[NamedCertificate, ...]) -> Accepted:
         """Return the generation that a service starts with; the caller has judged it."""
-        return cls(1, config, sources, sources.to_bytes())
+        return cls(1, config, sources, sources.to_bytes(), certificates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def read_next(path: Path, environ: Mapping[str, str], old: Accepted, now: dateti
     if fixed:
         raise NeedsRestartError("\n".join(fixed))
     log_warnings(judged)
-    return Accepted(old.generation + 1, config, sources, sources.to_bytes())
+    return Accepted(old.generation + 1, config, sources, sources.to_bytes(), judged.certificates)
 
 
 def log_warnings(judged: Judgement) -> None:
@@ -100,11 +103,20 @@ def _differ(path: DataPath, before: Any, after: Any) -> Iterator[Difference]:
     if isinstance(before, dict) and isinstance(after, dict):
         for name in sorted(before.keys() | after.keys()):
             yield from _differ((*path, name), before.get(name), after.get(name))
+    elif _holds_blocks(before) and _holds_blocks(after) and len(before) == len(after):
+        for number, (old, new) in enumerate(zip(before, after, strict=True)):
+            yield from _differ((*path, number), old, new)
     else:
         yield Difference(dotted(path), _in_short(before), _in_short(after))
 
 
+def _holds_blocks(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
 def _in_short(value: Any) -> Any:
+    if _holds_blocks(value):
+        return f"({len(value)} entries)"
     return "(a block)" if isinstance(value, dict) else value
 
 

@@ -41,7 +41,11 @@ class Observers:
     """Tells all of them; one that fails is logged, and the others are told."""
 
     def __init__(self, observers: Iterable[Observer]) -> None:
-        self._observers = tuple(observers)
+        self._observers = list(observers)
+
+    def add(self, observer: Observer) -> None:
+        """Tell one more."""
+        self._observers.append(observer)
 
     def tell(self, what: Callable[[Observer], None]) -> None:
         """Call `what` with each."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.assemble.certificates import NamedCertificate
 from gateway.config.schema import GatewayConfig
 from gateway.config.sources import Sources
 from gateway.supervise.sockets import ListeningSockets
@@ -27,3 +28,5 @@ class Plan:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     worker_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What workers find in their environment beside the supervisor's own."""
+    certificates: tuple[NamedCertificate, ...] = ()
+    """What was judged: every certificate that the configuration names."""

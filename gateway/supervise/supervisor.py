@@ -39,6 +39,10 @@ class Supervisor:
         self._reloads = Reloads(plan, self.workers, self._observers, self._replace)
         self._restarts = Restarts(self.workers, self._slots)
 
+    def tell(self, observer: Observer) -> None:
+        """Tell one more observer what happens, from now on."""
+        self._observers.add(observer)
+
     async def run(self) -> None:
         """Serve. Raises WorkerRefusedError when a first worker cannot begin and trying again is useless."""
         self._handle_signals()

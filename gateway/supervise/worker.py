@@ -20,6 +20,7 @@ from gateway.supervise.background import Background
 from gateway.supervise.channel import Channel, ChannelClosedError
 from gateway.supervise.control import TEMPORARY, ControlError, Ready, Refused, Start
 from gateway.supervise.endpoints import Endpoints
+from gateway.supervise.gauges import LOAD_SECONDS, STORE_SECONDS, Gauges
 from gateway.supervise.orders import Orders, Wishes, refusal
 
 log = structlog.get_logger(__name__)
@@ -140,6 +141,9 @@ def _start_background(background: Background, gateway: Gateway, endpoints: Endpo
     background.repeat("upkeep", UPKEEP_SECONDS, gateway.expire)
     background.run("floods", endpoints.floods.run())
     background.run("crl", gateway.publish_crls())
+    gauges = Gauges(gateway, endpoints)
+    background.repeat("load", LOAD_SECONDS, gauges.note_load)
+    background.repeat("gauges", STORE_SECONDS, gauges.note_store)
 
 
 async def _recover(gateway: Gateway) -> None:

@@ -42,7 +42,7 @@ class Workers:
         self._handle = handle
         self._living: set[WorkerProcess] = set()
         self._someone = asyncio.Event()
-        self.accepted = Accepted.first(plan.config, plan.sources)
+        self.accepted = Accepted.first(plan.config, plan.sources, plan.certificates)
         self.changing = asyncio.Lock()
 
     def serving(self) -> tuple[WorkerProcess, ...]:
