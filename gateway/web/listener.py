@@ -9,6 +9,7 @@ nobody for long.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import ssl
 from collections.abc import Callable
@@ -24,9 +25,9 @@ ACCEPTS_A_TURN = 32
 """Connections taken from the kernel in one turn of the loop, so that open ones are served meanwhile."""
 PAUSE_WITHOUT_DESCRIPTORS = 1.0
 """Seconds until accepting is tried again when the process is out of file descriptors or memory."""
-LEAVE_SECONDS = 0.003
+LEAVE_SECONDS = 0.001
 """How long a worker that holds more than its share is away from the socket."""
-LEAVES = 8
+LEAVES = 24
 """How many times in a row a connection is left to a worker that takes none."""
 INSIST_SECONDS = 1.0
 """How long nothing is left to others after one of them took nothing."""
@@ -125,13 +126,12 @@ class CountedConnection(asyncio.Protocol):
 class Courtesy:
     """Decides when the connections that wait are left to another worker; times are the event loop's."""
 
-    __slots__ = ("_insists_until", "_left_at", "_other", "_share", "_times")
+    __slots__ = ("_insists_until", "_other", "_share", "_times")
 
     def __init__(self, share: Share) -> None:
         self._share = share
         self._other: Other | None = None
         self._times = 0
-        self._left_at = 0.0
         self._insists_until = 0.0
 
     def is_due(self, now: float) -> bool:
@@ -145,15 +145,18 @@ class Courtesy:
         other = self._share.less_loaded()
         if other is None:
             return False
-        # Another connection than the one that was left before, or a worker that does take what is left to it: count anew.
-        if other != self._other or now - self._left_at > 2 * LEAVE_SECONDS:
+        if other != self._other:
+            # Somebody else now, or one that took what was left to it.
             self._other, self._times = other, 0
         if self._times == LEAVES:
             self._times, self._insists_until = 0, now + INSIST_SECONDS
             return False
         self._times += 1
-        self._left_at = now
         return True
+
+    def was_heeded(self) -> None:
+        """Nothing waits any more: whoever took it, this worker was right to leave it."""
+        self._times = 0
 
 
 class Listener:
@@ -172,6 +175,8 @@ class Listener:
         self._admission = admission
         self._tls = tls
         self._courtesy = Courtesy(admission.share)
+        self._waiting = select.poll()
+        self._waiting.register(sock, select.POLLIN)
         self._stopped = False
         self._handshakes: set[asyncio.Task[None]] = set()
 
@@ -195,7 +200,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         if self._courtesy.leaves(loop.time()):
             self._pause()
-            loop.call_later(LEAVE_SECONDS, self._resume)
+            loop.call_later(LEAVE_SECONDS, self._return)
             return
         for _ in range(ACCEPTS_A_TURN):
             if self._admission.is_full:
@@ -250,6 +255,11 @@ class Listener:
 
     def _pause(self) -> None:
         asyncio.get_running_loop().remove_reader(self._sock)
+
+    def _return(self) -> None:
+        if not self._waiting.poll(0):
+            self._courtesy.was_heeded()
+        self._resume()
 
     def _resume(self) -> None:
         if not self._stopped:
