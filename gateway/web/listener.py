@@ -143,11 +143,11 @@ class Courtesy:
         if now < self._insists_until:
             return False
         other = self._share.less_loaded()
+        if other != self._other:
+            # Nobody or somebody else now, or one that took what was left to it.
+            self._other, self._times = other, 0
         if other is None:
             return False
-        if other != self._other:
-            # Somebody else now, or one that took what was left to it.
-            self._other, self._times = other, 0
         if self._times == LEAVES:
             self._times, self._insists_until = 0, now + INSIST_SECONDS
             return False
