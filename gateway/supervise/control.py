@@ -24,7 +24,8 @@ class ControlError(Exception):
 class Start:
     """Down, first: build this generation from these bytes and answer; `Commit` then says that connections are accepted.
 
-    The descriptors are the worker's own copies of the listening sockets; `slot` counts from one and outlives a worker.
+    The descriptors are the worker's own copies of the listening sockets, and of the memory in which workers tell each other
+    what they hold; `share` is this one's place there. `slot` counts from one and outlives a worker.
     """
 
     worker: str
@@ -34,6 +35,8 @@ class Start:
     https: int
     admin: int
     https_mtls: int | None
+    balance: int
+    share: int | None
     log_format: str | None
     log_level: str
     drain_seconds: float

@@ -17,6 +17,7 @@ from gateway.web.ops import OpsEndpoint, Readiness
 from gateway.web.revocation import RevocationEndpoint
 from gateway.web.scep import ScepEndpoint
 from gateway.web.server import HttpLimits, HttpServer
+from gateway.web.share import Share
 
 KEY_THREADS = 2
 """Threads for slow RSA keys: more only add switches, since workers are processes."""
@@ -35,11 +36,12 @@ class Load:
 class Endpoints:
     """Owns what is between the sockets and the registration authority; the gateway stays the caller's."""
 
-    def __init__(self, gateway: Gateway, drain_seconds: float) -> None:
+    def __init__(self, gateway: Gateway, drain_seconds: float, share: Share | None = None) -> None:
+        """`share` tells the other workers what this one holds; without one it is alone."""
         server = gateway.config.server
         limits = server.limits
         self._executor = ThreadPoolExecutor(KEY_THREADS, thread_name_prefix="ra-key")
-        self._admission = Admission(ConnectionCaps(limits.connections, limits.connections_per_address))
+        self._admission = Admission(ConnectionCaps(limits.connections, limits.connections_per_address), share)
         self._gateway = gateway
         self._readiness = Readiness(gateway.probes())
         self.floods = FloodCounter(gateway.store.append_audit, gateway.clock)

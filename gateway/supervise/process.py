@@ -71,6 +71,8 @@ class WorkerProcess:
     silent: int = 0
     """Seconds of the supervisor's own turning since the worker's event loop was last heard of."""
     listening: asyncio.Task[None] | None = None
+    share: int | None = None
+    """Its place in the memory of `Balance`."""
 
     @classmethod
     async def spawn(cls, slot: int, generation: int, inherited: Iterable[int], environment: Mapping[str, str]) -> Self:

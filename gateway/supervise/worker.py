@@ -22,6 +22,7 @@ from gateway.supervise.control import TEMPORARY, ControlError, Ready, Refused, S
 from gateway.supervise.endpoints import Endpoints
 from gateway.supervise.gauges import LOAD_SECONDS, STORE_SECONDS, Gauges
 from gateway.supervise.orders import Orders, Wishes, refusal
+from gateway.web.share import Share
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +61,7 @@ async def _serve(start: Start, channel: Channel) -> int:
         )
         try:
             _allow_connections(gateway.config.server.limits.connections)
-            await _follow(start, channel, gateway, Endpoints(gateway, start.drain_seconds), stopping)
+            await _follow(start, channel, gateway, Endpoints(gateway, start.drain_seconds, _share(start)), stopping)
         finally:
             await gateway.close()
     except (ConfigurationError, StoreRefused, StoreUnavailable) as error:
@@ -116,6 +117,10 @@ async def _until_committed(orders: Orders, stopping: asyncio.Event) -> None:
         ended.cancel()
 
 
+def _share(start: Start) -> Share:
+    return Share.alone() if start.share is None else Share.attach(start.balance, start.share)
+
+
 async def _open(start: Start, endpoints: Endpoints) -> None:
     await endpoints.open(
         http=socket.socket(fileno=start.http),
@@ -165,11 +170,12 @@ def main() -> int:
     # A terminal's Ctrl-C goes to the supervisor, which ends its workers in order; so do the signals that a service is sent.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(run(socket.socket(fileno=int(sys.argv[1]))))
 
 
-def _loop_factory() -> Any:
+def loop_factory() -> Any:
+    """Return what makes event loops: uvloop where it is installed."""
     try:
         import uvloop
     except ImportError:

@@ -9,6 +9,7 @@ from time import monotonic
 import structlog
 
 from gateway.supervise.acceptance import Accepted
+from gateway.supervise.balance import Balance
 from gateway.supervise.control import Check, Commit, Message, Prepare, Record, Start
 from gateway.supervise.observers import Observers
 from gateway.supervise.plan import Plan
@@ -41,6 +42,7 @@ class Workers:
         self._observers = observers
         self._handle = handle
         self._living: set[WorkerProcess] = set()
+        self._balance = Balance.create(plan.workers)
         self._someone = asyncio.Event()
         self.accepted = Accepted.first(plan.config, plan.sources, plan.certificates)
         self.changing = asyncio.Lock()
@@ -65,9 +67,10 @@ class Workers:
     async def begin(self, slot: int) -> WorkerProcess:
         """Start a worker and have it accept connections. Raises WorkerRefusedError; then its process is gone."""
         started_with = self.accepted
-        inherited = (sock.fileno() for sock in self._plan.sockets.for_workers())
+        inherited = (self._balance.descriptor, *(sock.fileno() for sock in self._plan.sockets.for_workers()))
         worker = await WorkerProcess.spawn(slot, started_with.generation, inherited, self._plan.worker_environment)
         self._living.add(worker)
+        worker.share = self._balance.take()
         worker.listen(self._handle)
         try:
             await worker.ask(self._start(worker, started_with), READY_SECONDS)
@@ -93,6 +96,8 @@ class Workers:
             https=sockets.https.fileno(),
             admin=sockets.admin.fileno(),
             https_mtls=None if sockets.https_mtls is None else sockets.https_mtls.fileno(),
+            balance=self._balance.descriptor,
+            share=worker.share,
             log_format=plan.log_format,
             log_level=plan.log_level,
             drain_seconds=plan.drain_seconds,
@@ -117,8 +122,9 @@ class Workers:
         self.forget(worker, ending)
 
     async def end_all(self) -> None:
-        """End every worker."""
+        """End every worker; none can begin any more."""
         await asyncio.gather(*(self.end(worker, Ending.STOPPED) for worker in tuple(self._living)))
+        self._balance.close()
 
     def terminate_all(self) -> None:
         """Have every worker drain, without waiting for it."""
@@ -129,6 +135,7 @@ class Workers:
         """A process is gone."""
         if worker in self._living:
             self._living.discard(worker)
+            self._balance.give_back(worker.share)
             self._observers.tell(lambda observer: observer.worker_ended(worker, ending))
         if not self.serving():
             self._someone.clear()
