@@ -21,6 +21,8 @@ from gateway.config.document import read_document
 WRONG_ARGUMENT = frozenset({"unknown_profile", "policy_subject", "policy_san"})
 """Reasons that are the command line's own fault: a profile that is not there, a name that cannot be read."""
 _NAME = re.compile(r"[A-Za-z0-9:._-]{1,256}")
+BROKE_OFF = "broke_off"
+"""The reason where a connection ended without an answer: the command may have been carried out, or not."""
 TIMEOUT_SECONDS = 90.0
 """Longer than the longest operation: signing a CRL while another worker holds its lease."""
 
@@ -134,7 +136,8 @@ def _ask(sock: socket.socket, method: str, path: str, arguments: Mapping[str, An
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise CommandError(f"The server broke off: {error or type(error).__name__}. Its log says why.") from error
+        said = f"The server broke off: {error or type(error).__name__}. Its log says why."
+        raise CommandError(said, reason=BROKE_OFF) from error
     finally:
         connection.close()
 

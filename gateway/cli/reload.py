@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
+from typing import Any
 
-from gateway.cli.client import AdminClient, require_server
+from gateway.cli.client import BROKE_OFF, AdminClient, require_server
 from gateway.cli.options import (
     CommandError,
     ConfigOption,
@@ -19,6 +21,10 @@ from gateway.cli.options import (
 PATIENCE_SECONDS = 180.0
 """Longer than every worker may take to prove a configuration and follow, and than a reload before this one."""
 
+TRIES = 3
+"""The worker that has our connection may die of what it reads; asking twice does no harm, and the second answer is right."""
+PAUSE_SECONDS = 1.0
+
 
 @with_exit_codes
 def reload(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
@@ -28,11 +34,7 @@ def reload(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> N
     restart or could not be put in force.
     """
     require_server(config)
-    try:
-        found = AdminClient(config, PATIENCE_SECONDS).post("/v1/reload")
-    except CommandError as error:
-        code = ExitCode.CONFIGURATION if error.reason == "configuration" else error.code
-        raise CommandError(str(error), code, error.reason) from error
+    found = _reload(AdminClient(config, PATIENCE_SECONDS), TRIES)
     if format is OutputFormat.JSON:
         print_json({name: found[name] for name in ("generation", "fields", "contents")})
         return
@@ -42,6 +44,17 @@ def reload(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> N
     rows += [{"field": name, "before": "", "after": "changed"} for name in found["contents"]]
     if rows:
         print_records(rows, format)
+
+
+def _reload(client: AdminClient, tries: int) -> Any:
+    try:
+        return client.post("/v1/reload")
+    except CommandError as error:
+        if error.reason == BROKE_OFF and tries > 1:
+            time.sleep(PAUSE_SECONDS)
+            return _reload(client, tries - 1)
+        code = ExitCode.CONFIGURATION if error.reason == "configuration" else error.code
+        raise CommandError(str(error), code, error.reason) from error
 
 
 def _cell(value: object) -> str:
