@@ -113,6 +113,13 @@ class Belongings:
         )
 
 
+async def nothing_new(before: Belongings) -> None:
+    """Wait until there is what there was: a thread whose caller was cancelled ends a little later."""
+    async with asyncio.timeout(5):
+        while Belongings.now() != before:
+            await asyncio.sleep(0.01)
+
+
 def children() -> set[int]:
     """Return the processes that this one has started and not yet laid to rest."""
     found = set()

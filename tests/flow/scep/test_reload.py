@@ -22,7 +22,19 @@ from gateway.pki.names import format_name
 from tests.contract.ca.conftest import documented_program
 from tests.flow.scep.conftest import Connect, StartService
 from tests.flow.scep.fleet import write_secret
-from tests.flow.scep.reloading import Belongings, Edit, Held, change, children, hold, prepare, reload, write_ca, write_pair
+from tests.flow.scep.reloading import (
+    Belongings,
+    Edit,
+    Held,
+    change,
+    children,
+    hold,
+    nothing_new,
+    prepare,
+    reload,
+    write_ca,
+    write_pair,
+)
 from tests.flow.scep.service import Client, Device, Service, leaf_of
 
 WRONG = "wrong-but-long-enough"
@@ -255,7 +267,7 @@ async def test_what_cannot_be_built_leaves_nothing_behind(service: Service, conn
         sources = replace(sources, text=b"server: [")
     with pytest.raises(ConfigurationError, match=said):
         await service.gateway.prepare(sources, 2)
-    assert Belongings.now() == before
+    await nothing_new(before)
     assert service.gateway.generation is in_force
     await enroll(client, service, 1)
 
@@ -276,7 +288,7 @@ async def test_a_ca_that_cannot_start_takes_back_those_that_have(
     change(service.folder, lambda config: config["upstream_cas"].update(second=ca, program=program))
     with pytest.raises(ConfigurationError, match="is away"):
         await prepare(service)
-    assert Belongings.now() == before
+    await nothing_new(before)
     await enroll(client, service, 1)
 
 
@@ -293,7 +305,7 @@ async def test_a_preparation_that_is_cancelled(service: Service, connect: Connec
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert Belongings.now() == before
+    await nothing_new(before)
     assert service.gateway.generation is in_force
     await enroll(client, service, 1)
 
