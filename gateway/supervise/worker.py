@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import signal
 import socket
@@ -86,6 +87,7 @@ async def _follow(start: Start, channel: Channel, gateway: Gateway, endpoints: E
             await _until_committed(orders, stopping)
             if stopping.is_set():
                 return
+            _spare_collections()
             await _open(start, endpoints)
             channel.send(Ready(orders.committed.result().id))
             _start_background(background, gateway, endpoints)
@@ -128,6 +130,12 @@ async def _open(start: Start, endpoints: Endpoints) -> None:
         admin=socket.socket(fileno=start.admin),
         https_mtls=None if start.https_mtls is None else socket.socket(fileno=start.https_mtls),
     )
+
+
+def _spare_collections() -> None:
+    """Leave what lasts as long as the worker out of full garbage collections: one stops every request for 60 ms and more."""
+    gc.collect()
+    gc.freeze()
 
 
 def _allow_connections(count: int) -> None:
