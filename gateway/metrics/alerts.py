@@ -240,7 +240,7 @@ SERVICE = Group(
             "5m",
             Severity.PAGE,
             "Upstream CA {{ $labels.upstream_ca }} leaves most requests without an answer.",
-            "Only the profiles that it signs for are concerned. pki-gateway doctor tries to reach it.",
+            "Only the profiles that it signs for are concerned; the log says what became of each request.",
         ),
         Rule(
             "PkiGatewayUpstreamSlow",
