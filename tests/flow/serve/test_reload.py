@@ -187,7 +187,7 @@ def test_a_worker_that_does_not_answer_keeps_the_old_and_is_replaced(
     refused = reload_by_signal(server, "configuration refused: what was in force stays")
     assert faults.struck(fault)
     assert "did not answer within" in refused["cause"]
-    assert len(audited(server, "configuration.refused")) == 1
+    wait_for(lambda: len(audited(server, "configuration.refused")) == 1)
     wait_for(lambda: len(workers(server)) == 2 and len(workers(server) & before) == 1)
     wait_for(lambda: bool(logged(server, "a worker that did not answer was replaced") + logged(server, "a worker was replaced")))
     assert generations(server) == {1}
@@ -264,7 +264,7 @@ def test_a_worker_that_starts_meanwhile_is_brought_up_to_date(faults: Faults, st
     kill(min(workers(server)))
     wait_for(lambda: faults.struck("slow-in-start"))
     other_ttl(server)
-    assert server.cli("reload").returncode == 0
+    reload_by_signal(server, "configuration reloaded")
     assert not logged(server, "a worker was replaced")
     wait_for(lambda: bool(logged(server, "a worker was replaced")))
     assert generations(server, 24) == {2}

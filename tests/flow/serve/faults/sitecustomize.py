@@ -58,13 +58,13 @@ async def faulty_open(*args: Any, **kwargs: Any) -> assembled.Gateway:
     if struck("dies-in-start") or struck("dies-in-start-again"):
         die()
     if struck("slow-in-start"):
-        await asyncio.sleep(3)
+        await asyncio.sleep(6)
     return await open_gateway(*args, **kwargs)
 
 
-assembled.Gateway.prepare = faulty_prepare  # type: ignore[method-assign]
+assembled.Gateway.prepare = faulty_prepare  # type: ignore[assignment,method-assign]
 assembled.Gateway.commit = faulty_commit  # type: ignore[method-assign]
 gateway.assemble.open_gateway = faulty_open
 reload.PREPARE_SECONDS = 3.0
-reload.COMMIT_SECONDS = 3.0
+reload.COMMIT_SECONDS = 3.0  # type: ignore[attr-defined]
 workers.SILENT_SECONDS = 4
