@@ -57,6 +57,8 @@ def test_probes_and_metrics(server: RunningServer, require_program: Callable[[st
     assert found["gateway_ready", frozenset()] == 1
     names = {name for name, _ in found}
     assert {"gateway_upstream_request_duration_seconds_count", "gateway_store_commit_seconds_count"} <= names
+    assert {"gateway_inflight", "gateway_connections", "gateway_pending_requests", "gateway_reservations"} <= names
+    assert {"gateway_crl_next_update_timestamp_seconds", "gateway_worker_resident_memory_bytes"} <= names
     kinds = {dict(labels)["kind"] for name, labels in found if name == "gateway_certificate_not_after_timestamp_seconds"}
     assert kinds == {"ra", "ca", "tls"}
     for path in ("/livez", "/readyz", "/metrics"):

@@ -251,9 +251,9 @@ async def test_requests_in_flight_are_capped(service: Service, monkeypatch: pyte
 
     busy = [asyncio.create_task(crl()) for _ in range(4)]
     await asyncio.sleep(0.3)
-    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(service.admin))) as session:
-        async with session.get("http://localhost/livez") as reply:
-            assert reply.status == 200
+    operators = aiohttp.UnixConnector(str(service.admin))
+    async with aiohttp.ClientSession(connector=operators) as session, session.get("http://localhost/livez") as reply:
+        assert reply.status == 200
     refused = await crl()
     assert (refused.status, refused.header("Retry-After")) == (503, "1")
     gate.set()
