@@ -1,13 +1,14 @@
 """The client in its own process: sends prepared messages over keep-alive connections and reports how long each took.
 
-`python -m bench.client URL MESSAGES ANSWERS CONNECTIONS` reads lines `FIRST LAST` from standard input, sends those messages of the
-file, appends the answers to the other file, and writes one JSON object a line.
+`python -m bench.client URL MESSAGES ANSWERS CONNECTIONS` reads lines `FIRST LAST` from standard input, sends those messages of
+the file, appends the answers to the other file, and writes one JSON object a line.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -46,8 +47,6 @@ class Client:
         return Round(answer["seconds"], tuple(answer["latencies"]))
 
     def _call_until_told(self, told: IO[str], meanwhile: Callable[[], object]) -> None:
-        import select
-
         while not select.select([told], [], [], 0.02)[0]:
             meanwhile()
 

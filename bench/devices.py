@@ -69,7 +69,5 @@ def _keys(count: int) -> list[rsa.RSAPrivateKey]:
 def _combine(primes: list[int]) -> Iterator[rsa.RSAPrivateKey]:
     for p, q in combinations(primes, 2):
         d = pow(EXPONENT, -1, (p - 1) * (q - 1))
-        numbers = rsa.RSAPrivateNumbers(
-            p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), rsa.RSAPublicNumbers(EXPONENT, p * q)
-        )
+        numbers = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), rsa.RSAPublicNumbers(EXPONENT, p * q))
         yield numbers.private_key(unsafe_skip_rsa_key_validation=True)

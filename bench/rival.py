@@ -10,6 +10,7 @@ from pathlib import Path
 
 PORT = 8080
 CHALLENGE = "bench"
+START_SECONDS = 10.0
 _PROGRAMS = ("scepserver", "unshare", "nsenter", "ip")
 _READ = "import sys, urllib.request as u; sys.stdout.buffer.write(u.urlopen(sys.argv[1], timeout=5).read())"
 
@@ -37,13 +38,15 @@ class ScepServer:
 
     def _get_ca(self) -> bytes:
         command = [*self.prefix, sys.executable, "-c", _READ, f"{self.url}?operation=GetCACert"]
-        for _ in range(50):
-            done = subprocess.run(command, capture_output=True, check=False)
-            if done.returncode == 0:
-                return done.stdout
+        done = subprocess.run(command, capture_output=True, check=False)
+        until = time.monotonic() + START_SECONDS
+        while done.returncode and time.monotonic() < until:
             time.sleep(0.1)
-        self.stop()
-        raise OSError(f"scepserver does not answer: {done.stderr.decode(errors='replace')[-300:]}")
+            done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode:
+            self.stop()
+            raise OSError(f"scepserver does not answer: {done.stderr.decode(errors='replace')[-300:]}")
+        return done.stdout
 
     def stop(self) -> None:
         """End it."""

@@ -145,7 +145,10 @@ def _turns(requests: int) -> Iterator[tuple[int, int]]:
 
 def run(requests: int, connections: int) -> None:
     """Measure everything in turns and print the table."""
-    ceilings = {P256: Cryptography(ec.generate_private_key(ec.SECP256R1())), RSA: Cryptography(rsa.generate_private_key(65537, 2048))}
+    ceilings = {
+        P256: Cryptography(ec.generate_private_key(ec.SECP256R1())),
+        RSA: Cryptography(rsa.generate_private_key(65537, 2048)),
+    }
     costs: dict[str, list[float]] = {name: [] for name in ceilings}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         bench = Bench(Path(folder), stack, requests, connections)
@@ -160,7 +163,9 @@ def run(requests: int, connections: int) -> None:
         print(f"{requests} requests a row in {TURNS} turns, {connections} connections, client on the same machine")
         granted = {id(row): row.finish() for row in (hollow, *rows)}
         _print_rows(rows, hollow, costs, granted)
-        print(f"/livez beside two loaded workers: p99 {statistics.quantiles(bench.livez, n=100)[98]:.1f} ms of {len(bench.livez)}")
+        print(
+            f"/livez beside two loaded workers: p99 {statistics.quantiles(bench.livez, n=100)[98]:.1f} ms of {len(bench.livez)}"
+        )
 
 
 def _print_rows(rows: Sequence[Row], hollow: Row, costs: dict[str, list[float]], granted: dict[int, int]) -> None:
@@ -172,7 +177,9 @@ def _print_rows(rows: Sequence[Row], hollow: Row, costs: dict[str, list[float]],
             f"{row.name:<22}{row.ca:<10}{granted[id(row)]:>8}{row.rate:>7.0f}{row.percentile(50):>8.1f}{row.percentile(99):>8.1f}"
             f"{statistics.median(row.costs):>8.0f}{statistics.median(ceiling):>9.0f}{ratio:>6.2f}x{row.resident:>6.0f}"
         )
-    print(f"ceiling: P-256 {statistics.median(costs[P256]):.0f} µs of cryptography + {statistics.median(hollow.costs):.0f} µs of an")
+    print(
+        f"ceiling: P-256 {statistics.median(costs[P256]):.0f} µs of cryptography + {statistics.median(hollow.costs):.0f} µs of an"
+    )
     print(f"         empty POST; RSA-2048 {statistics.median(costs[RSA]):.0f} µs of cryptography")
     one, two = rows[0], rows[1]
     both = statistics.median(b / a for a, b in zip(one.costs, two.costs, strict=True))
