@@ -53,5 +53,5 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
 	@echo "Installing pki-gateway and its development tools into $(VENV) ..."
-	@$(PIP) --editable '.[speed,dev]'
+	@$(PIP) --editable '.[speed,otel,dev]'
 	@touch $@ $(VENV)/.run

@@ -14,7 +14,7 @@ RANK = {
         (
             "errors logging __init__",
             "model",
-            "asn1 metrics",
+            "asn1 metrics tracing",
             "pki",
             "wire",
             "config",

@@ -53,6 +53,7 @@ from gateway.store.interfaces import (
     OpeningRefused,
     Transition,
 )
+from gateway.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -181,7 +182,8 @@ class RegistrationAuthority:
     async def _enroll(self, snapshot: Snapshot, request: EnrollmentRequest, trail: Trail) -> Outcome:
         profile = await self._admit(snapshot, request)
         now = self._clock()
-        requester = await authenticate(profile, request, now)
+        with span("authenticate"):
+            requester = await authenticate(profile, request, now)
         trail.identify(requester)
         key = request_key(request, requester)
         if (task := self._leases.find(key)) is not None:
@@ -189,8 +191,9 @@ class RegistrationAuthority:
         row = await self._ledger.find_request(key, now)
         if row is not None:
             return _for_retransmission(await self._follow(snapshot, row, trail), self._timing.hold_retry)
-        opening = self._decide(snapshot, profile, request, requester, key, now, trail)
-        await check_compliance(profile.compliance, request, requester, now, self._timing.answer_within)
+        with span("policy"):
+            opening = self._decide(snapshot, profile, request, requester, key, now, trail)
+            await check_compliance(profile.compliance, request, requester, now, self._timing.answer_within)
         if self._leases.draining:
             return Unavailable(Reason.OVERLOADED, self._timing.busy_retry)
         # Between the look into the ledger and here another request with this key may have begun in this very process.

@@ -10,6 +10,7 @@ from typing import TypeVar
 from gateway.ca.interfaces import NotSent, UpstreamCA, UpstreamRejected
 from gateway.metrics import worker as metrics
 from gateway.metrics.registry import UpstreamOperation, UpstreamResult
+from gateway.tracing import span
 
 T = TypeVar("T")
 
@@ -19,8 +20,9 @@ async def ask(upstream: UpstreamCA, operation: UpstreamOperation, question: Awai
     begun = perf_counter()
     result = UpstreamResult.FAILED
     try:
-        async with asyncio.timeout(within):
-            answer = await question
+        with span(f"upstream.{operation.value}"):
+            async with asyncio.timeout(within):
+                answer = await question
         result = UpstreamResult.ANSWERED
     except UpstreamRejected:
         result = UpstreamResult.REJECTED

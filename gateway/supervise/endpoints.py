@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gateway.assemble import Gateway
 from gateway.config.schema import Limits
+from gateway.tracing import Tracer
 from gateway.web.admin import AdminEndpoint
 from gateway.web.floods import FloodCounter
 from gateway.web.listener import Admission, ConnectionCaps
@@ -36,7 +37,7 @@ class Load:
 class Endpoints:
     """Owns what is between the sockets and the registration authority; the gateway stays the caller's."""
 
-    def __init__(self, gateway: Gateway, drain_seconds: float, share: Share | None = None) -> None:
+    def __init__(self, gateway: Gateway, drain_seconds: float, share: Share | None = None, tracer: Tracer | None = None) -> None:
         """`share` tells the other workers what this one holds; without one it is alone."""
         server = gateway.config.server
         limits = server.limits
@@ -46,7 +47,7 @@ class Endpoints:
         self._readiness = Readiness(gateway.probes())
         self.floods = FloodCounter(gateway.store.append_audit, gateway.clock)
         ops = OpsEndpoint(self._readiness).routes()
-        scep = ScepEndpoint(lambda: gateway.generation, gateway.authority, self.floods, self._executor, gateway.clock)
+        scep = ScepEndpoint(lambda: gateway.generation, gateway.authority, self.floods, self._executor, gateway.clock, tracer)
         revocation = RevocationEndpoint(lambda: gateway.generation, gateway.clock)
         admin = AdminEndpoint(gateway.operations.run)
         self._network = HttpServer([*scep.routes(), *revocation.routes()], _network_limits(limits), drain_seconds)

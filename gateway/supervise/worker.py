@@ -23,6 +23,7 @@ from gateway.supervise.control import TEMPORARY, ControlError, Ready, Refused, S
 from gateway.supervise.endpoints import Endpoints
 from gateway.supervise.gauges import LOAD_SECONDS, STORE_SECONDS, Gauges
 from gateway.supervise.orders import Orders, Wishes, refusal
+from gateway.tracing import open_tracer
 from gateway.web.share import Share
 
 log = structlog.get_logger(__name__)
@@ -62,7 +63,7 @@ async def _serve(start: Start, channel: Channel) -> int:
         )
         try:
             _allow_connections(gateway.config.server.limits.connections)
-            await _follow(start, channel, gateway, Endpoints(gateway, start.drain_seconds, _share(start)), stopping)
+            await _follow(start, channel, gateway, stopping)
         finally:
             await gateway.close()
     except (ConfigurationError, StoreRefused, StoreUnavailable) as error:
@@ -76,8 +77,10 @@ async def _serve(start: Start, channel: Channel) -> int:
     return refused.code
 
 
-async def _follow(start: Start, channel: Channel, gateway: Gateway, endpoints: Endpoints, stopping: asyncio.Event) -> None:
+async def _follow(start: Start, channel: Channel, gateway: Gateway, stopping: asyncio.Event) -> None:
     """Do what the supervisor orders until it is gone or says to end; connections are accepted from its first commit on."""
+    tracer = open_tracer(start.worker)
+    endpoints = Endpoints(gateway, start.drain_seconds, _share(start), tracer)
     orders = Orders(channel, gateway, endpoints.failures)
     async with Background() as background:
         background.run("orders", _listen(channel, orders, stopping))
@@ -98,6 +101,8 @@ async def _follow(start: Start, channel: Channel, gateway: Gateway, endpoints: E
             await gateway.authority.drain(max(1.0, until - asyncio.get_running_loop().time()))
         finally:
             await orders.close()
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
 
 
 async def _listen(channel: Channel, orders: Orders, stopping: asyncio.Event) -> None:

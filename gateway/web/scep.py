@@ -13,6 +13,7 @@ from gateway.errors import MalformedMessage, Reason
 from gateway.metrics import worker as metrics
 from gateway.model import ProfileName, Protocol, Rejected, Unavailable
 from gateway.ra.authority import RegistrationAuthority
+from gateway.tracing import Tracer, request_span
 from gateway.web.failures import FailureCounter
 from gateway.web.floods import FloodCounter
 from gateway.web.generation import Generation, ScepService
@@ -38,10 +39,12 @@ class ScepEndpoint:
         floods: FloodCounter,
         executor: Executor,
         clock: Callable[[], datetime],
+        tracer: Tracer | None = None,
     ) -> None:
         self._current = current
         self._floods = floods
         self._failures = FailureCounter()
+        self._tracer = tracer
         self._pki_operation = PkiOperation(authority, floods, executor, clock)
 
     def routes(self) -> list[web.RouteDef]:
@@ -68,10 +71,18 @@ class ScepEndpoint:
             operation = operations.parse_query(request.raw_path.partition("?")[2])
             if operation.name != operations.PKI_OPERATION and (operation.name or request.method == "GET"):
                 return _publish(service, operation.name)
-            data = operations.decode_body(request[BODY]) if request.method == "POST" else operation.message
-            message = pkimessage.decode_pki_message(data)
+            with request_span(self._tracer, "scep.PKIOperation", request.headers.get("traceparent")):
+                return await self._operate(generation, service, request, operation)
         except MalformedMessage as error:
             return self._refuse_malformed(service, source, error)
+
+    async def _operate(
+        self, generation: Generation, service: ScepService, request: web.Request, operation: operations.Operation
+    ) -> web.Response:
+        """Answer a PKIMessage. Raises MalformedMessage for what is none."""
+        data = operations.decode_body(request[BODY]) if request.method == "POST" else operation.message
+        message = pkimessage.decode_pki_message(data)
+        source = source_address(request)
         shown = client_certificate(request) if service.requires_client_certificate else None
         reply = await self._pki_operation.reply(generation, service, message, Peer(source, shown))
         if isinstance(reply.answer, Rejected):

@@ -34,6 +34,7 @@ from gateway.store.sqlite.heads import HeadSigner
 from gateway.store.sqlite.reader import Readers
 from gateway.store.sqlite.transaction import Queries, Transaction
 from gateway.store.sqlite.writer import GroupWriter
+from gateway.tracing import span
 
 T = TypeVar("T")
 
@@ -239,4 +240,5 @@ class SqliteStore:
     async def _write(self, work: Callable[[Transaction], T]) -> T:
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
-        return await self._writer.submit(work)
+        with span("store"):
+            return await self._writer.submit(work)
