@@ -1,9 +1,9 @@
 """Accepts connections under caps, before TLS or HTTP sees a byte, and leaves them to workers that hold fewer.
 
 All workers wait on the same inherited socket. Whoever wakes first would take a connection that may last for hours, and one
-worker would end up with most of them. So a worker that holds more than its share goes away from the socket for a few
-milliseconds, but only when a connection waits; and it stays when nobody else takes that one: a worker that stands still delays
-nobody for long.
+worker would end up with most of them. So a worker that has just taken a connection goes away from the socket for a millisecond,
+and so does one that holds more than its share when a connection waits. It stays when nobody else takes what waits: a worker
+that stands still delays nobody for long.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ACCEPTS_A_TURN = 32
 PAUSE_WITHOUT_DESCRIPTORS = 1.0
 """Seconds until accepting is tried again when the process is out of file descriptors or memory."""
 LEAVE_SECONDS = 0.001
-"""How long a worker that holds more than its share is away from the socket."""
+"""How long a worker that holds more than its share, or has just taken a connection, is away from the socket."""
 LEAVES = 24
 """How many times in a row a connection is left to a worker that takes none."""
 INSIST_SECONDS = 1.0
@@ -124,22 +124,19 @@ class CountedConnection(asyncio.Protocol):
 
 
 class Courtesy:
-    """Decides when the connections that wait are left to another worker; times are the event loop's."""
+    """Decides when the connections that wait are left to other workers; times are the event loop's."""
 
-    __slots__ = ("_insists_until", "_other", "_share", "_times")
+    __slots__ = ("_insists_until", "_other", "_run", "_share", "_times")
 
     def __init__(self, share: Share) -> None:
         self._share = share
         self._other: Other | None = None
         self._times = 0
+        self._run = 1
         self._insists_until = 0.0
 
-    def is_due(self, now: float) -> bool:
-        """Whether this worker should take no further connection, if another one takes it."""
-        return now >= self._insists_until and self._share.less_loaded() is not None
-
     def leaves(self, now: float) -> bool:
-        """Whether to go away from the socket, on which a connection waits, for `LEAVE_SECONDS`."""
+        """Whether to go away from the socket, on which a connection waits, because others hold fewer."""
         if now < self._insists_until:
             return False
         other = self._share.less_loaded()
@@ -154,9 +151,21 @@ class Courtesy:
         self._times += 1
         return True
 
-    def was_heeded(self) -> None:
-        """Nothing waits any more: whoever took it, this worker was right to leave it."""
-        self._times = 0
+    def is_due(self, taken: int, now: float) -> bool:
+        """Whether to go away after so many connections were taken at once: others hold fewer now, or may soon.
+
+        When many connections end and begin in one moment, others have not yet counted down what ended. They get the time to.
+        """
+        if now < self._insists_until:
+            return False
+        return self._share.less_loaded() is not None or (taken >= self._run and self._share.has_others())
+
+    def returns(self, *, somebody_waits: bool) -> None:
+        """Take more at once than the last time when others do not keep up, and begin anew when they do."""
+        if somebody_waits:
+            self._run = min(2 * self._run, ACCEPTS_A_TURN)
+        else:
+            self._run, self._times = 1, 0
 
 
 class Listener:
@@ -199,10 +208,9 @@ class Listener:
     def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         if self._courtesy.leaves(loop.time()):
-            self._pause()
-            loop.call_later(LEAVE_SECONDS, self._return)
+            self._leave()
             return
-        for _ in range(ACCEPTS_A_TURN):
+        for number in range(1, ACCEPTS_A_TURN + 1):
             if self._admission.is_full:
                 self._pause()
                 self._admission.when_free(self._resume)
@@ -220,8 +228,8 @@ class Listener:
                 loop.call_later(PAUSE_WITHOUT_DESCRIPTORS, self._resume)
                 return
             self._admit(connection, address[0] if isinstance(address, tuple) else "")
-            if self._courtesy.is_due(loop.time()):
-                # The loop comes back at once when more are waiting.
+            if self._courtesy.is_due(number, loop.time()):
+                self._leave()
                 return
 
     def _admit(self, connection: socket.socket, address: str) -> None:
@@ -256,9 +264,12 @@ class Listener:
     def _pause(self) -> None:
         asyncio.get_running_loop().remove_reader(self._sock)
 
+    def _leave(self) -> None:
+        self._pause()
+        asyncio.get_running_loop().call_later(LEAVE_SECONDS, self._return)
+
     def _return(self) -> None:
-        if not self._waiting.poll(0):
-            self._courtesy.was_heeded()
+        self._courtesy.returns(somebody_waits=bool(self._waiting.poll(0)))
         self._resume()
 
     def _resume(self) -> None:

@@ -73,6 +73,10 @@ class Share:
         if self._offered:
             self._slots[self._own] = self._taken << _HALF | self._open + 1
 
+    def has_others(self) -> bool:
+        """Whether another worker accepts connections."""
+        return any(slot and number != self._own for number, slot in enumerate(self._slots))
+
     def less_loaded(self) -> Other | None:
         """Return the worker that should take the next connection; None while this one has not more than its share.
 

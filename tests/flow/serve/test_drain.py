@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
 from bench.load import prepare_requests
 from gateway.asn1.scep import PkiStatus
 from gateway.wire.scep import client
@@ -16,7 +18,8 @@ from tests.flow.serve.connections import CAPS, Connection, LostError
 from tests.flow.serve.processes import logged, wait_for, workers
 
 ANSWERED = b"SCEPStandard"
-BUSY_CLIENTS = 6
+BUSY_CLIENTS = 8
+BUSY_PAUSE = 0.005
 PAUSING_CLIENTS = 4
 PAUSE_SECONDS = 0.3
 ENROLLMENTS = 400
@@ -87,7 +90,7 @@ class Load:
 @contextmanager
 def loaded(server: RunningServer) -> Iterator[Load]:
     load = Load(server)
-    clients = [threading.Thread(target=load.send, args=(0.0,)) for _ in range(BUSY_CLIENTS)]
+    clients = [threading.Thread(target=load.send, args=(BUSY_PAUSE,)) for _ in range(BUSY_CLIENTS)]
     clients += [threading.Thread(target=load.send, args=(PAUSE_SECONDS,)) for _ in range(PAUSING_CLIENTS)]
     clients.append(threading.Thread(target=load.enroll, args=(ENROLLMENTS,)))
     for one in clients:
@@ -120,6 +123,7 @@ def test_a_worker_that_is_told_to_end_loses_nothing(start_server: StartServer) -
     assert not workers(server) & before
 
 
+@pytest.mark.timeout(600)
 def test_rolling_restarts_under_load_lose_nothing(start_server: StartServer) -> None:
     server = start_server(workers=2)
     wait_for(lambda: len(workers(server)) == 2)

@@ -147,9 +147,9 @@ def test_a_connection_is_left_until_nobody_took_it() -> None:
         assert courtesy.leaves(now)
         now += LEAVE_SECONDS
     assert not courtesy.leaves(now)
-    assert not courtesy.is_due(now)
+    assert not courtesy.is_due(100, now)
     assert not courtesy.leaves(now + INSIST_SECONDS / 2)
-    assert courtesy.is_due(now + INSIST_SECONDS)
+    assert courtesy.is_due(100, now + INSIST_SECONDS)
     assert courtesy.leaves(now + INSIST_SECONDS)
 
 
@@ -171,16 +171,41 @@ def test_connections_that_somebody_took_are_not_held_against_the_least_loaded() 
     workers.busy.enter()
     for _ in range(10 * LEAVES):
         assert courtesy.leaves(100.0)
-        courtesy.was_heeded()
+        courtesy.returns(somebody_waits=False)
 
 
-def test_nothing_is_left_among_equals() -> None:
+def test_what_waits_first_is_taken_among_equals() -> None:
     workers = Neighbours()
     courtesy = Courtesy(workers.busy)
-    assert not courtesy.is_due(0)
+    assert not courtesy.leaves(0)
     workers.busy.enter()
     workers.other.enter()
     assert not courtesy.leaves(0)
+
+
+def test_one_is_taken_at_once_and_more_when_others_do_not_keep_up() -> None:
+    workers = Neighbours()
+    courtesy = Courtesy(workers.busy)
+    for run in (1, 2, 4, 8, 16, 32, 32):
+        assert workers.busy.less_loaded() is None
+        assert not courtesy.is_due(run - 1, 100.0)
+        assert courtesy.is_due(run, 100.0)
+        courtesy.returns(somebody_waits=True)
+    workers.busy.enter()
+    assert courtesy.is_due(1, 100.0)
+    workers.other.enter()
+    assert not courtesy.is_due(1, 100.0)
+    courtesy.returns(somebody_waits=False)
+    assert courtesy.is_due(1, 100.0)
+
+
+def test_who_is_alone_takes_all() -> None:
+    workers = Neighbours()
+    workers.other.withdraw()
+    courtesy = Courtesy(workers.busy)
+    workers.busy.enter()
+    assert not courtesy.is_due(100, 100.0)
+    assert not courtesy.leaves(100.0)
 
 
 async def test_two_that_wait_on_one_socket_share_what_comes(bound: socket.socket) -> None:

@@ -71,3 +71,12 @@ def test_one_that_is_alone_leaves_nothing() -> None:
     share.offer()
     share.enter()
     assert share.less_loaded() is None
+
+
+def test_others_are_those_that_accept() -> None:
+    share, other, _ = shares(1, 0, None)
+    assert share.has_others()
+    other.withdraw()
+    assert not share.has_others()
+    assert other.has_others()
+    assert not Share.alone().has_others()
