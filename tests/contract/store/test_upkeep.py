@@ -95,12 +95,14 @@ class TestExpiry:
     async def test_goes_in_portions(self, store: Store) -> None:
         quota = [QuotaTake(f"q{n}", 1, 1) for n in range(1200)]
         await store.open(opening(quotas=tuple(quota)))
-        assert await store.expire(NOW + timedelta(seconds=2)) == 1200
+        assert await store.expire(NOW + DAY + timedelta(seconds=2)) == 1200
 
     async def test_of_a_quota_opens_it(self, store: Store) -> None:
         quota = (QuotaTake("q", 1, 60),)
         await store.open(opening(quotas=quota))
-        await store.expire(NOW + timedelta(seconds=60))
+        await store.expire(NOW + timedelta(hours=23))
+        assert await store.open(opening(quotas=quota)) == OpeningRefused(Reason.RATE_LIMITED), "a clock ran ahead for a while"
+        await store.expire(NOW + DAY + timedelta(seconds=60))
         assert isinstance(await store.open(opening(quotas=quota)), Opened)
 
 
