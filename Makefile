@@ -1,9 +1,10 @@
 # Two commands matter: `make run` and `make test`. Both set up all that they need.
 PYTHON     ?= python3
 STATE      ?= var
-# Only the first start reads these three: afterwards $(STATE)/profiles.yaml says it.
+# Only the first start reads these four: afterwards $(STATE)/profiles.yaml says it.
 HTTP_PORT  ?= 8080
 HTTPS_PORT ?= 8443
+MONITORING_PORT ?= 9464
 INIT_FLAGS ?=
 VENV       := .venv
 BIN        := $(VENV)/bin
@@ -13,11 +14,11 @@ PIP        := $(BIN)/pip install --quiet --disable-pip-version-check --constrain
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.run
-	@test -e "$(STATE)/profiles.yaml" || $(BIN)/pki-gateway init "$(STATE)" --no-next --http-port $(HTTP_PORT) --https-port $(HTTPS_PORT) $(INIT_FLAGS)
+	@test -e "$(STATE)/profiles.yaml" || $(BIN)/pki-gateway init "$(STATE)" --no-next --http-port $(HTTP_PORT) --https-port $(HTTPS_PORT) --monitoring-port $(MONITORING_PORT) $(INIT_FLAGS)
 	@exec $(BIN)/pki-gateway serve --config "$(STATE)/profiles.yaml"
 
 test: $(VENV)/.dev
-	@sh .ci/apt openssl strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins scep certmonger
+	@sh .ci/apt openssl strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins scep certmonger prometheus
 	$(BIN)/python -m pytest -m "not extra" $(PYTEST_FLAGS)
 
 test-extra: $(VENV)/.dev
@@ -52,5 +53,5 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
 	@echo "Installing pki-gateway and its development tools into $(VENV) ..."
-	@$(PIP) --editable '.[speed,dev]'
+	@$(PIP) --editable '.[speed,otel,dev]'
 	@touch $@ $(VENV)/.run

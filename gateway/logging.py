@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
 from enum import Enum, StrEnum
 from typing import Any, TextIO, cast
 
@@ -55,13 +57,20 @@ def configure_logging(format: LogFormat | None = None, level: str = "info") -> N
 
 
 class _StandardError(io.TextIOBase):
-    """Whatever standard error is when a line is written; one write a line keeps the lines of several processes whole."""
+    """Whatever standard error is when a line is written; one write a line keeps the lines of several processes whole.
+
+    A line that cannot be written is lost, and nothing else with it: a full disk under the log, or a reader of it that is gone,
+    must fail no request and end no thread.
+    """
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stderr.flush()
 
 
 def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -86,7 +95,14 @@ def show_control_characters(_logger: Any, _method: str, event: MutableMapping[st
     return event
 
 
+_encode = json.JSONEncoder(default=str).encode
+
+
+def _render_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+    return _encode(event)
+
+
 def _renderers(format: LogFormat) -> tuple[structlog.typing.Processor, ...]:
     if format is LogFormat.JSON:
-        return (structlog.processors.JSONRenderer(sort_keys=False, default=str),)
+        return (_render_json,)
     return show_control_characters, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=40)

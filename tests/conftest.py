@@ -33,12 +33,17 @@ class RunningServer:
     state: Path
     http_port: int
     https_port: int
+    monitoring_port: int
     process: subprocess.Popen[bytes]
     log: Path
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def monitoring_url(self) -> str:
+        return f"http://127.0.0.1:{self.monitoring_port}"
 
     @property
     def config(self) -> Path:
@@ -99,8 +104,8 @@ def launch(
     state: Path, *, workers: int = 1, init_flags: tuple[str, ...] = (), edit: Callable[[str], str] | None = None
 ) -> RunningServer:
     """Write a configuration into `state` if there is none, serve it and wait until it answers."""
-    http_port, https_port = free_port(), free_port()
-    ports = ("--http-port", str(http_port), "--https-port", str(https_port))
+    http_port, https_port, monitoring_port = free_port(), free_port(), free_port()
+    ports = ("--http-port", str(http_port), "--https-port", str(https_port), "--monitoring-port", str(monitoring_port))
     if not (state / "profiles.yaml").exists():
         subprocess.run([*COMMAND, "init", str(state), *ports, *init_flags], check=True, capture_output=True, timeout=60)
     if edit:
@@ -114,7 +119,7 @@ def launch(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    server = RunningServer(state, http_port, https_port, process, log)
+    server = RunningServer(state, http_port, https_port, monitoring_port, process, log)
     try:
         server.wait_ready()
     except BaseException:

@@ -25,7 +25,7 @@ def test_run_serves_what_init_made_and_does_not_say_to(tmp_path: Path) -> None:
         env={"PATH": os.environ["PATH"]},
     )
     assert done.stdout.splitlines() == [
-        "init a b --no-next --http-port 8080 --https-port 8443",
+        "init a b --no-next --http-port 8080 --https-port 8443 --monitoring-port 9464",
         "serve --config a b/profiles.yaml",
     ], done.stderr
 

@@ -36,11 +36,14 @@ class Session:
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     folder = tmp_path_factory.mktemp("readme")
-    http_port, https_port = free_port(), free_port()
+    http_port, https_port, monitoring_port = free_port(), free_port(), free_port()
     session = Session(folder / "var", http_port, folder / "output")
     with session.output.open("wb") as out:
         process = subprocess.Popen(
-            ["make", "run", f"STATE={session.state}", f"HTTP_PORT={http_port}", f"HTTPS_PORT={https_port}"],
+            [
+                *("make", "run", f"STATE={session.state}", f"HTTP_PORT={http_port}", f"HTTPS_PORT={https_port}"),
+                f"MONITORING_PORT={monitoring_port}",
+            ],
             cwd=ROOT,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -1,1 +1,1 @@
-"""ASN.1 declarations that asn1crypto lacks; declarations only."""
+"""ASN.1 identifiers and codes of the protocols; declarations only."""

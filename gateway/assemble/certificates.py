@@ -116,6 +116,22 @@ def refuse_own_anchors(certificates: Iterable[NamedCertificate]) -> Iterator[Pro
             yield Problem(one.path, f"the key of {one.subject} is the gateway's own, and no issuer's of challenges")
 
 
+def refuse_expired_anchors(certificates: Iterable[NamedCertificate], now: datetime) -> Iterator[Problem]:
+    """Yield the fields whose CAs of clients have all expired: nobody could ever be let in by them.
+
+    One that has expired beside others is only told of: bundles outlive their members, and the others' clients must be served.
+    """
+    fields: dict[DataPath, list[NamedCertificate]] = {}
+    for named in certificates:
+        if named.standing is Standing.CLIENT_ANCHOR:
+            fields.setdefault(named.path, []).append(named)
+    for path, anchors in fields.items():
+        if all(now > named.certificate.not_after for named in anchors):
+            last = max(anchors, key=lambda named: named.certificate.not_after)
+            which = "the certificate" if len(anchors) == 1 else f"all {len(anchors)} certificates have expired; the last,"
+            yield Problem(path, f"{which} {last.subject} {describe_dates(last.certificate, now)}")
+
+
 def refuse_dates(named: NamedCertificate, now: datetime) -> Problem | None:
     """Say why a service does not start with this certificate at `now`; None where it does."""
     fault = describe_dates(named.certificate, now)

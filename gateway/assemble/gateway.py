@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import structlog
 
-from gateway.assemble.generation import Parts, build, prove_identity
-from gateway.assemble.operations import Operations
+from gateway.assemble.continuity import Lasting
+from gateway.assemble.crl_tasks import CrlTasks
+from gateway.assemble.generation import Built, Parts, build, prove_identity
+from gateway.assemble.operations import Operations, ServiceCommands
+from gateway.assemble.succession import Succession
 from gateway.audit import AuditHead, append_head, parse_audit_key
 from gateway.ca.crl import CrlPublisher
 from gateway.ca.verify import verify_issued
-from gateway.config.load import Sources
+from gateway.config.load import Sources, parse
 from gateway.config.schema import GatewayConfig
 from gateway.model import UpstreamCAName
 from gateway.ra.administration import Administration
 from gateway.ra.authority import RegistrationAuthority
-from gateway.store.interfaces import Store
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite import SqliteStore, check_usable
 from gateway.web.generation import Generation
@@ -27,26 +30,94 @@ from gateway.web.ops import Probe
 
 log = structlog.get_logger(__name__)
 
+GIVE_WAY = 0.0005
+"""Seconds that the building of a generation may keep the event loop waiting at a time."""
+
 
 def utc_now() -> datetime:
     """Return the time; the one clock of everything that runs."""
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Gateway:
-    """All that works together; `wanted` is set when recovery should look at the ledger at once."""
+class Prepared:
+    """A generation that is built and proved, and whose upstream CAs are open: to be committed, or discarded."""
 
-    config: GatewayConfig
-    sources: Sources
-    store: Store
-    generation: Generation
-    authority: RegistrationAuthority
-    operations: Operations
-    publishers: Mapping[UpstreamCAName, CrlPublisher]
-    worker: str
-    clock: Callable[[], datetime]
-    wanted: asyncio.Event
+    def __init__(self, built: Built, succession: Succession) -> None:
+        self._built = built
+        self._succession = succession
+        self._committed = False
+
+    @property
+    def generation(self) -> Generation:
+        """What would be in force."""
+        return self._built.generation
+
+    def take(self) -> Built:
+        """Return what is to be put in force; afterwards there is nothing left to discard."""
+        self._committed = True
+        return self._built
+
+    async def discard(self) -> None:
+        """Close what was opened for it. Does nothing after it was committed, or a second time."""
+        if not self._committed:
+            await self._succession.close_one(self._built)
+
+
+class Gateway:
+    """All that works together in one worker; `wanted` is set when recovery should look at the ledger at once.
+
+    What a configuration says is in `generation` alone, which `commit` replaces by one assignment; all else lasts as long as
+    the worker, so that nothing is forgotten with a configuration: neither counts nor leases nor work that goes on.
+    """
+
+    def __init__(self, parts: Parts, succession: Succession, service: ServiceCommands | None = None) -> None:
+        self.store = parts.store
+        self.worker = parts.worker
+        self.clock = parts.clock
+        self.wanted = asyncio.Event()
+        self.authority = RegistrationAuthority(self.store, self.store, self.clock, self.worker, verify_issued)
+        self._parts = parts
+        self._succession = succession
+        self._crls = CrlTasks(lambda: succession.current.lasting.crls)
+        administration = Administration(
+            self.store, lambda: self.generation.snapshot, self.clock, verify_issued, parts.challenge_macs, self.wanted.set
+        )
+        self.operations = Operations(administration, lambda: self.generation, self._publishers, parts.keys.newest_id, service)
+
+    @property
+    def generation(self) -> Generation:
+        """What is in force; whoever works under it reads it once."""
+        return self._succession.current.generation
+
+    @property
+    def config(self) -> GatewayConfig:
+        """The configuration in force."""
+        return self._succession.current.config
+
+    async def prepare(self, sources: Sources, number: int) -> Prepared:
+        """Build and prove a generation on a thread and start the upstream CAs that are new in it; nothing of it is in force.
+
+        Dates, and what takes a restart, are for the supervisor to judge. Raises ConfigurationError; then, and when the caller
+        is cancelled, nothing is left behind.
+        """
+        current = self._succession.current
+        # What goes on in the next generation must not be closed meanwhile.
+        with current.generation.snapshot.occupancy, _requests_first():
+            built = await asyncio.to_thread(_build, sources, number, self._parts, current.lasting)
+            await self._succession.open(built)
+        return Prepared(built, self._succession)
+
+    def commit(self, prepared: Prepared) -> None:
+        """Put a generation in force for everything that begins after this call."""
+        built = prepared.take()
+        self._succession.put_in_force(built)
+        for duty in built.lasting.crls.values():
+            duty.publisher.follow(duty.ca, duty.schedule)
+        self._crls.wake()
+
+    async def publish_crls(self) -> None:
+        """Publish the CRLs of the CAs in force, until cancelled; failures are logged and tried again."""
+        await self._crls.run()
 
     async def recover(self) -> None:
         """Take up ledger rows whose worker died, and ask upstream CAs about what they accepted."""
@@ -60,20 +131,37 @@ class Gateway:
             log.info("expired rows deleted", count=count)
 
     def probes(self) -> tuple[Probe, ...]:
-        """Return what must work before requests are taken: a durable write, and each RA key."""
+        """Return what must work before requests are taken: a durable write, and each RA key in force."""
         return (Probe("store", self.store.ping), Probe("ra keys", self._prove_identities))
 
     async def _prove_identities(self) -> None:
         for service in self.generation.scep.values():
             await asyncio.to_thread(prove_identity, service.identity)
 
+    def _publishers(self) -> Mapping[UpstreamCAName, CrlPublisher]:
+        return {name: duty.publisher for name, duty in self._succession.current.lasting.crls.items()}
+
     async def close(self) -> None:
         """Close upstream CAs and store."""
         try:
-            for ca in self.generation.snapshot.upstream_cas.values():
-                await ca.close()
+            await self._succession.close()
         finally:
             await self.store.close()
+
+
+@contextmanager
+def _requests_first() -> Iterator[None]:
+    """Have a thread that computes give way to the event loop after half a millisecond; CPython's own measure is five."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, GIVE_WAY))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _build(sources: Sources, number: int, parts: Parts, before: Lasting) -> Built:
+    return build(parse(sources), sources, number, parts, before)
 
 
 async def open_gateway(
@@ -83,11 +171,12 @@ async def open_gateway(
     worker: str,
     generation: int,
     clock: Callable[[], datetime] = utc_now,
+    service: ServiceCommands | None = None,
 ) -> Gateway:
     """Open store, keys and CAs.
 
-    `worker` names this process in the ledger and must never be used by another one. Raises ConfigurationError,
-    StoreRefused and StoreUnavailable.
+    `worker` names this process in the ledger and must never be used by another one; `service` takes an operator's
+    orders to all processes, where this is one of several. Raises ConfigurationError, StoreRefused and StoreUnavailable.
     """
     keys = KeyRing.parse(sources.secret(config.store.key))
     store = SqliteStore(
@@ -100,29 +189,15 @@ async def open_gateway(
         clock=clock,
     )
     parts = Parts(store, keys, clock, worker)
-    built = build(config, sources, generation, parts)
+    first = build(config, sources, generation, parts)
     await store.start()
+    succession = Succession(first)
     try:
-        for ca in built.generation.snapshot.upstream_cas.values():
-            await ca.start()
+        await succession.open(first)
     except BaseException:
         await store.close()
         raise
-    wanted = asyncio.Event()
-    snapshot = built.generation.snapshot
-    administration = Administration(store, lambda: snapshot, clock, verify_issued, parts.challenge_macs, wanted.set)
-    return Gateway(
-        config=config,
-        sources=sources,
-        store=store,
-        generation=built.generation,
-        authority=RegistrationAuthority(store, store, clock, worker, verify_issued),
-        operations=Operations(administration, lambda: built.generation, built.publishers, keys.newest_id),
-        publishers=built.publishers,
-        worker=worker,
-        clock=clock,
-        wanted=wanted,
-    )
+    return Gateway(parts, succession, service)
 
 
 def require_store(config: GatewayConfig, sources: Sources) -> None:

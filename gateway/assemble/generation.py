@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
+from gateway.assemble.continuity import CrlDuty, Lasting, ca_fingerprints
 from gateway.assemble.identities import Identities, establish
 from gateway.assemble.profiles import Surroundings, build_profile
 from gateway.assemble.scep_ra import prove_identity
@@ -52,16 +53,17 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """One generation, and the CRL publishers of its local CAs."""
+    """One generation, the configuration that it is of, and what the next one may go on using."""
 
     generation: Generation
-    publishers: Mapping[UpstreamCAName, CrlPublisher]
+    config: GatewayConfig
+    lasting: Lasting
 
 
-def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts) -> Built:
-    """Build everything and prove each key with its certificate; no network.
+def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts, before: Lasting = Lasting()) -> Built:  # noqa: B008
+    """Build everything and prove each key with its certificate; no network, and nothing that has to be closed.
 
-    Raises ConfigurationError with what is wrong of all CAs and profiles.
+    Runs on any thread. Raises ConfigurationError with what is wrong of all CAs and profiles.
     """
 
     async def newest_crl(name: UpstreamCAName) -> bytes | None:
@@ -69,11 +71,12 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts) ->
         row = await parts.store.newest_crl(name)
         return row.der if row else None
 
-    identities = establish(config, sources, parts.clock, newest_crl)
+    fingerprints = ca_fingerprints(config, sources)
+    identities = establish(config, sources, parts.clock, newest_crl, before.unchanged(fingerprints))
     if identities.problems:
         raise ConfigurationError(tuple(str(problem) for problem in locate(sources, identities.problems)))
     cas = identities.cas
-    publishers = _publishers(config, cas, parts)
+    crls = _crl_duties(config, cas, parts, before)
     own_keys, reserved = _own_keys(config, sources, identities), _reserved_names(identities)
     around = Surroundings(sources, cas, parts.store, parts.challenge_macs, own_keys, reserved)
     profiles = {name: build_profile(name, config.profiles[name], anchors, around) for name, anchors in identities.anchors.items()}
@@ -81,27 +84,30 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts) ->
         number=number,
         snapshot=Snapshot(number, MappingProxyType(profiles), cas),
         scep=MappingProxyType(dict(_scep_services(config, identities))),
-        publications=MappingProxyType({name: _publication(name, ca, publishers.get(name)) for name, ca in cas.items()}),
+        publications=MappingProxyType({name: _publication(name, ca, crls.get(name)) for name, ca in cas.items()}),
+        tls=identities.tls,
         config=MappingProxyType(redact(config)),
     )
-    return Built(generation, MappingProxyType(publishers))
+    return Built(generation, config, Lasting(cas, MappingProxyType(fingerprints), MappingProxyType(crls)))
 
 
-def _publishers(
-    config: GatewayConfig, cas: Mapping[UpstreamCAName, UpstreamCA], parts: Parts
-) -> dict[UpstreamCAName, CrlPublisher]:
-    publishers = {}
+def _crl_duties(
+    config: GatewayConfig, cas: Mapping[UpstreamCAName, UpstreamCA], parts: Parts, before: Lasting
+) -> dict[UpstreamCAName, CrlDuty]:
+    """Return what CRLs are to be published; a CA that had a publisher keeps it, so that it never has two."""
+    duties = {}
     for name, ca in cas.items():
         configured = config.upstream_cas[name]
         if isinstance(configured, LocalCAConfig) and isinstance(ca, LocalCA) and configured.crl is not None:
-            schedule = CrlSchedule(configured.crl.lifetime, configured.crl.refresh)
-            publishers[name] = CrlPublisher(parts.store, ca, parts.clock, parts.worker, schedule)
-    return publishers
+            schedule, known = CrlSchedule(configured.crl.lifetime, configured.crl.refresh), before.crls.get(name)
+            publisher = known.publisher if known else CrlPublisher(parts.store, ca, parts.clock, parts.worker, schedule)
+            duties[name] = CrlDuty(publisher, ca, schedule)
+    return duties
 
 
-def _publication(name: UpstreamCAName, ca: UpstreamCA, publisher: CrlPublisher | None) -> Publication:
+def _publication(name: UpstreamCAName, ca: UpstreamCA, crl: CrlDuty | None) -> Publication:
     issuing = ca.chain()[0]
-    return Publication(name, issuing, parse_certificate(issuing).sha256.hex(), publisher)
+    return Publication(name, issuing, parse_certificate(issuing).sha256.hex(), crl.publisher if crl else None)
 
 
 def _scep_services(config: GatewayConfig, identities: Identities) -> Iterator[tuple[ProfileName, ScepService]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -34,32 +35,41 @@ class Identities:
     scep: Mapping[ProfileName, RaIdentity]
     next_cas: Mapping[ProfileName, tuple[bytes, ...]]
     anchors: Mapping[ProfileName, ProfileAnchors]
+    tls: Mapping[str, ssl.SSLContext]
+    """By the listener's name in the configuration."""
     certificates: tuple[NamedCertificate, ...]
     problems: tuple[Problem, ...]
 
 
 def establish(
-    config: GatewayConfig, sources: Sources, clock: Callable[[], datetime], newest_crl: NewestCrl | None = None
+    config: GatewayConfig,
+    sources: Sources,
+    clock: Callable[[], datetime],
+    newest_crl: NewestCrl | None = None,
+    kept: Mapping[UpstreamCAName, UpstreamCA] = MappingProxyType({}),
 ) -> Identities:
-    """Build every CA and RA identity and prove each key with its certificate, whatever is wrong with others."""
+    """Build every CA and RA identity and prove each key with its certificate, whatever is wrong with others.
+
+    The CAs in `kept` were built from the same configuration before and go on as they are.
+    """
     cas: dict[UpstreamCAName, UpstreamCA] = {}
     anchors: dict[ProfileName, ProfileAnchors] = {}
     problems = list(_check_secrets(config, sources))
     for text in config.upstream_cas:
         name = UpstreamCAName(text)
         try:
-            cas[name] = _build_ca(name, config, sources, clock, newest_crl)
+            cas[name] = kept[name] if name in kept else _build_ca(name, config, sources, clock, newest_crl)
         except ConfigurationFaults as error:
             problems += error.faults
     for text, profile in config.profiles.items():
         anchors[ProfileName(text)], faults = read_anchors(ProfileName(text), profile, sources)
         problems += faults
-    problems += _check_tls(config, sources, anchors.values())
+    tls = _build_tls(config, sources, anchors, problems)
     scep, next_cas = _build_scep(config, sources, cas, problems)
     certificates = tuple(name_certificates(config, sources, cas, anchors))
     problems += refuse_own_anchors(certificates)
     frozen = (MappingProxyType(cas), MappingProxyType(scep), MappingProxyType(next_cas), MappingProxyType(anchors))
-    return Identities(*frozen, certificates, tuple(problems))
+    return Identities(*frozen, MappingProxyType(tls), certificates, tuple(problems))
 
 
 def _build_scep(
@@ -86,22 +96,29 @@ def _build_scep(
     return scep, next_cas
 
 
-def _check_tls(config: GatewayConfig, sources: Sources, anchors: Iterable[ProfileAnchors]) -> Iterator[Problem]:
-    """Yield what is wrong with the listeners' keys; anchors that cannot be read are told where they are named."""
+def _build_tls(
+    config: GatewayConfig, sources: Sources, anchors: Mapping[ProfileName, ProfileAnchors], problems: list[Problem]
+) -> dict[str, ssl.SSLContext]:
+    """Return the context of each listener; that of `https_mtls` is over the client anchors of every profile that has some.
+
+    What is wrong goes to `problems`, but for anchors that cannot be read: that is told where they are named.
+    """
     https, mtls = config.server.https, config.server.https_mtls
-    clients = (bundle.clients.certificates for bundle in anchors if bundle.clients is not None)
+    clients = (bundle.clients.certificates for bundle in anchors.values() if bundle.clients is not None)
     readable = tuple(certificate.der for certificates in clients for certificate in certificates)
-    contexts: list[Callable[[], object]] = [
-        lambda: server_context(sources.file(https.certificate), sources.secret(https.key), https.min_version)
-    ]
+    build: dict[str, Callable[[], ssl.SSLContext]] = {
+        "https": lambda: server_context(sources.file(https.certificate), sources.secret(https.key), https.min_version)
+    }
     if mtls is not None:
         files = (sources.file(mtls.certificate), sources.secret(mtls.key), mtls.min_version)
-        contexts.append(lambda: mtls_context(*files, readable) if readable else server_context(*files, "https_mtls"))
-    for context in contexts:
+        build["https_mtls"] = lambda: mtls_context(*files, readable) if readable else server_context(*files, "https_mtls")
+    contexts = {}
+    for listener, context in build.items():
         try:
-            context()
+            contexts[listener] = context()
         except ConfigurationFaults as error:
-            yield from error.faults
+            problems += error.faults
+    return contexts
 
 
 def _check_secrets(config: GatewayConfig, sources: Sources) -> Iterator[Problem]:

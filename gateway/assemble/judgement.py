@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gateway.assemble.anchors import NamedCrl
-from gateway.assemble.certificates import NamedCertificate, refuse_dates, warn_of_dates
+from gateway.assemble.certificates import NamedCertificate, refuse_dates, refuse_expired_anchors, warn_of_dates
 from gateway.assemble.client_demands import warn_of_clients
 from gateway.assemble.identities import establish
 from gateway.config.load import ConfigProblem, Sources, locate
@@ -35,11 +35,13 @@ def judge(config: GatewayConfig, sources: Sources, now: datetime) -> Judgement:
     must still come up when a certificate has ended meanwhile.
     """
     found = establish(config, sources, lambda: now)
-    problems = [*found.problems, *(fault for named in found.certificates if (fault := refuse_dates(named, now)))]
+    without = tuple(refuse_expired_anchors(found.certificates, now))
+    problems = [*found.problems, *(fault for named in found.certificates if (fault := refuse_dates(named, now))), *without]
+    refused = {problem.path for problem in without}
     expiring = [
         fault
         for named in found.certificates
-        if refuse_dates(named, now) is None and (fault := warn_of_dates(named, now)) is not None
+        if named.path not in refused and refuse_dates(named, now) is None and (fault := warn_of_dates(named, now)) is not None
     ]
     crls = tuple(crl for anchors in found.anchors.values() for crl in anchors.crls(now))
     warnings = [*warn(config, sources), *warn_of_clients(config, found)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -23,6 +23,35 @@ from gateway.web.generation import Generation
 
 log = structlog.get_logger(__name__)
 
+
+@dataclass(frozen=True, slots=True)
+class ServiceAnswer:
+    """What became of an order to the whole service; `reason` is a word for a refusal, `found` what the operator is shown."""
+
+    ok: bool
+    reason: str
+    text: str
+    found: Mapping[str, Any]
+
+
+class ServiceCommands(Protocol):
+    """Orders to the whole service, of which this process is a part; each waits until it is carried out."""
+
+    async def reload(self, actor: str) -> ServiceAnswer:
+        """Read the configuration again and put it in force everywhere, or nowhere."""
+
+    async def restart(self, actor: str) -> ServiceAnswer:
+        """Replace every process, one after another."""
+
+
+class ServiceRefusedError(Exception):
+    """An order to the whole service was not carried out; the text says why."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
 Operation = Callable[[Arguments, str, Mapping[str, str]], Awaitable[Any]]
 
 MAX_LIMIT = 10000
@@ -36,14 +65,20 @@ class Operations:
         self,
         administration: Administration,
         current: Callable[[], Generation],
-        publishers: Mapping[UpstreamCAName, CrlPublisher],
+        publishers: Callable[[], Mapping[UpstreamCAName, CrlPublisher]],
         store_key: str,
+        service: ServiceCommands | None = None,
     ) -> None:
-        """`store_key` names the store key that this process writes under; a change of keys has to know."""
+        """`current` and `publishers` return what is in force, asked in each operation anew.
+
+        `store_key` names the store key that this process writes under; a change of keys has to know.
+        Without `service` this process is alone, and nothing can be reloaded or restarted.
+        """
         self._administration = administration
         self._current = current
         self._publishers = publishers
         self._store_key = store_key
+        self._service = service
         self._table = tuple((method, _compile(path), run) for method, path, run in self._rows())
 
     def _rows(self) -> tuple[tuple[str, str, Operation], ...]:
@@ -64,6 +99,8 @@ class Operations:
             ("GET", "/v1/certificates/{id}", self._show_certificate),
             ("POST", "/v1/certificates/{id}/revoke", self._revoke_certificate),
             ("POST", "/v1/crl/publish", self._publish_crl),
+            ("POST", "/v1/reload", self._reload),
+            ("POST", "/v1/restart", self._restart),
         )
 
     async def run(self, request: AdminRequest) -> AdminAnswer:
@@ -82,6 +119,8 @@ class Operations:
             return AdminAnswer(400, {"error": str(error)})
         except Rejection as error:
             return AdminAnswer(404 if error.reason in NOT_FOUND else 409, {"error": error.cause, "reason": error.reason.value})
+        except ServiceRefusedError as error:
+            return AdminAnswer(409, {"error": str(error), "reason": error.reason})
         except (StoreUnavailable, CrlUnavailable) as error:
             return AdminAnswer(503, {"error": str(error)})
         except UpstreamError as error:
@@ -168,7 +207,7 @@ class Operations:
 
     async def _publish_after_revocation(self, name: UpstreamCAName, actor: str) -> int | None:
         """Have the revocation in a CRL before the operator is answered; None where it could not be signed at once."""
-        publisher = self._publishers.get(name)
+        publisher = self._publishers().get(name)
         if publisher is None:
             return None
         try:
@@ -178,11 +217,28 @@ class Operations:
             return None
 
     async def _publish_crl(self, arguments: Arguments, actor: str, _path: Mapping[str, str]) -> Any:
-        name = arguments.optional_text("upstream_ca")
-        if name is not None and name not in self._publishers:
+        name, publishers = arguments.optional_text("upstream_ca"), self._publishers()
+        if name is not None and name not in publishers:
             raise Rejection(Reason.UNKNOWN_CERTIFICATE, f"there is no upstream CA {name} whose CRL is signed here")
-        chosen = (UpstreamCAName(name),) if name else tuple(self._publishers)
-        return [views.crl(await self._publishers[ca].publish(force=True, actor=actor)) for ca in chosen]
+        chosen = (UpstreamCAName(name),) if name else tuple(publishers)
+        return [views.crl(await publishers[ca].publish(force=True, actor=actor)) for ca in chosen]
+
+    async def _reload(self, _arguments: Arguments, actor: str, _path: Mapping[str, str]) -> Any:
+        return _found(await self._whole_service().reload(actor))
+
+    async def _restart(self, _arguments: Arguments, actor: str, _path: Mapping[str, str]) -> Any:
+        return _found(await self._whole_service().restart(actor))
+
+    def _whole_service(self) -> ServiceCommands:
+        if self._service is None:
+            raise ServiceRefusedError("no server runs that could do it", "failed")
+        return self._service
+
+
+def _found(answer: ServiceAnswer) -> Mapping[str, Any]:
+    if not answer.ok:
+        raise ServiceRefusedError(answer.text, answer.reason)
+    return answer.found
 
 
 def _limit(arguments: Arguments) -> int:

@@ -46,7 +46,7 @@ def build_ra(
             previous=previous,
             password=_password(profile, sources) if endpoint.pwri else None,
             signing_time_skew=endpoint.signing_time_skew,
-            stopwatch=thread_time,
+            stopwatch=thread_time,  # of this thread alone: a generation is built beside threads that serve
             any_curve=profile.policy.key.mode != RuleMode.ENFORCE,
         )
         prove_identity(identity)

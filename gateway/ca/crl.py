@@ -52,7 +52,7 @@ class CrlSigner(Protocol):
         """Return a signed CRL, DER."""
 
     async def has_signed(self, crl: bytes) -> bool:
-        """Whether this CA's present key signed the CRL."""
+        """Whether this CA's key signed the CRL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ class CrlPublisher:
 
     Two locks keep numbers unique: a lease in the store so that only one process does the work, and `put_crl`, which
     takes a CRL only if its number follows the newest. What loses that race was never stored, so nobody has seen it.
+    It outlives configurations, which may give it another key and schedule at any time.
     """
 
     def __init__(
@@ -85,7 +86,13 @@ class CrlPublisher:
         self._cached: CRLRow | None = None
         self._cached_at = float("-inf")
         self._signing = asyncio.Lock()
-        self._is_ours = False
+        self._ours: tuple[CrlSigner, int] | None = None
+        """A CRL's number, and the CA that is known to have signed it."""
+
+    def follow(self, ca: CrlSigner, schedule: CrlSchedule) -> None:
+        """Sign with this CA from now on, which has the same name; what it has not signed is replaced when `run` looks next."""
+        self._ca = ca
+        self._schedule = schedule
 
     async def current(self) -> CRLRow | None:
         """Return the newest CRL, at most a second old as an answer, or None. Raises StoreUnavailable if never read."""
@@ -144,10 +151,20 @@ class CrlPublisher:
             return True
         if newest.this_update > now + SKEW:
             return True  # signed under a clock that ran ahead: clients refuse it until its time comes
-        if not self._is_ours:
-            # Once: a CA that came back with a new key or name must not go on serving what the old one signed.
-            self._is_ours = await self._ca.has_signed(newest.der)
-        return not self._is_ours or await self._store.crl_is_stale(self._ca.name)
+        return not await self._is_ours(newest) or await self._store.crl_is_stale(self._ca.name)
+
+    async def _is_ours(self, newest: CRLRow) -> bool:
+        """Whether this CA signed a CRL, looked at once: a CA with a new key must not go on serving what the old one signed.
+
+        The old one may still sign after this process has changed over, in another process that has not.
+        """
+        ca, known = self._ca, self._ours
+        if known is not None and known[0] is ca and known[1] == newest.number:
+            return True
+        if not await ca.has_signed(newest.der):
+            return False
+        self._ours = (ca, newest.number)
+        return True
 
     async def _try_publish(self, newest: int, actor: str) -> CRLRow | None:
         """Sign the CRL after number `newest` under the lease; None when another has the lease or was first."""
@@ -174,17 +191,20 @@ class CrlPublisher:
         if _number(newest) != seen:
             return None
         this_update = self._clock().replace(microsecond=0)
-        if self._ca.not_after <= this_update:
-            raise CrlUnavailable(f"the certificate of upstream CA {self._ca.name} expired: it can sign no CRL any more")
-        next_update = min(this_update + self._schedule.lifetime, self._ca.not_after)
         # An entry stays until a CRL after the certificate's end has listed it (RFC 5280 §3.3).
         since = min(newest.this_update, this_update) if newest is not None else this_update
         entries = await self._store.list_revoked(self._ca.name, since)
+        # The CA of this moment: the one before it may be closed by now.
+        ca = self._ca
+        if ca.not_after <= this_update:
+            raise CrlUnavailable(f"the certificate of upstream CA {ca.name} expired: it can sign no CRL any more")
+        next_update = min(this_update + self._schedule.lifetime, ca.not_after)
         number = _number(newest) + 1
-        der = await self._ca.sign_crl(number, this_update, next_update, ((e.serial, e.revoked_at, e.reason) for e in entries))
-        row = CRLRow(self._ca.name, number, der, this_update, next_update)
+        der = await ca.sign_crl(number, this_update, next_update, ((e.serial, e.revoked_at, e.reason) for e in entries))
+        row = CRLRow(ca.name, number, der, this_update, next_update)
         if not await self._store.put_crl(row, self._event(row, len(entries), actor)):
             return None
+        self._ours = (ca, number)
         log.info(
             "a CRL was published",
             upstream_ca=self._ca.name,

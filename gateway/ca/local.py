@@ -123,8 +123,8 @@ class LocalCA:
         """Nothing to do: `registry.create` refuses what cannot sign."""
 
     async def close(self) -> None:
-        """End the signing threads."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """End the signing threads when they have signed what they were given."""
+        self._executor.shutdown(wait=False)
 
     def new_serial(self) -> int:
         """Draw a positive serial of 159 random bits (RFC 5280 §4.1.2.2)."""

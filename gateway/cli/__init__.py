@@ -31,6 +31,8 @@ class Command:
 COMMANDS = {
     "init": Command("gateway.cli.init", "init"),
     "serve": Command("gateway.cli.serve", "serve"),
+    "reload": Command("gateway.cli.reload", "reload"),
+    "restart": Command("gateway.cli.restart", "restart"),
     "config": Command("gateway.cli.config", "app", "Check, show and compare the configuration."),
     "challenge": Command("gateway.cli.challenge", "app", "One-time challenges."),
     "requests": Command("gateway.cli.requests", "app", "Enrollments that wait for a person."),

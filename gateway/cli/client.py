@@ -21,6 +21,8 @@ from gateway.config.document import read_document
 WRONG_ARGUMENT = frozenset({"unknown_profile", "policy_subject", "policy_san"})
 """Reasons that are the command line's own fault: a profile that is not there, a name that cannot be read."""
 _NAME = re.compile(r"[A-Za-z0-9:._-]{1,256}")
+BROKE_OFF = "broke_off"
+"""The reason where a connection ended without an answer: the command may have been carried out, or not."""
 TIMEOUT_SECONDS = 90.0
 """Longer than the longest operation: signing a CRL while another worker holds its lease."""
 
@@ -28,8 +30,10 @@ TIMEOUT_SECONDS = 90.0
 class AdminClient:
     """Speaks to whoever may change the state that a configuration file names."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, patience: float = TIMEOUT_SECONDS) -> None:
+        """`patience` is how many seconds a server may take to answer."""
         self._config = config
+        self._patience = patience
 
     def is_served(self) -> bool:
         """Whether a server runs; raises CommandError when its socket may not be used."""
@@ -52,8 +56,22 @@ class AdminClient:
         connection = connect(read_admin_socket(self._config))
         if connection is None:
             return _run_here(self._config, method, path, given)
+        connection.settimeout(self._patience)
         status, body = _ask(connection, method, path, given)
         return _unwrap(status, body)
+
+
+def require_server(config: Path) -> None:
+    """End the command unless a server runs for this configuration file; one that cannot even be read is said to be so."""
+    place = read_admin_socket(config)
+    connection = connect(place)
+    if connection is not None:
+        connection.close()
+        return
+    document = read_document(config.read_bytes())
+    if document.data is None and document.problems:
+        fail("\n".join(f"{config}: {problem.sentence}" for problem in document.problems), ExitCode.CONFIGURATION)
+    fail(f"No server answers at {place}.")
 
 
 def read_admin_socket(config: Path) -> Path:
@@ -103,7 +121,7 @@ class _SocketConnection(http.client.HTTPConnection):
     """HTTP over a socket that is already connected."""
 
     def __init__(self, sock: socket.socket) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+        super().__init__("localhost", timeout=sock.gettimeout())
         self.sock = sock
 
 
@@ -118,7 +136,8 @@ def _ask(sock: socket.socket, method: str, path: str, arguments: Mapping[str, An
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise CommandError(f"The server broke off: {error or type(error).__name__}. Its log says why.") from error
+        said = f"The server broke off: {error or type(error).__name__}. Its log says why."
+        raise CommandError(said, reason=BROKE_OFF) from error
     finally:
         connection.close()
 

@@ -21,7 +21,7 @@ from gateway.cli.client import connect, read_admin_socket
 from gateway.cli.options import ConfigOption, ExitCode, FormatOption, OutputFormat, fail, print_records, with_exit_codes
 from gateway.config.document import dotted
 from gateway.config.load import Sources, read
-from gateway.config.scep_checks import listeners
+from gateway.config.scep_checks import addresses
 from gateway.config.schema import GatewayConfig
 from gateway.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from gateway.pki.trust import CrlTerm
@@ -136,7 +136,7 @@ def _changed(path: Path) -> datetime:
 
 def check_ports(config: GatewayConfig, running: socket.socket | None) -> Iterator[Finding]:
     """Yield whether each address can be listened on, or is already ours."""
-    for (name, *_), address in listeners(config.server):
+    for (name, *_), address in addresses(config.server):
         shown = f"{address.host}:{address.port}"
         if running is not None:
             yield Finding(f"port {name}", Verdict.OK, f"{shown} is served by the running server")

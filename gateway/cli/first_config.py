@@ -6,9 +6,13 @@ CA_NAME = "local"
 STORE_PATH = "store/gateway.db"
 
 
-def format_first_config(http_port: int, https_port: int) -> str:
+def format_first_config(http_port: int, https_port: int, monitoring_port: int) -> str:
     """Return profiles.yaml for a server on loopback with these ports."""
-    return _TEMPLATE.replace("@STORE@", STORE_PATH).replace("@HTTP@", str(http_port)).replace("@HTTPS@", str(https_port))
+    ports = {"@HTTP@": http_port, "@HTTPS@": https_port, "@MONITORING@": monitoring_port}
+    text = _TEMPLATE.replace("@STORE@", STORE_PATH)
+    for mark, port in ports.items():
+        text = text.replace(mark, str(port))
+    return text
 
 
 _TEMPLATE = """\
@@ -26,6 +30,7 @@ server:
   external_url:                     # how clients reach this server; goes into certificates
     http: http://127.0.0.1:@HTTP@
     https: https://localhost:@HTTPS@
+  monitoring: 127.0.0.1:@MONITORING@      # /metrics, /livez and /readyz: for your monitoring, not for clients
   admin_socket: run/admin.sock      # commands that change something talk to the server here
   workers: cores                    # processes: a number, or one a core
 

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.options import CommandError, program, with_exit_codes
+from gateway.config.defaults import MONITORING_PORT
 
 PRIVATE = 0o600
 PUBLIC = 0o644
@@ -64,19 +65,25 @@ def init(
     ca_key: Annotated[CaKey, typer.Option(help="Key of the issuing CA.")] = CaKey.EC_P256,
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1 for HTTP.")] = 8080,
     https_port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1 for HTTPS.")] = 8443,
+    monitoring_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1 for metrics and probes.")
+    ] = MONITORING_PORT,
     say_next: Annotated[bool, typer.Option("--next/--no-next", help="Print the command that serves it.")] = True,
 ) -> None:
     """Write a working configuration: CA, RA, TLS and store keys, an empty store, and a profile `demo` on loopback."""
-    if http_port == https_port:
-        raise CommandError("HTTP and HTTPS need different ports.")
+    if len({http_port, https_port, monitoring_port}) < 3:
+        raise CommandError("HTTP, HTTPS and monitoring need different ports.")
     check_directory(directory)
-    write_directory(directory, make_files(ra_key.value, ca_key.value, http_port, https_port, datetime.now(UTC)))
+    files = make_files(ra_key.value, ca_key.value, http_port, https_port, datetime.now(UTC), monitoring_port)
+    write_directory(directory, files)
     print(describe_result(directory))
     if say_next:
         print(f"\nNext:\n  {serve_command(directory)}")
 
 
-def make_files(ra_key: str, ca_key: str, http_port: int, https_port: int, now: datetime) -> tuple[NewFile, ...]:
+def make_files(
+    ra_key: str, ca_key: str, http_port: int, https_port: int, now: datetime, monitoring_port: int = MONITORING_PORT
+) -> tuple[NewFile, ...]:
     """Return all files of a new configuration with its empty store; draws keys, so no two results are alike. `now` is UTC."""
     from gateway.audit import parse_audit_key
     from gateway.ca.bootstrap import KeyChoice, create_hierarchy, create_secrets
@@ -103,7 +110,7 @@ def make_files(ra_key: str, ca_key: str, http_port: int, https_port: int, now: d
         NewFile("secrets/audit.key", f"{drawn.audit_key}\n".encode("ascii")),
         NewFile("secrets/demo-scep-challenge", f"{drawn.challenge}\n".encode("ascii")),
         NewFile(STORE_PATH, store),
-        NewFile(LAST, format_first_config(http_port, https_port).encode("utf-8")),
+        NewFile(LAST, format_first_config(http_port, https_port, monitoring_port).encode("utf-8")),
     )
 
 

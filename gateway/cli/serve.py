@@ -7,10 +7,9 @@ import shlex
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-import structlog
 import typer
 
 from gateway.cli.options import CommandError, ConfigOption, ExitCode, program, with_exit_codes
@@ -20,7 +19,8 @@ from gateway.config.sources import Sources
 from gateway.errors import ConfigurationError
 from gateway.logging import LogFormat, configure_logging
 
-log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from gateway.assemble.certificates import NamedCertificate
 
 
 class LogLevel(StrEnum):
@@ -43,42 +43,49 @@ def serve(
     """Serve until SIGTERM or SIGINT, then finish what is in flight."""
     from gateway.assemble import require_store
     from gateway.config.load import read
+    from gateway.supervise.activation import ActivationError, take_inherited
+    from gateway.supervise.notify import ServiceManager
+    from gateway.supervise.observers import Observer, WhenServing
+    from gateway.supervise.plan import Plan
+    from gateway.supervise.process import WorkerRefusedError, worker_count
+    from gateway.supervise.service import run_service
     from gateway.supervise.sockets import BindError, bind_all
-    from gateway.supervise.supervisor import Plan, Supervisor, WorkerRefusedError, worker_count
 
     configure_logging(log_format, log_level.value)
+    observers: list[Observer] = [ServiceManager.take()]
     parsed, sources = read(config)
-    check_identities(parsed, sources)
+    certificates = check_identities(parsed, sources)
     server = parsed.server
     try:
         mtls = server.https_mtls.listen if server.https_mtls else None
-        sockets = bind_all(server.http, server.https.listen, sources.resolve(server.admin_socket), mtls)
-    except BindError as error:
+        admin = sources.resolve(server.admin_socket)
+        sockets = bind_all(server.http, server.https.listen, admin, mtls, server.monitoring, take_inherited())
+    except (BindError, ActivationError) as error:
         raise CommandError(str(error)) from error
     require_store(parsed, sources)
     count = worker_count(workers or server.workers)
-    plan = Plan(sources.to_bytes(), sockets, count, log_format and log_format.value, log_level.value)
-    welcome = (lambda: None) if quiet else (lambda: print(describe_service(parsed, config, count), flush=True))
+    formatted = log_format and log_format.value
+    plan = Plan(config, parsed, sources, sockets, count, formatted, log_level.value, certificates=certificates)
+    if not quiet:
+        observers.append(WhenServing(lambda: print(describe_service(parsed, config, count), flush=True)))
     try:
-        asyncio.run(Supervisor(plan, welcome).run())
+        asyncio.run(run_service(plan, observers))
     except WorkerRefusedError as error:
         raise CommandError(str(error), ExitCode(error.code) if error.code in {1, 3} else ExitCode.FAILED) from error
     finally:
         sockets.close()
-        sources.resolve(server.admin_socket).unlink(missing_ok=True)
 
 
-def check_identities(config: GatewayConfig, sources: Sources) -> None:
-    """Refuse keys and certificates that cannot serve, all at once; log which certificates end soon, and other warnings."""
+def check_identities(config: GatewayConfig, sources: Sources) -> tuple[NamedCertificate, ...]:
+    """Refuse keys and certificates that cannot serve, all at once; log warnings; return every certificate that is named."""
     from gateway.assemble.judgement import judge
+    from gateway.supervise.acceptance import log_warnings
 
     judged = judge(config, sources, datetime.now(UTC))
     if judged.problems:
         raise ConfigurationError(tuple(map(str, judged.problems)))
-    for problem in judged.expiring:
-        log.warning("a certificate ends soon", problem=str(problem))
-    for problem in judged.warnings:
-        log.warning("the configuration deserves a look", problem=str(problem))
+    log_warnings(judged)
+    return judged.certificates
 
 
 def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:

@@ -13,7 +13,18 @@ import typer
 
 from gateway.audit import AuditEvent, AuditHead, parse_audit_key, parse_heads
 from gateway.cli.client import AdminClient
-from gateway.cli.options import ConfigOption, FormatOption, OutputFormat, fail, print_json, print_record, with_exit_codes
+from gateway.cli.first_config import STORE_PATH
+from gateway.cli.options import (
+    ConfigOption,
+    ExitCode,
+    FormatOption,
+    OutputFormat,
+    fail,
+    print_json,
+    print_record,
+    with_exit_codes,
+)
+from gateway.config.document import read_document
 from gateway.config.load import read
 from gateway.config.schema import GatewayConfig
 from gateway.config.sources import Sources
@@ -48,8 +59,7 @@ def backup(
 
     To restore, stop the server and put the copy in the store's place, without the files whose names end in -wal and -shm.
     """
-    configuration, sources = read(config)
-    size = sqlite.backup(sources.resolve(configuration.store.path), target.absolute())
+    size = sqlite.backup(read_store_path(config), target.absolute())
     print_record({"backup": str(target), "bytes": size}, format)
 
 
@@ -91,6 +101,20 @@ def rekey(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> No
     report = sqlite.rekey(path, keys, _audit_key(configuration, sources), event)
     answer = {"key": keys.newest_id, "resealed": report.resealed, "challenges_under_older_keys": report.older_challenges}
     print_record(answer | {"older_keys_needed_until": report.older_until}, format)
+
+
+def read_store_path(config: Path) -> Path:
+    """Return where the store of a configuration file is.
+
+    Only this one field is read: whoever makes backups need not be able to read the secrets that the file names.
+    """
+    try:
+        data = read_document(config.read_bytes()).data
+    except OSError as error:
+        fail(f"{config}: {error.strerror}", ExitCode.CONFIGURATION)
+    store = data.get("store") if isinstance(data, dict) else None
+    written = store.get("path") if isinstance(store, dict) else None
+    return config.absolute().parent / (written if isinstance(written, str) else STORE_PATH)
 
 
 def actor() -> str:

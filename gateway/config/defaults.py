@@ -4,6 +4,9 @@ from __future__ import annotations
 
 ADMIN_SOCKET = "run/admin.sock"
 """Where the server listens for its own commands, seen from the configuration file's folder."""
+MONITORING_PORT = 9464
+"""Where metrics and probes are served; the port that OpenTelemetry's exporters for Prometheus listen on."""
+MONITORING = f"127.0.0.1:{MONITORING_PORT}"
 UPSTREAM_CALL_SECONDS = 90
 """The longest that one call to an upstream CA may take; after it the result is unknown."""
 DEMO_PROFILE = "demo"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -27,6 +28,7 @@ from gateway.config.schema import (
 from gateway.config.upstream_cas import UpstreamCAConfig
 
 T = TypeVar("T")
+_SERVER, _STORE, _AUDIT = TypeAdapter(Server), TypeAdapter(SqliteStore), TypeAdapter(Audit)
 _UPSTREAM_CA: TypeAdapter[UpstreamCAConfig] = TypeAdapter(UpstreamCAConfig)
 _CREDENTIAL: TypeAdapter[StaticCredential | OneTimeCredential | IntuneJwsCredential] = TypeAdapter(CredentialConfig)
 
@@ -72,9 +74,9 @@ def split(data: Any) -> Parts:
     """Build each part of raw data by itself."""
     top = _mapping(data)
     return Parts(
-        server=_part(TypeAdapter(Server), top.get("server")),
-        store=_part(TypeAdapter(SqliteStore), top.get("store")),
-        audit=_part(TypeAdapter(Audit), top.get("audit")),
+        server=_part(_SERVER, top.get("server")),
+        store=_part(_STORE, top.get("store")),
+        audit=_part(_AUDIT, top.get("audit")),
         upstream_cas={name: _part(_UPSTREAM_CA, value) for name, value in _mapping(top.get("upstream_cas")).items()},
         profiles={name: _split_profile(_mapping(value)) for name, value in _mapping(top.get("profiles")).items()},
     )
@@ -96,12 +98,17 @@ def _split_profile(data: Mapping[str, Any]) -> ProfileParts:
 def _sections(model: type[BaseModel], data: Mapping[str, Any], *names: str) -> Iterator[tuple[str, Any]]:
     """Yield these fields of a model, each read by itself; a field that is not there has its default."""
     for name in names:
-        field = model.model_fields[name]
-        adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
+        field, adapter = model.model_fields[name], _adapter(model, name)
         if name in data:
             yield name, _part(adapter, data[name])
         else:
             yield name, None if field.is_required() else adapter.validate_python(field.get_default(call_default_factory=True))
+
+
+@cache
+def _adapter(model: type[BaseModel], name: str) -> TypeAdapter[Any]:
+    """Return what reads one field of a model by itself; made once, since making it takes longer than all its readings."""
+    return TypeAdapter(model.model_fields[name].rebuild_annotation())
 
 
 def _mapping(data: Any) -> Mapping[str, Any]:

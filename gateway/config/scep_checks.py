@@ -41,15 +41,21 @@ def _check_pairs(endpoint: ScepEndpoint) -> Iterator[Problem]:
 def check_listeners(server: Server) -> Iterator[Problem]:
     """Yield listeners of one server that share an address; paths begin at the server."""
     seen: dict[Address, str] = {}
-    for path, address in listeners(server):
+    for path, address in addresses(server):
         name = ".".join(("server", *map(str, path)))
         if address.port and address in seen:
             yield Problem(path, f"is the same address as {seen[address]}: {address}")
         seen.setdefault(address, name.removesuffix(".listen"))
 
 
+def addresses(server: Server) -> Iterator[tuple[DataPath, Address]]:
+    """Yield every address that is listened on, for clients or for monitoring; paths begin at the server."""
+    yield from listeners(server)
+    yield ("monitoring",), server.monitoring
+
+
 def listeners(server: Server) -> Iterator[tuple[DataPath, Address]]:
-    """Yield where the server listens, each with the path of the field that says so; paths begin at the server."""
+    """Yield where the server listens for clients, each with the path of the field that says so; paths begin at the server."""
     yield ("http",), server.http
     yield ("https", "listen"), server.https.listen
     if server.https_mtls is not None:

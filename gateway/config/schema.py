@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.config.defaults import ADMIN_SOCKET
+from gateway.config.defaults import ADMIN_SOCKET, MONITORING
 from gateway.config.fields import (
     ConfigName,
     Duration,
@@ -74,6 +74,8 @@ class Server(Model):
     """A second HTTPS listener, for profiles with `client_certificate: require`; it asks clients for a certificate."""
     external_url: ExternalUrl
     """How clients reach this server."""
+    monitoring: ListenAddress = Field(default=MONITORING, validate_default=True)
+    """Where to listen for `/metrics`, `/livez` and `/readyz`; for your own monitoring, without TLS."""
     admin_socket: SocketPath = Field(default=ADMIN_SOCKET, validate_default=True)
     """The unix socket for this program's own commands; mode 0660."""
     workers: Annotated[int, Field(ge=1, le=256)] | Literal["cores"] = "cores"

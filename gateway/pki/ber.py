@@ -1,7 +1,6 @@
 """Bounded scan of tags and lengths, and BER to DER normalisation (ITU-T X.690).
 
-asn1crypto is quadratic in long OIDs, recursive and lazy; every input passes `normalize` before it is decoded, so that what it
-meets is small, shallow and of definite length.
+Every input passes `normalize` before it is decoded, so that what its reader meets is small, shallow and of definite length.
 """
 
 from __future__ import annotations

@@ -7,9 +7,7 @@ import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
-from asn1crypto.core import Void
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from gateway.asn1 import cms as asn1
@@ -26,7 +24,9 @@ _SIGNED_DATA = der.oid(asn1.OID_SIGNED_DATA)
 _RSA_ENCRYPTION = der.sequence(der.oid("1.2.840.113549.1.1.1"), der.null())
 _CONTENT_TYPE_IS_DATA = der.sequence(der.oid(asn1.OID_CONTENT_TYPE), der.set_of(_DATA))
 _SUBJECT_KEY_IDENTIFIER = 0x80
-_IMPLICIT_SET = 0xA0
+_IMPLICIT_SET = _EXPLICIT_CONTENT = 0xA0
+_UNSIGNED_ATTRIBUTES = 0xA1
+_SIGNED = "CMS SignedData"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +61,23 @@ class SignedData:
     signers: tuple[SignerInfo, ...]
 
 
-class ParseBorder:
-    """Turns whatever asn1crypto raises on hostile input into MalformedMessage; a Rejection of our own passes."""
+def open_content_info(data: bytes, content_type: str, what: str) -> list[tuple[int, int, int, int]]:
+    """Return the members of the SEQUENCE that a ContentInfo holds, as `der.elements` does (RFC 5652 §3).
 
-    __slots__ = ("_what",)
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, Rejection):
-            raise MalformedMessage(f"message is not {self._what}", f"{type(error).__name__}: {error}") from None
-
-
-def check_content_type(info: Any, content_type: str) -> None:
-    """Raise MalformedMessage unless a decoded ContentInfo says `content_type`; call it inside a ParseBorder."""
-    found = der.decode_oid(info["content_type"].contents)
+    `data` was normalised. Raises MalformedMessage unless it is a ContentInfo of type `content_type`; `what` is that in words.
+    """
+    tag, start, end = der.read(data)
+    members = der.elements(data, start, end)
+    if tag != der.SEQUENCE or end != len(data) or [m[0] for m in members] != [der.OBJECT_IDENTIFIER, _EXPLICIT_CONTENT]:
+        raise MalformedMessage(f"message is not {what}", "it is no ContentInfo")
+    (_, _, type_start, type_end), (_, _, start, end) = members
+    found = der.decode_oid(data[type_start:type_end])
     if found != content_type:
         raise MalformedMessage("message has another CMS content type", f"{found} where {content_type} belongs")
+    content = der.elements(data, start, end)
+    if len(content) != 1 or content[0][0] != der.SEQUENCE:
+        raise MalformedMessage(f"message is not {what}", "its content is no SEQUENCE")
+    return der.elements(data, *content[0][2:])
 
 
 def parse_signed_data(data: bytes, max_signers: int = 1) -> SignedData:
@@ -90,51 +86,82 @@ def parse_signed_data(data: bytes, max_signers: int = 1) -> SignedData:
     Raises MalformedMessage; no signature is checked here.
     """
     normal = der.normalize(data)
-    with ParseBorder("CMS SignedData"):
-        info = asn1.SignedDataInfo.load(normal, strict=True)
-        check_content_type(info, asn1.OID_SIGNED_DATA)
-        signed = info["content"]
-        encapsulated = signed["encap_content_info"]
-        content = encapsulated["content"]
-        infos = signed["signer_infos"]
-        if len(infos) > max_signers:
-            raise MalformedMessage("message has more than one signer", f"{len(infos)} signers")
-        return SignedData(
-            content_type=der.decode_oid(encapsulated["content_type"].contents),
-            content=None if isinstance(content, Void) else content.contents,
-            certificates=_sequences(signed["certificates"].contents),
-            crls=_sequences(signed["crls"].contents),
-            signers=tuple(_parse_signer(infos[i]) for i in range(len(infos))),
-        )
+    members = open_content_info(normal, asn1.OID_SIGNED_DATA, _SIGNED)
+    content_type, content = _encapsulated(normal, _take(members, _SIGNED, der.INTEGER, der.SET, der.SEQUENCE))
+    certificates = _take_set(normal, members, 0xA0)
+    crls = _take_set(normal, members, 0xA1)
+    _, _, start, end = _take(members, _SIGNED, der.SET)
+    infos = der.elements(normal, start, end)
+    if members or any(info[0] != der.SEQUENCE for info in infos):
+        raise MalformedMessage(f"message is not {_SIGNED}", "its members are others than RFC 5652 §5.1 has")
+    if len(infos) > max_signers:
+        raise MalformedMessage("message has more than one signer", f"{len(infos)} signers")
+    return SignedData(content_type, content, certificates, crls, tuple(_parse_signer(normal, info) for info in infos))
 
 
-def _sequences(contents: bytes | None) -> tuple[bytes, ...]:
-    """Return the certificates or CRLs of an implicit SET; other choices carry a context tag and are left out."""
-    if not contents:
+def _take(members: list[tuple[int, int, int, int]], what: str, *tags: int) -> tuple[int, int, int, int]:
+    """Remove the first members, which must have these tags, and return the last of them."""
+    if [member[0] for member in members[: len(tags)]] != list(tags):
+        raise MalformedMessage(f"message is not {what}", f"its members are not {', '.join(map(hex, tags))}")
+    taken = members[len(tags) - 1]
+    del members[: len(tags)]
+    return taken
+
+
+def _take_set(data: bytes, members: list[tuple[int, int, int, int]], tag: int) -> tuple[bytes, ...]:
+    """Remove an optional first member of implicit SET type and return its SEQUENCEs."""
+    if not members or members[0][0] != tag:
         return ()
-    found = der.elements(contents)
+    _, _, start, end = members.pop(0)
+    return _sequences(data, start, end)
+
+
+def _encapsulated(data: bytes, member: tuple[int, int, int, int]) -> tuple[str, bytes | None]:
+    """Return type and content of an EncapsulatedContentInfo; None where eContent is absent (RFC 5652 §5.2)."""
+    _, _, start, end = member
+    members = der.elements(data, start, end)
+    _, _, type_start, type_end = _take(members, _SIGNED, der.OBJECT_IDENTIFIER)
+    content_type = der.decode_oid(data[type_start:type_end])
+    if not members:
+        return content_type, None
+    _, _, start, end = _take(members, _SIGNED, _EXPLICIT_CONTENT)
+    start, stop = der.read_as(der.OCTET_STRING, data, start)
+    if members or stop != end:
+        raise MalformedMessage(f"message is not {_SIGNED}", "its eContent is not one OCTET STRING")
+    return content_type, data[start:stop]
+
+
+def _sequences(data: bytes, start: int, end: int) -> tuple[bytes, ...]:
+    """Return the certificates or CRLs of an implicit SET; other choices carry a context tag and are left out."""
+    found = der.elements(data, start, end)
     if len(found) > MAX_CERTIFICATES:
         raise MalformedMessage("message carries too many certificates", f"{len(found)} certificates or CRLs")
-    return tuple(contents[start:end] for tag, start, _, end in found if tag == der.SEQUENCE)
+    return tuple(data[start:end] for tag, start, _, end in found if tag == der.SEQUENCE)
 
 
-def _parse_signer(info: asn1.SignerInfo) -> SignerInfo:
-    signed_attributes = info["signed_attrs"].contents or b""
+def _parse_signer(data: bytes, info: tuple[int, int, int, int]) -> SignerInfo:
+    members = der.elements(data, *info[2:])
+    _take(members, _SIGNED, der.INTEGER)
+    if not members:
+        raise MalformedMessage(f"message is not {_SIGNED}", "a signer has no identifier")
+    _, sid, _, sid_end = members.pop(0)
+    _, _, digest, digest_end = _take(members, _SIGNED, der.SEQUENCE)
+    signed_attributes = b""
+    if members and members[0][0] == _IMPLICIT_SET:
+        _, _, start, end = members.pop(0)
+        signed_attributes = data[start:end]
+    _, algorithm, _, algorithm_end = _take(members, _SIGNED, der.SEQUENCE)
+    _, _, signature, signature_end = _take(members, _SIGNED, der.OCTET_STRING)
+    if [member[0] for member in members] not in ([], [_UNSIGNED_ATTRIBUTES]):
+        raise MalformedMessage(f"message is not {_SIGNED}", "a signer has more members than RFC 5652 §5.3 has")
     return SignerInfo(
-        sid=parse_certificate_id(second_element(info.contents)),
-        digest_algorithm=algorithm_oid(info["digest_algorithm"].contents),
+        sid=parse_certificate_id(data[sid:sid_end]),
+        digest_algorithm=algorithm_oid(data[digest:digest_end]),
         signed_attributes=signed_attributes,
         attributes=parse_attributes(signed_attributes),
-        signature_algorithm=info["signature_algorithm"].dump(),
-        signature=info["signature"].contents,
+        signature_algorithm=data[algorithm:algorithm_end],
+        signature=data[signature:signature_end],
     )
-
-
-def second_element(contents: bytes) -> bytes:
-    """Return the second element of a SEQUENCE's content; asn1crypto's Any cannot give back a primitive `[0]`."""
-    _, _, end = der.read(contents)
-    _, _, stop = der.read(contents, end)
-    return contents[end:stop]
 
 
 def parse_certificate_id(data: bytes) -> CertificateId:

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from asn1crypto.csr import CertificationRequest
-
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.model import CertificateRequest, Extension, RequestForm, SubjectAltName
 from gateway.pki import der, extensions
@@ -29,6 +27,10 @@ EST_IDENTITY_LINKING = "1.2.840.113549.1.9.16.2.58"
 """RFC 7894 §3.3: holds tls-unique, so it differs with every connection."""
 
 LINKING_ATTRIBUTES = frozenset({EST_IDENTITY_LINKING})
+
+_PARTS = [der.SEQUENCE, der.SEQUENCE, der.BIT_STRING]
+_INFO = [der.INTEGER, der.SEQUENCE, der.SEQUENCE]
+_ATTRIBUTES = 0xA0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +96,26 @@ _OWN_FIELDS = frozenset(
 
 
 def _decode(encoded: bytes) -> _Fields:
-    """Take the parts by `.contents` and `.dump()`; asn1crypto raises whatever it likes, so the border is here."""
-    try:
-        request = CertificationRequest.load(encoded, strict=True)
-        info = request["certification_request_info"]
-        attributes = info["attributes"].contents
-        if info["version"].contents == b"\x00" and request["signature"].contents:
-            return _Fields(
-                info=info.dump(),
-                subject=info["subject"].dump(),
-                public_key=info["subject_pk_info"].dump(),
-                attributes=attributes or b"",
-                algorithm=request["signature_algorithm"].dump(),
-                signature=der.decode_bits(request["signature"].contents),
-            )
-    except Exception as error:  # noqa: BLE001 - the parse border
-        raise MalformedMessage("certification request is broken", f"{type(error).__name__}: {error}") from None
-    raise MalformedMessage("certification request is broken", "version is not v1, or the signature is empty")
+    """Take the parts of a CertificationRequest (RFC 2986 §4.2)."""
+    tag, start, end = der.read(encoded)
+    parts = der.elements(encoded, start, end)
+    if tag != der.SEQUENCE or end != len(encoded) or [p[0] for p in parts] != _PARTS:
+        raise MalformedMessage("certification request is broken", "it is not three parts")
+    (_, info, info_start, info_end), (_, algorithm, _, algorithm_end), (_, _, bits, bits_end) = parts
+    members = der.elements(encoded, info_start, info_end)
+    if [m[0] for m in members] not in (_INFO, [*_INFO, _ATTRIBUTES]):
+        raise MalformedMessage("certification request is broken", "its information has other members than RFC 2986 §4.1 has")
+    (_, _, version, version_end), (_, subject, _, subject_end), (_, key, _, key_end) = members[:3]
+    if encoded[version:version_end] != b"\x00" or bits == bits_end:
+        raise MalformedMessage("certification request is broken", "version is not v1, or the signature is empty")
+    return _Fields(
+        info=encoded[info:info_end],
+        subject=encoded[subject:subject_end],
+        public_key=encoded[key:key_end],
+        attributes=encoded[members[3][2] : members[3][3]] if len(members) > 3 else b"",
+        algorithm=encoded[algorithm:algorithm_end],
+        signature=der.decode_bits(encoded[bits:bits_end]),
+    )
 
 
 def _decode_attributes(body: bytes) -> _Attributes:

@@ -13,7 +13,7 @@ from gateway.asn1 import cms as asn1
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki import der, password
 from gateway.pki.ciphers import CbcCipher, find_cipher, parse_cipher
-from gateway.pki.cms import CertificateId, ParseBorder, algorithm_oid, check_content_type, parse_certificate_id, second_element
+from gateway.pki.cms import CertificateId, algorithm_oid, open_content_info, parse_certificate_id
 
 __all__ = [
     "MAX_RECIPIENTS",
@@ -50,6 +50,11 @@ _OAEP_HASHES: dict[str, type[hashes.HashAlgorithm]] = {
     "2.16.840.1.101.3.4.2.3": hashes.SHA512,
 }
 _SHA1 = "1.3.14.3.2.26"
+
+_ENVELOPED = "CMS EnvelopedData"
+_ORIGINATOR = 0xA0
+_MEMBERS = ([der.SET, der.SEQUENCE], [der.SET, der.SEQUENCE, 0xA1])
+"""Recipients, encrypted content and perhaps unprotected attributes."""
 
 _DATA = der.oid(asn1.OID_DATA)
 _ENVELOPED_DATA = der.oid(asn1.OID_ENVELOPED_DATA)
@@ -100,31 +105,33 @@ def parse_enveloped_data(data: bytes) -> EnvelopedData:
     Raises MalformedMessage.
     """
     normal = der.normalize(data)
-    with ParseBorder("CMS EnvelopedData"):
-        info = asn1.EnvelopedDataInfo.load(normal, strict=True)
-        check_content_type(info, asn1.OID_ENVELOPED_DATA)
-        enveloped = info["content"]
-        infos = enveloped["recipient_infos"].contents
-        found = der.elements(infos)
-        if len(found) > MAX_RECIPIENTS:
-            raise MalformedMessage("message has too many recipients", f"{len(found)} recipients")
-        recipients = tuple(_parse_recipient(infos[start:end]) for tag, start, _, end in found if tag == der.SEQUENCE)
-        passwords = tuple(
-            password.parse_password_recipient(infos[start:end]) for tag, start, _, end in found if tag == password.TAG
-        )
-        content = _parse_encrypted_content(enveloped["encrypted_content_info"].contents)
-        return EnvelopedData(recipients, *content, passwords)
+    members = open_content_info(normal, asn1.OID_ENVELOPED_DATA, _ENVELOPED)
+    tags = [member[0] for member in members]
+    first = 2 if tags[1:2] == [_ORIGINATOR] else 1
+    if tags[:1] != [der.INTEGER] or tags[first:] not in _MEMBERS:
+        raise MalformedMessage(f"message is not {_ENVELOPED}", "its members are others than RFC 5652 §6.1 has")
+    _, _, start, end = members[first]
+    found = der.elements(normal, start, end)
+    if len(found) > MAX_RECIPIENTS:
+        raise MalformedMessage("message has too many recipients", f"{len(found)} recipients")
+    recipients = tuple(_parse_recipient(normal, start, end) for tag, _, start, end in found if tag == der.SEQUENCE)
+    passwords = tuple(password.parse_password_recipient(normal[start:end]) for tag, start, _, end in found if tag == password.TAG)
+    _, _, start, end = members[first + 1]
+    return EnvelopedData(recipients, *_parse_encrypted_content(normal[start:end]), passwords)
 
 
-def _parse_recipient(element: bytes) -> Recipient:
-    info = asn1.KeyTransRecipientInfo.load(element, strict=True)
-    algorithm = info["key_encryption_algorithm"].contents
-    _, _, end = der.read(algorithm)
+def _parse_recipient(data: bytes, start: int, end: int) -> Recipient:
+    members = der.elements(data, start, end)
+    if len(members) != 4 or [m[0] for m in members[::2]] != [der.INTEGER, der.SEQUENCE] or members[3][0] != der.OCTET_STRING:
+        raise MalformedMessage(f"message is not {_ENVELOPED}", "a recipient has other members than RFC 5652 §6.2.1 has")
+    _, (_, rid, _, rid_end), (_, _, start, end), (_, _, key, key_end) = members
+    algorithm = data[start:end]
+    _, _, oid_end = der.read(algorithm)
     return Recipient(
-        rid=parse_certificate_id(second_element(info.contents)),
+        rid=parse_certificate_id(data[rid:rid_end]),
         algorithm=algorithm_oid(algorithm),
-        parameters=algorithm[end:],
-        encrypted_key=info["encrypted_key"].contents,
+        parameters=algorithm[oid_end:],
+        encrypted_key=data[key:key_end],
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import lcm
 from types import MappingProxyType
 
-from cryptography.exceptions import InternalError, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -61,6 +63,7 @@ _GENERATORS: Mapping[str, Callable[[], PrivateKey]] = MappingProxyType(
 KEY_SPECS: tuple[str, ...] = tuple(_GENERATORS)
 """What `generate_private_key` makes, as written on the command line."""
 
+_UNREADABLE = "not a PEM private key that can be read, or the password is wrong"
 _EC_DIGESTS = MappingProxyType({"secp384r1": "sha384", "secp521r1": "sha512"})
 
 
@@ -78,16 +81,43 @@ def load_private_key(pem: bytes, password: bytes | None = None) -> PrivateKey:
     RSA key outside 1024-8192 bits.
     """
     try:
-        key = load_pem_private_key(pem, password)
+        # OpenSSL's check of an RSA key looks for divisors of its primes for 40 ms to a quarter of a second, in which no other
+        # thread runs; _check_rsa finds the same faults of a key that nobody made up to deceive.
+        key = load_pem_private_key(pem, password, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         raise ValueError("the key is encrypted and no password was given, or the other way round") from None
     except (ValueError, UnsupportedAlgorithm, InternalError):
-        raise ValueError("not a PEM private key that can be read, or the password is wrong") from None
+        raise ValueError(_UNREADABLE) from None
     if not isinstance(key, PrivateKey):
         raise ValueError(f"a key of type {type(key).__name__} cannot sign certificates")  # noqa: TRY004 - the file is wrong, not the caller
     if isinstance(key, rsa.RSAPrivateKey) and not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         raise ValueError(f"an RSA key of {key.key_size} bits is not accepted; {MIN_RSA_BITS} to {MAX_RSA_BITS} are")
+    if isinstance(key, rsa.RSAPrivateKey):
+        _check_rsa(key)
     return key
+
+
+def _check_rsa(key: rsa.RSAPrivateKey) -> None:
+    """Raise ValueError unless the numbers of a key belong together (RFC 8017 §3.2) and what it signs verifies."""
+    numbers = key.private_numbers()
+    n, e, d, p, q = numbers.public_numbers.n, numbers.public_numbers.e, numbers.d, numbers.p, numbers.q
+    fits = (
+        min(p, q) > 2
+        and p * q == n
+        and e & n & 1
+        and e > 2
+        and d < n
+        and (d * e) % lcm(p - 1, q - 1) == 1
+        and (numbers.dmp1, numbers.dmq1) == (d % (p - 1), d % (q - 1))
+        and (numbers.iqmp * q) % p == 1
+    )
+    if not fits:
+        raise ValueError(_UNREADABLE)
+    try:
+        # With an odd divisor of p or q this fails: d was computed for primes.
+        key.public_key().verify(key.sign(b"", padding.PKCS1v15(), SHA256()), b"", padding.PKCS1v15(), SHA256())
+    except (InvalidSignature, ValueError, InternalError):
+        raise ValueError(_UNREADABLE) from None
 
 
 def serialize_private_key(key: PrivateKey) -> bytes:

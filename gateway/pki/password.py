@@ -8,9 +8,6 @@ import secrets
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from asn1crypto.core import Void
-
-from gateway.asn1 import cms as asn1
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki import der
 from gateway.pki.ciphers import CbcCipher, find_cipher, parse_cipher
@@ -28,6 +25,7 @@ MAX_WRAPPED_KEY = 272
 """The longest content key that the count byte can tell, with its count, check value and padding."""
 
 _HEADER = 4
+_DERIVATION = 0xA0
 _PRFS = MappingProxyType(
     {
         "1.2.840.113549.2.7": "sha1",
@@ -70,19 +68,24 @@ class PasswordRecipient:
 
 
 def parse_password_recipient(element: bytes) -> PasswordRecipient:
-    """Decode a RecipientInfo element `[3]`; raises MalformedMessage, and ValueError of asn1crypto for a ParseBorder."""
-    info = asn1.PasswordRecipientInfo.load(bytes((der.SEQUENCE,)) + element[1:], strict=True)
-    derivation = info["key_derivation_algorithm"]
-    encryption = info["key_encryption_algorithm"].contents
+    """Decode a RecipientInfo element `[3]`; raises MalformedMessage."""
+    _, start, end = der.read(element)
+    members = der.elements(element, start, end)
+    tags = [member[0] for member in members]
+    first = 2 if tags[1:2] == [_DERIVATION] else 1
+    if tags[:1] != [der.INTEGER] or tags[first:] != [der.SEQUENCE, der.OCTET_STRING]:
+        raise MalformedMessage("message is not CMS EnvelopedData", "a recipient has other members than RFC 5652 §6.2.4 has")
+    (_, _, start, end), (_, _, key, key_end) = members[first:]
+    encryption = element[start:end]
     start, end = der.read_as(der.OBJECT_IDENTIFIER, encryption)
     cipher, iv = der.decode_oid(encryption[start:end]), b""
     if cipher == OID_PWRI_KEK:
         cipher, iv = parse_cipher(der.content(der.SEQUENCE, encryption[end:]))
     return PasswordRecipient(
-        derivation=None if isinstance(derivation, Void) else _parse_derivation(derivation.contents),
+        derivation=_parse_derivation(element[members[1][2] : members[1][3]]) if first == 2 else None,
         cipher=cipher,
         iv=iv,
-        encrypted_key=info["encrypted_key"].contents,
+        encrypted_key=element[key:key_end],
     )
 
 

@@ -215,8 +215,10 @@ class Administration:
             sans=row.sans,
             detail=reason.name.lower(),
         )
-        upstream = self._snapshot().upstream_cas.get(row.upstream_ca)
-        return await revoke_certificate(self._store, upstream, row, reason, self._clock(), event)
+        snapshot = self._snapshot()
+        with snapshot.occupancy:
+            upstream = snapshot.upstream_cas.get(row.upstream_ca)
+            return await revoke_certificate(self._store, upstream, row, reason, self._clock(), event)
 
     async def status(self) -> Status:
         """Return what is in force and what waits for an operator."""

@@ -13,6 +13,7 @@ import structlog
 
 from gateway.config.durations import format_duration
 from gateway.errors import Reason, Rejection, StoreUnavailable
+from gateway.metrics import worker as metrics
 from gateway.model import EnrollmentRequest, Issued, Outcome, Pending, Rejected, Requester, Unavailable
 from gateway.ra import journal
 from gateway.ra.authenticate import authenticate
@@ -52,6 +53,7 @@ from gateway.store.interfaces import (
     OpeningRefused,
     Transition,
 )
+from gateway.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +133,8 @@ class RegistrationAuthority:
 
     async def recover(self, snapshot: Snapshot) -> int:
         """Take up every ledger row that is due and that nobody works on; returns how many. Raises StoreUnavailable."""
-        return await self._recovery.pass_over(snapshot)
+        with snapshot.occupancy:
+            return await self._recovery.pass_over(snapshot)
 
     async def drain(self, seconds: float) -> int:
         """Refuse new work, let what runs finish for `seconds`, cancel the rest; returns how many were cancelled."""
@@ -149,6 +152,7 @@ class RegistrationAuthority:
         except StoreUnavailable as error:
             # The one answer without a row: there is nothing to write it in.
             log.error("the store is unavailable; nothing is granted", cause=str(error))  # noqa: TRY400
+            metrics.count_audit_write_failure()
             return Unavailable(Reason.STORE_UNAVAILABLE, self._timing.busy_retry)
         except Exception:
             log.exception("a request failed for a reason that nobody foresaw")
@@ -164,6 +168,7 @@ class RegistrationAuthority:
             await self._ledger.append_audit((trail.answer(outcome, self._clock(), cause),))
         except StoreUnavailable as error:
             log.error("an answer could not be recorded and was not given", cause=str(error))  # noqa: TRY400
+            metrics.count_audit_write_failure()
             return Unavailable(Reason.STORE_UNAVAILABLE, self._timing.busy_retry)
         return outcome
 
@@ -177,7 +182,8 @@ class RegistrationAuthority:
     async def _enroll(self, snapshot: Snapshot, request: EnrollmentRequest, trail: Trail) -> Outcome:
         profile = await self._admit(snapshot, request, trail)
         now = self._clock()
-        requester = await authenticate(profile, request, now)
+        with span("authenticate"):
+            requester = await authenticate(profile, request, now)
         trail.identify(requester)
         key = request_key(request, requester)
         if (task := self._leases.find(key)) is not None:
@@ -185,14 +191,16 @@ class RegistrationAuthority:
         row = await self._ledger.find_request(key, now)
         if row is not None:
             return _for_retransmission(await self._follow(snapshot, row, trail), self._timing.hold_retry)
-        opening = self._decide(snapshot, profile, request, requester, key, now, trail)
-        await check_compliance(profile.compliance, request, requester, now, self._timing.answer_within)
+        with span("policy"):
+            opening = self._decide(snapshot, profile, request, requester, key, now, trail)
+            await check_compliance(profile.compliance, request, requester, now, self._timing.answer_within)
         if self._leases.draining:
             return Unavailable(Reason.OVERLOADED, self._timing.busy_retry)
         # Between the look into the ledger and here another request with this key may have begun in this very process.
         if (task := self._leases.find(key)) is not None:
             return await self._join(snapshot, key, task, trail, joined=True)
         task = self._leases.start(key, self._open_and_issue(profile, opening))
+        snapshot.occupancy.extend(task)
         return await self._join(snapshot, key, task, trail, joined=False)
 
     def _decide(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +35,7 @@ class Leases(Generic[T]):
         self._tasks: dict[bytes, asyncio.Task[T]] = {}
         self._rows: dict[bytes, RequestId] = {}
         self._renewer: asyncio.Task[None] | None = None
+        self._context = copy_context()
         self.draining = False
 
     def find(self, key: bytes) -> asyncio.Task[T] | None:
@@ -51,7 +53,8 @@ class Leases(Generic[T]):
         """Keep the lease of `row` alive for as long as the task of `key` runs."""
         self._rows[key] = row
         if self._renewer is None:
-            self._renewer = asyncio.get_running_loop().create_task(self._renew(), name="leases")
+            # It works for every request from now on, and so in the context of none.
+            self._renewer = asyncio.get_running_loop().create_task(self._renew(), name="leases", context=self._context.copy())
 
     def holds(self, key: bytes) -> RequestId | None:
         """Return the row that the task of `key` works on; None while it is not durable."""

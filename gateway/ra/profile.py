@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gateway.ca.interfaces import UpstreamCA
@@ -14,6 +14,7 @@ from gateway.pki.trust import TrustAnchors
 from gateway.ra.client_certificate import ClientTrust
 from gateway.ra.compliance import ComplianceCheck
 from gateway.ra.credentials.interfaces import CredentialProvider
+from gateway.ra.occupancy import Occupancy
 from gateway.ra.policy.subject import ComparableName
 
 
@@ -73,6 +74,7 @@ class Snapshot:
     generation: int
     profiles: Mapping[ProfileName, Profile]
     upstream_cas: Mapping[UpstreamCAName, UpstreamCA]
+    occupancy: Occupancy = field(default_factory=Occupancy, repr=False, compare=False)
 
     def profile(self, name: ProfileName, protocol: Protocol) -> Profile:
         """Return the profile if it opens this endpoint; raises Rejection UNKNOWN_PROFILE or ENDPOINT_CLOSED."""

@@ -82,7 +82,9 @@ class Recovery:
         due = is_due(row, self._clock(), self._timing.lease)
         if self._leases.draining or self._leases.find(row.request_key) is not None or not due:
             return None
-        return self._leases.start(row.request_key, self._take_up(snapshot, row))
+        task = self._leases.start(row.request_key, self._take_up(snapshot, row))
+        snapshot.occupancy.extend(task)
+        return task
 
     async def _take_up(self, snapshot: Snapshot, row: LedgerRow) -> Outcome | LedgerRow:
         upstream = snapshot.upstream_cas.get(row.upstream_ca)

@@ -21,12 +21,14 @@ from gateway.ca.interfaces import (
     UpstreamRejected,
 )
 from gateway.errors import Reason, Rejection, StoreUnavailable
+from gateway.metrics.registry import UpstreamOperation
 from gateway.model import Issued, Outcome, Pending, Rejected, Unavailable
 from gateway.pki.certificate import Certificate, parse_certificate
 from gateway.ra import journal, quarantine
 from gateway.ra.alerts import alert_held, alert_resting, alert_unrecorded
 from gateway.ra.timing import Timing, rest_for
 from gateway.ra.transactions import NOBODY, inventory_row, outcome_of, to_issue_request
+from gateway.ra.upstream import ask
 from gateway.store.interfaces import Ledger, LedgerRow, LedgerState, Transition, WaitingFor
 
 log = structlog.get_logger(__name__)
@@ -74,8 +76,9 @@ class Walk:
         if held is None:
             return await self._as_it_stands(row)
         try:
-            async with asyncio.timeout(self._timing.issue_within):
-                answer = await upstream.issue(to_issue_request(held, self._timing.issue_within))
+            within = self._timing.issue_within
+            question = upstream.issue(to_issue_request(held, within))
+            answer = await ask(upstream, UpstreamOperation.ISSUE, question, within)
         except UpstreamRejected as refusal:
             return await self._refuse(held, upstream, refusal)
         except NotSent as error:
@@ -92,8 +95,9 @@ class Walk:
         pause = self._timing.find_pause
         while True:
             try:
-                async with asyncio.timeout(self._timing.issue_within):
-                    found = await upstream.find(to_issue_request(row, self._timing.issue_within))
+                within = self._timing.issue_within
+                question = upstream.find(to_issue_request(row, within))
+                found = await ask(upstream, UpstreamOperation.FIND, question, within)
             except UpstreamRejected as refusal:
                 return await self._refuse(row, upstream, refusal)
             except Exception as error:  # noqa: BLE001  a question that failed is asked again
@@ -107,8 +111,9 @@ class Walk:
     async def poll(self, row: LedgerRow, upstream: UpstreamCA) -> Outcome:
         """Ask the CA about a PENDING row that it accepted earlier."""
         try:
-            async with asyncio.timeout(self._timing.issue_within):
-                answer = await upstream.poll(to_issue_request(row, self._timing.issue_within), row.upstream_reference or "")
+            within = self._timing.issue_within
+            question = upstream.poll(to_issue_request(row, within), row.upstream_reference or "")
+            answer = await ask(upstream, UpstreamOperation.POLL, question, within)
         except UpstreamRejected as refusal:
             return await self._refuse(row, upstream, refusal)
         except Exception as error:  # noqa: BLE001  a poll changes nothing upstream, so it is simply asked again

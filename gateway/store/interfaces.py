@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -249,6 +249,16 @@ class CertificateFilter:
     offset: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Unfinished requests by what they wait for (`doubt`: to know what the upstream CA did), and reservations by kind."""
+
+    approval: int
+    upstream: int
+    doubt: int
+    reserved: Mapping[str, int]
+
+
 class Ledger(Protocol):
     """What the registration authority needs. Every method may raise `StoreUnavailable`; then nothing may be granted."""
 
@@ -368,6 +378,9 @@ class Upkeep(Protocol):
 
         Ledger, inventory and audit stay.
         """
+
+    async def tally(self, kinds: Collection[str]) -> Tally:
+        """Count unfinished requests, and the reservations of these kinds."""
 
 
 class Store(Ledger, Inventory, Upkeep, Protocol):

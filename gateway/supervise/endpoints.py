@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from gateway.assemble import Gateway
 from gateway.config.schema import Limits
+from gateway.tracing import Tracer
 from gateway.web.admin import AdminEndpoint
 from gateway.web.floods import FloodCounter
 from gateway.web.listener import Admission, ConnectionCaps
@@ -17,7 +18,7 @@ from gateway.web.ops import OpsEndpoint, Readiness
 from gateway.web.revocation import RevocationEndpoint
 from gateway.web.scep import ScepEndpoint
 from gateway.web.server import HttpLimits, HttpServer
-from gateway.web.tls import mtls_context, server_context
+from gateway.web.share import Share
 
 KEY_THREADS = 2
 """Threads for slow RSA keys: more only add switches, since workers are processes."""
@@ -25,38 +26,56 @@ ADMIN_BODY = 1048576
 ADMIN_IN_FLIGHT = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Requests that are worked on, and connections that are open."""
+
+    in_flight: int
+    connections: int
+
+
 class Endpoints:
     """Owns what is between the sockets and the registration authority; the gateway stays the caller's."""
 
-    def __init__(self, gateway: Gateway, drain_seconds: float) -> None:
+    def __init__(self, gateway: Gateway, drain_seconds: float, share: Share | None = None, tracer: Tracer | None = None) -> None:
+        """`share` tells the other workers what this one holds; without one it is alone."""
         server = gateway.config.server
         limits = server.limits
         self._executor = ThreadPoolExecutor(KEY_THREADS, thread_name_prefix="ra-key")
-        self._admission = Admission(ConnectionCaps(limits.connections, limits.connections_per_address))
-        self._tls = server_context(
-            gateway.sources.file(server.https.certificate), gateway.sources.secret(server.https.key), server.https.min_version
-        )
-        self._mtls = _mtls_context(gateway)
+        self._admission = Admission(ConnectionCaps(limits.connections, limits.connections_per_address), share)
+        self._gateway = gateway
         self._readiness = Readiness(gateway.probes())
         self.floods = FloodCounter(gateway.store.append_audit, gateway.clock)
         ops = OpsEndpoint(self._readiness).routes()
-        scep = ScepEndpoint(lambda: gateway.generation, gateway.authority, self.floods, self._executor, gateway.clock)
+        scep = ScepEndpoint(lambda: gateway.generation, gateway.authority, self.floods, self._executor, gateway.clock, tracer)
         revocation = RevocationEndpoint(lambda: gateway.generation, gateway.clock)
         admin = AdminEndpoint(gateway.operations.run)
-        self._network = HttpServer([*scep.routes(), *revocation.routes(), *ops], _network_limits(limits), drain_seconds)
+        self._network = HttpServer([*scep.routes(), *revocation.routes()], _network_limits(limits), drain_seconds)
         self._operators = HttpServer([*admin.routes(), *ops], _operator_limits(limits), drain_seconds)
 
     async def open(
         self, http: socket.socket, https: socket.socket, admin: socket.socket, https_mtls: socket.socket | None = None
     ) -> None:
-        """Begin to accept on all sockets, which stay the caller's; `https_mtls` goes with the configuration's."""
+        """Begin to accept on all sockets, which stay the caller's; `https_mtls` goes with the configuration's.
+
+        Every connection gets the TLS context that is in force when it is accepted, and keeps it.
+        """
         await self._network.start()
         await self._operators.start()
         self._network.listen(http, self._admission)
-        self._network.listen(https, self._admission, self._tls)
-        if https_mtls is not None and self._mtls is not None:
-            self._network.listen(https_mtls, self._admission, self._mtls)
+        self._network.listen(https, self._admission, lambda: self._gateway.generation.tls["https"])
+        if https_mtls is not None:
+            self._network.listen(https_mtls, self._admission, lambda: self._gateway.generation.tls["https_mtls"])
         await self._operators.listen_unix(admin)
+
+    async def failures(self) -> tuple[str, ...]:
+        """Return the names of what keeps this worker from taking requests; empty when it is ready."""
+        return await self._readiness.failures()
+
+    @property
+    def load(self) -> Load:
+        """What clients ask of this worker now."""
+        return Load(self._network.in_flight, self._admission.total)
 
     async def close(self) -> None:
         """Accept no more, finish requests in flight, and write what was only counted."""
@@ -64,21 +83,6 @@ class Endpoints:
         await asyncio.gather(self._network.stop(), self._operators.stop())
         self._executor.shutdown()
         await self.floods.flush()
-
-
-def _mtls_context(gateway: Gateway) -> ssl.SSLContext | None:
-    """Build the context of `https_mtls`, over the anchors of every profile that asks for a client certificate."""
-    listener, sources = gateway.config.server.https_mtls, gateway.sources
-    if listener is None:
-        return None
-    endpoints = (profile.endpoints.scep for profile in gateway.config.profiles.values())
-    asking = (scep.client_anchors for scep in endpoints if scep is not None and scep.client_certificate == "require")
-    return mtls_context(
-        sources.file(listener.certificate),
-        sources.secret(listener.key),
-        listener.min_version,
-        tuple(sources.file(anchors) for anchors in asking if anchors is not None),
-    )
 
 
 def _network_limits(limits: Limits) -> HttpLimits:

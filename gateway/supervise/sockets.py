@@ -1,4 +1,4 @@
-"""Binds the listening sockets once, so that every worker inherits the same ones."""
+"""Binds the listening sockets once, or takes over the service manager's, so that every worker inherits the same ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config.fields import Address
+from gateway.supervise.activation import Inherited
 
 BACKLOG = 1024
 MAX_UNIX_PATH = 107
@@ -23,34 +24,73 @@ class BindError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ListeningSockets:
-    """What every worker inherits; `https_mtls` is None where it is not configured."""
+    """What is listened on; `https_mtls` and `monitoring` are None where they are not configured.
+
+    `made` is the file of the admin socket where it was bound here, None where the service manager made it and keeps it.
+    """
 
     http: socket.socket
     https: socket.socket
     admin: socket.socket
     https_mtls: socket.socket | None = None
+    monitoring: socket.socket | None = None
+    made: Path | None = None
 
     def __iter__(self) -> Iterator[socket.socket]:
         """Yield those that there are."""
-        return (sock for sock in (self.http, self.https, self.admin, self.https_mtls) if sock is not None)
+        yield from self.for_workers()
+        if self.monitoring is not None:
+            yield self.monitoring
+
+    def for_workers(self) -> tuple[socket.socket, ...]:
+        """Return what workers inherit: all but `monitoring`, which the supervisor serves itself."""
+        return tuple(sock for sock in (self.http, self.https, self.admin, self.https_mtls) if sock is not None)
 
     def close(self) -> None:
-        """Close all; connections that workers accepted stay open."""
+        """Close all; connections that workers accepted stay open, and what the service manager handed over stays bound."""
         for sock in self:
             sock.close()
+        if self.made is not None:
+            self.made.unlink(missing_ok=True)
 
 
-def bind_all(http: Address, https: Address, admin: Path, https_mtls: Address | None = None) -> ListeningSockets:
-    """Bind all or none. Raises BindError."""
+def bind_all(
+    http: Address,
+    https: Address,
+    admin: Path,
+    https_mtls: Address | None = None,
+    monitoring: Address | None = None,
+    inherited: Inherited | None = None,
+) -> ListeningSockets:
+    """Take over what was handed over and bind the rest: all or none. Raises BindError and ActivationError."""
+    given = inherited or Inherited()
     with ExitStack() as opened:
+        opened.callback(given.close)
+
+        def listen(name: str, address: Address, field: str) -> socket.socket:
+            return _again(given.tcp(name, address, field)) or opened.enter_context(bind_tcp(address, field))
+
+        operators = _again(given.unix(admin))
         sockets = ListeningSockets(
-            http=opened.enter_context(bind_tcp(http, "server.http")),
-            https=opened.enter_context(bind_tcp(https, "server.https.listen")),
-            https_mtls=opened.enter_context(bind_tcp(https_mtls, "server.https_mtls.listen")) if https_mtls else None,
-            admin=opened.enter_context(bind_unix(admin)),
+            http=listen("http", http, "server.http"),
+            https=listen("https", https, "server.https.listen"),
+            https_mtls=listen("https_mtls", https_mtls, "server.https_mtls.listen") if https_mtls else None,
+            monitoring=listen("monitoring", monitoring, "server.monitoring") if monitoring else None,
+            admin=operators or opened.enter_context(bind_unix(admin)),
+            made=None if operators else admin,
         )
+        if sockets.made is not None:
+            opened.callback(sockets.made.unlink, missing_ok=True)
+        given.require_all_used(sockets)
         opened.pop_all()
     return sockets
+
+
+def _again(sock: socket.socket | None) -> socket.socket | None:
+    """Give a socket that was handed over the backlog of our own: systemd's default is 128."""
+    if sock is not None:
+        sock.listen(BACKLOG)
+    return sock
 
 
 def bind_tcp(address: Address, field: str) -> socket.socket:

@@ -1,16 +1,15 @@
-"""One worker process: opens store, keys and CAs from the bytes that it was given, serves, drains."""
+"""One worker process: opens store, keys and CAs from the bytes that it was given, serves, follows the supervisor, drains."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import structlog
 
@@ -18,8 +17,14 @@ from gateway.assemble import Gateway, open_gateway
 from gateway.config.load import Sources, parse
 from gateway.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from gateway.logging import LogFormat, configure_logging
-from gateway.supervise.control import Answer, Order
+from gateway.supervise.background import Background
+from gateway.supervise.channel import Channel, ChannelClosedError
+from gateway.supervise.control import TEMPORARY, ControlError, Ready, Refused, Start
 from gateway.supervise.endpoints import Endpoints
+from gateway.supervise.gauges import LOAD_SECONDS, STORE_SECONDS, Gauges
+from gateway.supervise.orders import Orders, Wishes, refusal
+from gateway.tracing import open_tracer
+from gateway.web.share import Share
 
 log = structlog.get_logger(__name__)
 
@@ -30,79 +35,112 @@ SPARE_DESCRIPTORS = 512
 """File descriptors for the store, upstream CAs, logs and sockets beside client connections."""
 
 
-class Background:
-    """Tasks that run beside the requests; one that fails is logged and begun again."""
-
-    def __init__(self) -> None:
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def run(self, name: str, task: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine that loops for ever and handles its own failures."""
-        self._tasks.append(asyncio.create_task(task, name=name))
-
-    def repeat(self, name: str, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-        """Await `step()` every so many seconds."""
-        self.run(name, _repeat(name, seconds, step))
+async def run(control: socket.socket) -> int:
+    """Wait for the supervisor's `Start` and serve until SIGTERM, or until the supervisor is gone; returns the exit status."""
+    channel = await Channel.open(control)
+    try:
+        start = await channel.receive()
+        if not isinstance(start, Start):
+            raise ControlError("the first message is no order to start")  # noqa: TRY301  ends like any other nonsense
+        configure_logging(LogFormat(start.log_format) if start.log_format else None, start.log_level)
+        structlog.contextvars.bind_contextvars(worker=start.worker)
+        return await _serve(start, channel)
+    except (ChannelClosedError, ControlError) as error:
+        log.debug("nothing to serve", cause=str(error))
+        return 1
+    finally:
+        await channel.close()
 
 
-async def _repeat(name: str, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            await step()
-        except StoreUnavailable as error:
-            log.warning("background work waits for the store", task=name, cause=str(error))
-        except Exception:
-            log.exception("background work failed and is tried again", task=name, retry_after=seconds)
-        await asyncio.sleep(seconds)
-
-
-async def serve(order: Order, sources: Sources, control: socket.socket) -> int:
-    """Serve until SIGTERM, or until the supervisor is gone; returns the exit status."""
+async def _serve(start: Start, channel: Channel) -> int:
+    """Open everything and serve; what keeps this worker from beginning is told to the supervisor."""
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    sources = Sources.from_bytes(start.sources)
     try:
-        gateway = await open_gateway(parse(sources), sources, worker=order.worker, generation=order.generation)
-    except (ConfigurationError, StoreRefused, StoreUnavailable) as error:
-        return _refuse(control, error)
-    try:
-        _allow_connections(gateway.config.server.limits.connections)
-        endpoints = Endpoints(gateway, order.drain_seconds)
-        await endpoints.open(
-            http=socket.socket(fileno=order.http),
-            https=socket.socket(fileno=order.https),
-            admin=socket.socket(fileno=order.admin),
-            https_mtls=None if order.https_mtls is None else socket.socket(fileno=order.https_mtls),
+        gateway = await open_gateway(
+            parse(sources), sources, worker=start.worker, generation=start.generation, service=Wishes(channel)
         )
-        control.sendall(Answer(ready=True).encode())
-        _end_with_supervisor(control, stopping)
-        async with Background() as background:
+        try:
+            _allow_connections(gateway.config.server.limits.connections)
+            await _follow(start, channel, gateway, stopping)
+        finally:
+            await gateway.close()
+    except (ConfigurationError, StoreRefused, StoreUnavailable) as error:
+        refused = refusal(start.id, error)
+    except Exception as error:
+        log.exception("this worker cannot go on")
+        refused = Refused(start.id, TEMPORARY, f"a worker failed unexpectedly: {type(error).__name__}; the log above says where")
+    else:
+        return 0
+    channel.send(refused)
+    return refused.code
+
+
+async def _follow(start: Start, channel: Channel, gateway: Gateway, stopping: asyncio.Event) -> None:
+    """Do what the supervisor orders until it is gone or says to end; connections are accepted from its first commit on."""
+    tracer = open_tracer(start.worker)
+    endpoints = Endpoints(gateway, start.drain_seconds, _share(start), tracer)
+    orders = Orders(channel, gateway, endpoints.failures)
+    async with Background() as background:
+        background.run("orders", _listen(channel, orders, stopping))
+        background.run("beat", orders.beat())
+        channel.send(Ready(start.id))
+        try:
+            await _until_committed(orders, stopping)
+            if stopping.is_set():
+                return
+            _spare_collections()
+            await _open(start, endpoints)
+            channel.send(Ready(orders.committed.result().id))
             _start_background(background, gateway, endpoints)
             await stopping.wait()
             log.info("draining")
-            until = loop.time() + order.drain_seconds
+            until = asyncio.get_running_loop().time() + start.drain_seconds
             await endpoints.close()
-            await gateway.authority.drain(max(1.0, until - loop.time()))
-    except ConfigurationError as error:
-        return _refuse(control, error)
+            await gateway.authority.drain(max(1.0, until - asyncio.get_running_loop().time()))
+        finally:
+            await orders.close()
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
+
+
+async def _listen(channel: Channel, orders: Orders, stopping: asyncio.Event) -> None:
+    """Follow orders; end in order when the supervisor's end of the socket pair closes, however it died."""
+    try:
+        await channel.run(orders.handle)
+    except ControlError as error:
+        log.error("the supervisor is not understood", cause=str(error))  # noqa: TRY400
     finally:
-        await gateway.close()
-    return 0
+        stopping.set()
 
 
-def _refuse(control: socket.socket, error: Exception) -> int:
-    """Tell the supervisor why this worker cannot begin; returns the exit status."""
-    answer = Answer(ready=False, code=3 if isinstance(error, ConfigurationError) else 1, message=str(error))
-    control.sendall(answer.encode())
-    return answer.code
+async def _until_committed(orders: Orders, stopping: asyncio.Event) -> None:
+    ended = asyncio.create_task(stopping.wait())
+    waited: set[asyncio.Future[Any]] = {ended, orders.committed}
+    try:
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended.cancel()
+
+
+def _share(start: Start) -> Share:
+    return Share.alone() if start.share is None else Share.attach(start.balance, start.share)
+
+
+async def _open(start: Start, endpoints: Endpoints) -> None:
+    await endpoints.open(
+        http=socket.socket(fileno=start.http),
+        https=socket.socket(fileno=start.https),
+        admin=socket.socket(fileno=start.admin),
+        https_mtls=None if start.https_mtls is None else socket.socket(fileno=start.https_mtls),
+    )
+
+
+def _spare_collections() -> None:
+    """Leave what lasts as long as the worker out of full garbage collections: one stops every request for 60 ms and more."""
+    gc.collect()
+    gc.freeze()
 
 
 def _allow_connections(count: int) -> None:
@@ -116,24 +154,14 @@ def _allow_connections(count: int) -> None:
             log.warning("fewer connections than configured: raise the limit of open files", connections=count, limit=hard)
 
 
-def _end_with_supervisor(control: socket.socket, stopping: asyncio.Event) -> None:
-    """End in order when the supervisor's end of the socket pair closes, however it died."""
-    control.setblocking(False)
-    loop = asyncio.get_running_loop()
-
-    def on_closed() -> None:
-        loop.remove_reader(control)
-        stopping.set()
-
-    loop.add_reader(control, on_closed)
-
-
 def _start_background(background: Background, gateway: Gateway, endpoints: Endpoints) -> None:
     background.run("recovery", _recover(gateway))
     background.repeat("upkeep", UPKEEP_SECONDS, gateway.expire)
     background.run("floods", endpoints.floods.run())
-    for name, publisher in gateway.publishers.items():
-        background.run(f"crl {name}", publisher.run())
+    background.run("crl", gateway.publish_crls())
+    gauges = Gauges(gateway, endpoints)
+    background.repeat("load", LOAD_SECONDS, gauges.note_load)
+    background.repeat("gauges", STORE_SECONDS, gauges.note_store)
 
 
 async def _recover(gateway: Gateway) -> None:
@@ -152,22 +180,15 @@ async def _recover(gateway: Gateway) -> None:
 
 def main() -> int:
     """Run one worker; the argument is the descriptor of the control socket."""
-    # A terminal's Ctrl-C goes to the supervisor, which ends its workers in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    control = socket.socket(fileno=int(sys.argv[1]))
-    try:
-        with control.makefile("rb", buffering=0) as stream:
-            order, sources = Order.read(stream)
-    except (EOFError, OSError):
-        return 1
-    configure_logging(LogFormat(order.log_format) if order.log_format else None, order.log_level)
-    structlog.contextvars.bind_contextvars(worker=order.worker)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(serve(order, Sources.from_bytes(sources), control))
+    # A terminal's Ctrl-C goes to the supervisor, which ends its workers in order; so do the signals that a service is sent.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(run(socket.socket(fileno=int(sys.argv[1]))))
 
 
-def _loop_factory() -> Any:
+def loop_factory() -> Any:
+    """Return what makes event loops: uvloop where it is installed."""
     try:
         import uvloop
     except ImportError:

@@ -11,6 +11,7 @@ import structlog
 
 from gateway.audit import AuditEvent
 from gateway.errors import Reason, StoreUnavailable
+from gateway.metrics import worker as metrics
 from gateway.model import Protocol
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,7 @@ class FloodCounter:
 
     def count_algorithm(self, protocol: Protocol, profile: str, algorithm: str) -> None:
         """Count one accepted message that used a legacy algorithm, which must be a name from a closed set."""
+        metrics.count_legacy_algorithm(protocol, profile, algorithm)
         self._add(_Counted(protocol, profile, None, algorithm))
 
     def _add(self, what: _Counted) -> int:
@@ -66,6 +68,7 @@ class FloodCounter:
             for what, count in counts.items():
                 self._counts[what] = self._counts.get(what, 0) + count
             self._since = since
+            metrics.count_audit_write_failure()
             log.warning("counts could not be written to the audit trail and are kept", cause=str(error))
             return
         for what, count in counts.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -88,4 +89,6 @@ class Generation:
     snapshot: Snapshot
     scep: Mapping[ProfileName, ScepService]
     publications: Mapping[UpstreamCAName, Publication]
+    tls: Mapping[str, ssl.SSLContext]
+    """By the listener's name in the configuration: `https`, and `https_mtls` where there is one."""
     config: Mapping[str, object]

@@ -1,8 +1,15 @@
-"""Accepts connections under caps, before TLS or HTTP sees a byte."""
+"""Accepts connections under caps, before TLS or HTTP sees a byte, and leaves them to workers that hold fewer.
+
+All workers wait on the same inherited socket. Whoever wakes first would take a connection that may last for hours, and one
+worker would end up with most of them. So a worker that has just taken a connection goes away from the socket for a millisecond,
+and so does one that holds more than its share when a connection waits. It stays when nobody else takes what waits: a worker
+that stands still delays nobody for long.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import ssl
 from collections.abc import Callable
@@ -10,12 +17,20 @@ from dataclasses import dataclass
 
 import structlog
 
+from gateway.web.share import Other, Share
+
 log = structlog.get_logger(__name__)
 
 ACCEPTS_A_TURN = 32
 """Connections taken from the kernel in one turn of the loop, so that open ones are served meanwhile."""
 PAUSE_WITHOUT_DESCRIPTORS = 1.0
 """Seconds until accepting is tried again when the process is out of file descriptors or memory."""
+LEAVE_SECONDS = 0.001
+"""How long a worker that holds more than its share, or has just taken a connection, is away from the socket."""
+LEAVES = 24
+"""How many times in a row a connection is left to a worker that takes none."""
+INSIST_SECONDS = 1.0
+"""How long nothing is left to others after one of them took nothing."""
 TLS_HANDSHAKE_SECONDS = 10.0
 TLS_SHUTDOWN_SECONDS = 2.0
 
@@ -29,10 +44,11 @@ class ConnectionCaps:
 
 
 class Admission:
-    """Counts open connections, in all and by address."""
+    """Counts open connections, in all and by address, and tells the other workers."""
 
-    def __init__(self, caps: ConnectionCaps) -> None:
+    def __init__(self, caps: ConnectionCaps, share: Share | None = None) -> None:
         self._caps = caps
+        self.share = share or Share.alone()
         self._by_address: dict[str, int] = {}
         self._waiting: list[Callable[[], None]] = []
         self.total = 0
@@ -51,11 +67,13 @@ class Admission:
             return False
         self._by_address[address] = count + 1
         self.total += 1
+        self.share.enter()
         return True
 
     def leave(self, address: str) -> None:
         """Count one connection less, and wake the listeners that waited for it."""
         self.total -= 1
+        self.share.leave()
         left = self._by_address[address] - 1
         if left:
             self._by_address[address] = left
@@ -105,6 +123,51 @@ class CountedConnection(asyncio.Protocol):
         self._inner.connection_lost(error)
 
 
+class Courtesy:
+    """Decides when the connections that wait are left to other workers; times are the event loop's."""
+
+    __slots__ = ("_insists_until", "_other", "_run", "_share", "_times")
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._other: Other | None = None
+        self._times = 0
+        self._run = 1
+        self._insists_until = 0.0
+
+    def leaves(self, now: float) -> bool:
+        """Whether to go away from the socket, on which a connection waits, because others hold fewer."""
+        if now < self._insists_until:
+            return False
+        other = self._share.less_loaded()
+        if other != self._other:
+            # Nobody or somebody else now, or one that took what was left to it.
+            self._other, self._times = other, 0
+        if other is None:
+            return False
+        if self._times == LEAVES:
+            self._times, self._insists_until = 0, now + INSIST_SECONDS
+            return False
+        self._times += 1
+        return True
+
+    def is_due(self, taken: int, now: float) -> bool:
+        """Whether to go away after so many connections were taken at once: others hold fewer now, or may soon.
+
+        When many connections end and begin in one moment, others have not yet counted down what ended. They get the time to.
+        """
+        if now < self._insists_until:
+            return False
+        return self._share.less_loaded() is not None or (taken >= self._run and self._share.has_others())
+
+    def returns(self, *, somebody_waits: bool) -> None:
+        """Take more at once than the last time when others do not keep up, and begin anew when they do."""
+        if somebody_waits:
+            self._run = min(2 * self._run, ACCEPTS_A_TURN)
+        else:
+            self._run, self._times = 1, 0
+
+
 class Listener:
     """One listening socket, inherited or bound by the caller; it stays the caller's."""
 
@@ -113,27 +176,41 @@ class Listener:
         sock: socket.socket,
         protocol: Callable[[], asyncio.Protocol],
         admission: Admission,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
+        """`tls` returns the context in force; it is asked once a connection, when it is accepted."""
         self._sock = sock
         self._protocol = protocol
         self._admission = admission
         self._tls = tls
+        self._courtesy = Courtesy(admission.share)
+        self._waiting = select.poll()
+        self._waiting.register(sock, select.POLLIN)
         self._stopped = False
         self._handshakes: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to accept; needs a running loop."""
         self._sock.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._sock, self._accept)
+        self._resume()
 
     def stop(self) -> None:
         """Accept no more; open connections are not touched."""
         self._stopped = True
-        asyncio.get_running_loop().remove_reader(self._sock)
+        self._admission.share.withdraw()
+        self._pause()
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether connections were accepted that HTTP does not know yet."""
+        return bool(self._handshakes)
 
     def _accept(self) -> None:
-        for _ in range(ACCEPTS_A_TURN):
+        loop = asyncio.get_running_loop()
+        if self._courtesy.leaves(loop.time()):
+            self._leave()
+            return
+        for number in range(1, ACCEPTS_A_TURN + 1):
             if self._admission.is_full:
                 self._pause()
                 self._admission.when_free(self._resume)
@@ -147,9 +224,13 @@ class Listener:
             except OSError as error:
                 log.warning("connections cannot be accepted for a second", cause=error.strerror)
                 self._pause()
-                asyncio.get_running_loop().call_later(PAUSE_WITHOUT_DESCRIPTORS, self._resume)
+                self._admission.share.withdraw()
+                loop.call_later(PAUSE_WITHOUT_DESCRIPTORS, self._resume)
                 return
             self._admit(connection, address[0] if isinstance(address, tuple) else "")
+            if self._courtesy.is_due(number, loop.time()):
+                self._leave()
+                return
 
     def _admit(self, connection: socket.socket, address: str) -> None:
         if not self._admission.enter(address):
@@ -167,7 +248,7 @@ class Listener:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: CountedConnection(self._protocol(), place.release),
                 connection,
-                ssl=self._tls,
+                ssl=self._tls() if self._tls else None,
                 ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS if self._tls else None,
                 ssl_shutdown_timeout=TLS_SHUTDOWN_SECONDS if self._tls else None,
             )
@@ -183,9 +264,18 @@ class Listener:
     def _pause(self) -> None:
         asyncio.get_running_loop().remove_reader(self._sock)
 
+    def _leave(self) -> None:
+        self._pause()
+        asyncio.get_running_loop().call_later(LEAVE_SECONDS, self._return)
+
+    def _return(self) -> None:
+        self._courtesy.returns(somebody_waits=bool(self._waiting.poll(0)))
+        self._resume()
+
     def _resume(self) -> None:
         if not self._stopped:
-            self.start()
+            self._admission.share.offer()
+            asyncio.get_running_loop().add_reader(self._sock, self._accept)
 
 
 class _Place:

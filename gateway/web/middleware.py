@@ -136,6 +136,20 @@ def bound_in_flight(places: InFlight, exempt: frozenset[str]) -> Middleware:
     return middleware
 
 
+class Ending:
+    """Makes every answer the last one of its connection, once it has begun (RFC 9112 §9.6)."""
+
+    def __init__(self) -> None:
+        self.has_begun = False
+
+    async def say_so(self, _request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Close the connection after this answer (an `on_response_prepare` signal)."""
+        if self.has_begun:
+            # aiohttp has written its own Connection header already.
+            response.headers["Connection"] = "close"
+            response.force_close()
+
+
 async def name_server(_request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Set headers that every answer carries (an `on_response_prepare` signal)."""
     response.headers["Server"] = SERVER_NAME

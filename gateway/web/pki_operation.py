@@ -13,6 +13,7 @@ from typing import TypeVar, TypeVarTuple
 import structlog
 
 from gateway.errors import Reason, Rejection
+from gateway.metrics import worker as metrics
 from gateway.model import (
     CertificateRequest,
     EnrollmentRequest,
@@ -28,6 +29,7 @@ from gateway.pki.names import format_name
 from gateway.ra.authority import RegistrationAuthority
 from gateway.ra.requests import Found, LookUpRequest, PollRequest, Sought
 from gateway.ra.strangers import source_network
+from gateway.tracing import note, span
 from gateway.web.derivations import Derivations
 from gateway.web.floods import FloodCounter
 from gateway.web.generation import Generation, ScepService
@@ -87,8 +89,9 @@ class PkiOperation:
         asked: Asked = None
         legacy: tuple[str, ...] = ()
         try:
-            pkimessage.verify_signature(message, service.identity, self._clock())
-            asked = await self._decode(service, message, peer.source)
+            with span("decode"):
+                pkimessage.verify_signature(message, service.identity, self._clock())
+                asked = await self._decode(service, message, peer.source)
         except Rejection as error:
             # Nobody has proved anything yet: strangers must not be able to write a row and a line for each message.
             told = self._floods.count(Protocol.SCEP, service.profile, error.reason)
@@ -99,7 +102,10 @@ class PkiOperation:
                 self._floods.count_algorithm(Protocol.SCEP, service.profile, algorithm)
             answer = await self._ask(generation, service, message, asked, peer)
             told = self._count(service, answer)
-        reply = Reply(answer, await self._encode(service, message, answer))
+        with span("encode"):
+            reply = Reply(answer, await self._encode(service, message, answer))
+        _note(service, message, answer)
+        _measure(service, message, answer, perf_counter() - begun)
         if told:
             _log_answer(service, message, asked, answer, legacy, peer.source, perf_counter() - begun)
         return reply
@@ -225,6 +231,25 @@ def _knows_previous_ra(service: ScepService, message: PkiMessage) -> bool:
         return False
     found = identity.find_pair(message.recipients)
     return found is not None and found[0].certificate.der not in identity.certificates
+
+
+def _measure(service: ScepService, message: PkiMessage, answer: Answer, seconds: float) -> None:
+    metrics.count_answer(Protocol.SCEP, service.profile, message.operation, answer, seconds)
+    if not isinstance(answer, Found) and answer.remarks.label:
+        metrics.count_signed_challenge(service.profile, answer.remarks.label)
+
+
+def _note(service: ScepService, message: PkiMessage, answer: Answer) -> None:
+    """Say in the request's span what its log line says, but for names."""
+    note(
+        failed=isinstance(answer, Unavailable),
+        profile=service.profile,
+        operation=message.operation,
+        transaction_id=message.transaction_id,
+        outcome=type(answer).__name__.lower(),
+        reason=answer.reason.value if isinstance(answer, Rejected | Unavailable) else None,
+        request_id=getattr(answer, "request_id", None),
+    )
 
 
 def _log_answer(

@@ -10,8 +10,10 @@ import structlog
 from aiohttp import web
 
 from gateway.errors import MalformedMessage, Reason
+from gateway.metrics import worker as metrics
 from gateway.model import ProfileName, Protocol, Rejected, Unavailable
 from gateway.ra.authority import RegistrationAuthority
+from gateway.tracing import Tracer, request_span
 from gateway.web.failures import FailureCounter
 from gateway.web.floods import FloodCounter
 from gateway.web.generation import Generation, ScepService
@@ -37,10 +39,12 @@ class ScepEndpoint:
         floods: FloodCounter,
         executor: Executor,
         clock: Callable[[], datetime],
+        tracer: Tracer | None = None,
     ) -> None:
         self._current = current
         self._floods = floods
         self._failures = FailureCounter()
+        self._tracer = tracer
         self._pki_operation = PkiOperation(authority, floods, executor, clock)
 
     def routes(self) -> list[web.RouteDef]:
@@ -48,10 +52,15 @@ class ScepEndpoint:
         return [web.get(PATH, self.handle, allow_head=False), web.post(PATH, self.handle)]
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer one request."""
+        """Answer one request under the generation that is in force when it comes, to its end."""
         generation = self._current()
+        with generation.snapshot.occupancy:
+            return await self._answer(generation, request)
+
+    async def _answer(self, generation: Generation, request: web.Request) -> web.Response:
         service = _find_service(generation, request)
         if service is None:
+            metrics.count_refusal(Protocol.SCEP, None, Reason.UNKNOWN_PROFILE)
             self._floods.count(Protocol.SCEP, "", Reason.UNKNOWN_PROFILE)
             return plain(404, "there is no such SCEP profile")
         source = source_address(request)
@@ -62,10 +71,18 @@ class ScepEndpoint:
             operation = operations.parse_query(request.raw_path.partition("?")[2])
             if operation.name != operations.PKI_OPERATION and (operation.name or request.method == "GET"):
                 return _publish(service, operation.name)
-            data = operations.decode_body(request[BODY]) if request.method == "POST" else operation.message
-            message = pkimessage.decode_pki_message(data)
+            with request_span(self._tracer, "scep.PKIOperation", request.headers.get("traceparent")):
+                return await self._operate(generation, service, request, operation)
         except MalformedMessage as error:
             return self._refuse_malformed(service, source, error)
+
+    async def _operate(
+        self, generation: Generation, service: ScepService, request: web.Request, operation: operations.Operation
+    ) -> web.Response:
+        """Answer a PKIMessage. Raises MalformedMessage for what is none."""
+        data = operations.decode_body(request[BODY]) if request.method == "POST" else operation.message
+        message = pkimessage.decode_pki_message(data)
+        source = source_address(request)
         shown = client_certificate(request) if service.requires_client_certificate else None
         reply = await self._pki_operation.reply(generation, service, message, Peer(source, shown))
         if isinstance(reply.answer, Rejected):
@@ -74,6 +91,7 @@ class ScepEndpoint:
 
     def _refuse_address(self, service: ScepService, source: str, wait: int) -> web.Response:
         """Answer an address that has failed too often, before anything that it sent is read."""
+        metrics.count_refusal(Protocol.SCEP, service.profile, Reason.RATE_LIMITED)
         if self._floods.count(Protocol.SCEP, service.profile, Reason.RATE_LIMITED):
             log.info("too many failures of one address", profile=service.profile, source=source, retry_after=wait)
         return plain(429, "too many failed requests from this address, try again later", retry_after=wait)
@@ -81,6 +99,7 @@ class ScepEndpoint:
     def _refuse_malformed(self, service: ScepService, source: str, error: MalformedMessage) -> web.Response:
         """Answer what no CertRep can be made for: there is nobody to sign it to."""
         self._failures.count(service.profile, service.failure_limit, source)
+        metrics.count_refusal(Protocol.SCEP, service.profile, error.reason)
         if self._floods.count(Protocol.SCEP, service.profile, error.reason):
             log.info("malformed", profile=service.profile, source=source, cause=error.cause)
         return plain(errors.HTTP_STATUS.get(error.reason, errors.MALFORMED_STATUS), error.detail)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.web.listener import Admission, Listener
-from gateway.web.middleware import BodyLimits, InFlight, bound_body, bound_in_flight, hide_internals, name_server
+from gateway.web.middleware import BodyLimits, Ending, InFlight, bound_body, bound_in_flight, hide_internals, name_server
 
 KEEPALIVE_SECONDS = 75.0
 """How long an idle connection, or one with half a header, stays open: longer than a reverse proxy keeps it (60 s)."""
 LINGER_SECONDS = 1.0
 """How long the rest of a refused body is read away, so that its sender sees the answer."""
+GRACE_SECONDS = 5.0
+"""How long idle connections stay open at the end: what a client is sending at this moment is still answered."""
+LOOK_SECONDS = 0.02
+"""How often it is looked whether all connections are gone, at the end."""
 MAX_HEADERS = 64
-UNCOUNTED = frozenset({"/livez", "/readyz"})
+UNCOUNTED = frozenset({"/livez", "/readyz", "/metrics"})
 """Answered however busy the worker is: a probe must not take a loaded worker for a dead one."""
 
 
@@ -38,11 +43,11 @@ def _quiet_refusals(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-def build_app(routes: Sequence[web.RouteDef], limits: HttpLimits) -> web.Application:
+def build_app(routes: Sequence[web.RouteDef], body: BodyLimits, places: InFlight, ending: Ending) -> web.Application:
     """Return an application whose requests pass every limit before their endpoint."""
-    places = InFlight(limits.in_flight)
-    app = web.Application(middlewares=[hide_internals(), bound_body(limits.body), bound_in_flight(places, UNCOUNTED)])
+    app = web.Application(middlewares=[hide_internals(), bound_body(body), bound_in_flight(places, UNCOUNTED)])
     app.on_response_prepare.append(name_server)
+    app.on_response_prepare.append(ending.say_so)
     app.add_routes(routes)
     return app
 
@@ -53,8 +58,11 @@ class HttpServer:
     def __init__(self, routes: Sequence[web.RouteDef], limits: HttpLimits, drain_seconds: float) -> None:
         logger = logging.getLogger("gateway.http")
         logger.addFilter(_quiet_refusals)
+        self._places = InFlight(limits.in_flight)
+        self._ending = Ending()
+        self._grace = min(GRACE_SECONDS, drain_seconds / 2)
         self._runner = web.AppRunner(
-            build_app(routes, limits),
+            build_app(routes, limits.body, self._places, self._ending),
             handle_signals=False,
             access_log=None,
             logger=logger,
@@ -64,16 +72,23 @@ class HttpServer:
             max_field_size=limits.header,
             max_headers=MAX_HEADERS,
             auto_decompress=False,
-            shutdown_timeout=drain_seconds,
+            # aiohttp waits twice as long for requests in flight, the second time after it has broken off their bodies.
+            shutdown_timeout=(drain_seconds - self._grace) / 2,
         )
         self._listeners: list[Listener] = []
+        self._sites: list[web.BaseSite] = []
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are worked on now."""
+        return self._places.count
 
     async def start(self) -> None:
         """Prepare; nothing is accepted before `listen`."""
         await self._runner.setup()
 
-    def listen(self, sock: socket.socket, admission: Admission, tls: ssl.SSLContext | None = None) -> None:
-        """Accept connections on `sock`, which stays the caller's."""
+    def listen(self, sock: socket.socket, admission: Admission, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
+        """Accept connections on `sock`, which stays the caller's; `tls` is asked for the context of each connection."""
         server = self._runner.server
         if server is None:
             raise RuntimeError("start() comes before listen()")
@@ -83,14 +98,27 @@ class HttpServer:
 
     async def listen_unix(self, sock: socket.socket) -> None:
         """Accept connections of local users on a unix socket, without caps: its file mode says who may."""
-        await web.SockSite(self._runner, sock).start()
+        site = web.SockSite(self._runner, sock)
+        await site.start()
+        self._sites.append(site)
 
-    def stop_accepting(self) -> None:
-        """Take no further connection; other workers still may."""
+    async def stop_accepting(self) -> None:
+        """Take no further connection; other workers still may. Every answer from now on is the last one of its connection."""
+        self._ending.has_begun = True
         for listener in self._listeners:
             listener.stop()
+        while self._sites:
+            await self._sites.pop().stop()
 
     async def stop(self) -> None:
-        """Take no further request, let those in flight finish for `drain_seconds`, then close."""
-        self.stop_accepting()
+        """Take no further connection, keep idle ones for a grace, let requests in flight finish; all within `drain_seconds`."""
+        await self.stop_accepting()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._grace
+        while loop.time() < until and self._has_connections():  # noqa: ASYNC110 - aiohttp tells nobody when one ends
+            await asyncio.sleep(LOOK_SECONDS)
         await self._runner.cleanup()
+
+    def _has_connections(self) -> bool:
+        server = self._runner.server
+        return bool(server and server.connections) or any(listener.is_connecting for listener in self._listeners)

@@ -1,9 +1,12 @@
 """Operator logs: one line an event, no secret in any."""
 
+import contextlib
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 
 import pytest
 import structlog
@@ -74,3 +77,15 @@ def test_exceptions_are_one_json_line(capsys: pytest.CaptureFixture[str]) -> Non
         structlog.get_logger("x").exception("failed")
     [line] = lines(capsys)
     assert "deep inside" in json.loads(line)["exception"]
+
+
+@pytest.mark.parametrize("format", LogFormat)
+def test_a_line_that_cannot_be_written_fails_nobody(format: LogFormat, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure_logging(format)
+    with Path("/dev/full").open("w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        structlog.get_logger("x").error("lost")
+        logging.getLogger("x").error("lost")
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()

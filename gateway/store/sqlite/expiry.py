@@ -12,17 +12,18 @@ PORTION = 1000
 """Rows of each kind that one transaction deletes."""
 
 GRACE = timedelta(days=1)
-"""How long a used or expired challenge stays: a clock that was set back must not make it new, and operators ask why it failed."""
+"""How long what has run out stays: a clock that ran ahead for a while, or was set back, must neither make a used challenge new, nor
+have a retransmission signed twice, nor empty a quota; and operators ask why a challenge failed."""
 
 _EXPIRED_KEYS = (
     "DELETE FROM request_keys WHERE request_key IN "  # noqa: S608 - a constant
     "(SELECT k.request_key FROM request_keys k JOIN ledger l ON l.id = k.request_id "
-    "WHERE k.kept_until <= :now AND l.updated_at + k.answer_kept <= :now "
+    "WHERE k.kept_until <= :grace AND l.updated_at + k.answer_kept <= :grace "
     f"AND l.state NOT IN {UNFINISHED} LIMIT :portion)"
 )
 _EXPIRED_QUOTAS = (
-    "DELETE FROM quota_uses WHERE expires_at <= :now AND (name, slot) IN "
-    "(SELECT name, slot FROM quota_uses WHERE expires_at <= :now LIMIT :portion)"
+    "DELETE FROM quota_uses WHERE expires_at <= :grace AND (name, slot) IN "
+    "(SELECT name, slot FROM quota_uses WHERE expires_at <= :grace LIMIT :portion)"
 )
 _EXPIRED_CHALLENGES = "DELETE FROM challenges WHERE id IN (SELECT id FROM challenges WHERE expires_at <= :grace LIMIT :portion)"
 _EXPIRED_RESERVATIONS = (
@@ -33,6 +34,6 @@ _EXPIRED_RESERVATIONS = (
 
 def expire_portion(tx: Transaction, now: datetime) -> int:
     """Delete up to a portion of each kind; returns how many rows went. Ledger, inventory and audit always stay."""
-    parameters = {"now": to_micros(now), "grace": to_micros(now - GRACE), "portion": PORTION}
+    parameters = {"grace": to_micros(now - GRACE), "portion": PORTION}
     statements = (_EXPIRED_KEYS, _EXPIRED_QUOTAS, _EXPIRED_CHALLENGES, _EXPIRED_RESERVATIONS)
     return sum(tx.execute(statement, parameters) for statement in statements)

@@ -43,7 +43,7 @@ UNFINISHED = "('open', 'pending', 'unknown', 'held')"
 EXACT_LIMIT = 256
 """Quotas up to this size are counted to the microsecond, larger ones in slots of a 64th of their window."""
 
-_ANSWERED = f"(l.updated_at + k.answer_kept > :now OR l.state IN {UNFINISHED})"
+_ANSWERED = f"(l.updated_at + k.answer_kept > :now OR k.kept_until > :now OR l.state IN {UNFINISHED})"
 _REQUEST = LEDGER_SELECT + f"JOIN request_keys k ON k.request_id = l.id WHERE k.request_key = :key AND {_ANSWERED}"
 _TRANSACTION = (
     LEDGER_SELECT + "WHERE l.profile = :profile AND l.protocol = :protocol AND l.transaction_id = :transaction "

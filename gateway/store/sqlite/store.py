@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -23,16 +23,18 @@ from gateway.store.interfaces import (
     Opening,
     OpeningRefused,
     RevokedEntry,
+    Tally,
     Transition,
 )
 from gateway.store.keys import KeyRing
 from gateway.store.rows import seal_request, to_micros
-from gateway.store.sqlite import expiry, inventory, ledger
+from gateway.store.sqlite import expiry, inventory, ledger, tally
 from gateway.store.sqlite.files import check_usable
 from gateway.store.sqlite.heads import HeadSigner
 from gateway.store.sqlite.reader import Readers
 from gateway.store.sqlite.transaction import Queries, Transaction
 from gateway.store.sqlite.writer import GroupWriter
+from gateway.tracing import span
 
 T = TypeVar("T")
 
@@ -102,6 +104,10 @@ class SqliteStore:
         while gone := await self._write(lambda tx: expiry.expire_portion(tx, now)):
             total += gone
         return total
+
+    async def tally(self, kinds: Collection[str]) -> Tally:
+        """Count unfinished requests, and the reservations of these kinds."""
+        return await self._read_aside(lambda sql: tally.take(sql, kinds))
 
     # Ledger
 
@@ -234,4 +240,5 @@ class SqliteStore:
     async def _write(self, work: Callable[[Transaction], T]) -> T:
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
-        return await self._writer.submit(work)
+        with span("store"):
+            return await self._writer.submit(work)

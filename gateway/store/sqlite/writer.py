@@ -15,11 +15,14 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TypeVar
 
 import structlog
 
 from gateway.errors import StoreUnavailable
+from gateway.metrics import worker as metrics
+from gateway.metrics.registry import CommitResult
 from gateway.store.sqlite import connection as sqlite
 from gateway.store.sqlite.lock import StoreLock
 from gateway.store.sqlite.transaction import Link, Transaction, Undo
@@ -170,6 +173,7 @@ class GroupWriter:
 
     def _commit(self, group: list[_Operation]) -> Link | None:
         """Run and commit a group; every operation has its result or error afterwards."""
+        begun = perf_counter()
         try:
             self._check_file()
             if self._connection is None:
@@ -178,8 +182,10 @@ class GroupWriter:
             transaction.finish()
             sqlite.commit(self._connection)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            metrics.observe_commit(CommitResult.FAILED, perf_counter() - begun)
             self._fail(group, error)
             return None
+        metrics.observe_commit(CommitResult.DURABLE, perf_counter() - begun)
         if len(self._known_chains) > MAX_KNOWN_CHAINS:
             self._known_chains.clear()
         self._known_chains |= transaction.new_chains

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.audit import AuditHead, verify_chain
 from gateway.errors import Reason, StoreUnavailable
-from gateway.store.interfaces import LedgerState, Opened, OpeningRefused, QuotaTake, Store
+from gateway.store.interfaces import LedgerState, Opened, OpeningRefused, QuotaTake, Store, Tally, WaitingFor
 from tests.contract.store.conftest import AUDIT_KEY, Open
 from tests.contract.store.rows import (
     NOW,
@@ -95,12 +95,14 @@ class TestExpiry:
     async def test_goes_in_portions(self, store: Store) -> None:
         quota = [QuotaTake(f"q{n}", 1, 1) for n in range(1200)]
         await store.open(opening(quotas=tuple(quota)))
-        assert await store.expire(NOW + timedelta(seconds=2)) == 1200
+        assert await store.expire(NOW + DAY + timedelta(seconds=2)) == 1200
 
     async def test_of_a_quota_opens_it(self, store: Store) -> None:
         quota = (QuotaTake("q", 1, 60),)
         await store.open(opening(quotas=quota))
-        await store.expire(NOW + timedelta(seconds=60))
+        await store.expire(NOW + timedelta(hours=23))
+        assert await store.open(opening(quotas=quota)) == OpeningRefused(Reason.RATE_LIMITED), "a clock ran ahead for a while"
+        await store.expire(NOW + DAY + timedelta(seconds=60))
         assert isinstance(await store.open(opening(quotas=quota)), Opened)
 
 
@@ -135,3 +137,19 @@ async def test_close_finishes_what_is_queued(open_store: Open) -> None:
     assert all(isinstance(answer, Opened) for answer in await asyncio.gather(*tasks))
     again = await open_store("w1")
     assert [await again.get_row(row.id) for row in rows] == rows
+
+
+async def test_a_tally_counts_what_waits_and_what_is_reserved(store: Store) -> None:
+    assert await store.tally(("one_time", "other")) == Tally(0, 0, 0, {"one_time": 0, "other": 0})
+    for number in range(3):
+        await store.open(opening(ledger_row(state=LedgerState.PENDING, waiting_for=WaitingFor.APPROVAL, worker="")))
+        await store.open(opening(ledger_row(), (reservation(f"r{number}"),)))
+    for to, waiting_for in ((LedgerState.UNKNOWN, WaitingFor.NOTHING), (LedgerState.PENDING, WaitingFor.UPSTREAM)):
+        row = await opened(store)
+        assert await store.transition(transition(row, to, waiting_for=waiting_for, new_worker="")) is not None
+    postponed = await opened(store)
+    assert await store.transition(transition(postponed, LedgerState.OPEN, new_worker="")) is not None
+    done = await opened(store)
+    assert await store.transition(transition(done, LedgerState.REJECTED)) is not None
+    kind = reservation().kind
+    assert await store.tally((kind,)) == Tally(approval=3, upstream=2, doubt=1, reserved={kind: 3})

@@ -24,6 +24,7 @@ from gateway.pki.extensions import make_san
 from gateway.pki.keys import PrivateKey, generate_private_key, public_key_der
 from gateway.pki.names import parse_name_text
 from gateway.supervise.endpoints import Endpoints
+from gateway.tracing import Tracer
 from gateway.wire.scep import client as scep
 from gateway.wire.scep import pkimessage
 from gateway.wire.scep.client import CertRep, ScepRequest
@@ -147,6 +148,7 @@ async def start_service(
     worker: str = "test:1",
     ra_key: str = "rsa-2048",
     drain: float = 5,
+    tracer: Tracer | None = None,
 ) -> Service:
     """Start a service in `folder`; `edit` replaces text in profiles.yaml before it is read, `demo` adds to profile `demo`."""
     config = folder / "profiles.yaml"
@@ -161,7 +163,7 @@ async def start_service(
     parsed, sources = read(config)
     clock = MovableClock()
     gateway = await open_gateway(parsed, sources, worker=worker, generation=1, clock=clock)
-    endpoints = Endpoints(gateway, drain)
+    endpoints = Endpoints(gateway, drain, tracer=tracer)
     path = folder / f"{worker.replace(':', '-')}.sock"
     http, https, admin = listening(), listening(), listening(socket.AF_UNIX, str(path))
     https_mtls = listening() if parsed.server.https_mtls else None

@@ -212,7 +212,8 @@ async def test_nothing_is_granted_without_the_store(service: Service, client: Cl
     async with client.session.post(f"{client.url}?operation=PKIOperation", data=request.message) as reply:
         assert reply.status == 503
         assert int(reply.headers["Retry-After"]) > 0
-    async with client.session.get(f"{service.url}/readyz") as reply:
-        assert reply.status == 503
-    async with client.session.get(f"{service.url}/livez") as reply:
-        assert reply.status == 200
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(service.admin))) as operators:
+        async with operators.get("http://localhost/readyz") as reply:
+            assert reply.status == 503
+        async with operators.get("http://localhost/livez") as reply:
+            assert reply.status == 200

@@ -87,12 +87,12 @@ def is_zombie(pid: int) -> bool:
         return True
 
 
-def test_a_hangup_changes_nothing_and_says_so(start_server: StartServer) -> None:
+def test_a_hangup_reloads_and_ends_no_process(start_server: StartServer) -> None:
     server = start_server(workers=1)
     before = workers(server)
     for pid in (server.process.pid, *before):
         os.kill(pid, signal.SIGHUP)
-    wait_for(lambda: "restart" in server.log.read_text())
+    wait_for(lambda: "reload: nothing has changed" in server.log.read_text())
     assert workers(server) == before
     assert enrolls(server)
 

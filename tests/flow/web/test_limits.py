@@ -61,7 +61,7 @@ async def test_trickled_headers_have_a_deadline(tmp_path: Path, monkeypatch: pyt
     service = await start_service(tmp_path / "quick")
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     begun = time.monotonic()
-    writer.write(b"GET /livez HTTP/1.1\r\n")
+    writer.write(b"GET /ca/local.crt HTTP/1.1\r\n")
     while time.monotonic() - begun < 8 and not reader.at_eof():
         writer.write(b"X: 1\r\n")
         with suppress(TimeoutError, ConnectionError):
@@ -251,7 +251,8 @@ async def test_requests_in_flight_are_capped(service: Service, monkeypatch: pyte
 
     busy = [asyncio.create_task(crl()) for _ in range(4)]
     await asyncio.sleep(0.3)
-    async with aiohttp.ClientSession() as session, session.get(f"{service.url}/livez") as reply:
+    operators = aiohttp.UnixConnector(str(service.admin))
+    async with aiohttp.ClientSession(connector=operators) as session, session.get("http://localhost/livez") as reply:
         assert reply.status == 200
     refused = await crl()
     assert (refused.status, refused.header("Retry-After")) == (503, "1")

@@ -61,7 +61,13 @@ async def test_unknown_cas(service: Service, path: str) -> None:
 
 
 async def test_ops(service: Service) -> None:
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(service.admin))) as session:
         for path in ("/livez", "/readyz"):
-            async with session.get(service.url + path) as reply:
+            async with session.get(f"http://localhost{path}") as reply:
                 assert (reply.status, await reply.text()) == (200, "ok\n")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+async def test_clients_learn_nothing_of_the_inside(service: Service, path: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(service.url + path) as reply:
+        assert reply.status == 404

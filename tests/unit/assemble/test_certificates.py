@@ -69,23 +69,52 @@ def test_an_issuer_of_challenges_must_not_have_expired(
     [
         pytest.param(-YEAR, YEAR, None, id="in-its-time"),
         pytest.param(-YEAR, 20 * DAY, "ends in 20 days", id="ends-soon"),
-        pytest.param(-YEAR, -DAY, "what it has signed is refused", id="expired"),
         pytest.param(DAY, YEAR, "what it has signed is refused", id="not yet"),
     ],
 )
 @pytest.mark.parametrize("place", ["clients", "renewals"])
-def test_a_ca_of_clients_may_end(
+def test_a_ca_of_clients_is_watched(
     installation: Installation, place: str, start: timedelta, end: timedelta, said: str | None
 ) -> None:
-    anchors = installation.ca("others", start=NOW + start, end=NOW + end)
-    if place == "clients":
-        installation.require_client_certificate(anchors)
-    else:
-        installation.profile["renewal"]["anchors"] = {"certificates": anchors, "crls": installation.crl("others")}
-    field = f"{SCEP}.client_anchors" if place == "clients" else "profiles.demo.renewal.anchors.certificates"
+    field = trust(installation, place, installation.ca("others", start=NOW + start, end=NOW + end))
     found = installation.expiring()
     assert found.keys() == (set() if said is None else {field})
     assert all(said in sentence for sentence in found.values() if said)
+
+
+def trust(installation: Installation, place: str, anchors: str) -> str:
+    """Name a file of CAs as those of clients, or of certificates that may be renewed, and return its field."""
+    if place == "clients":
+        installation.require_client_certificate(anchors)
+        return f"{SCEP}.client_anchors"
+    installation.profile["renewal"]["anchors"] = {"certificates": anchors, "crls": installation.crl("others")}
+    return "profiles.demo.renewal.anchors.certificates"
+
+
+@pytest.mark.parametrize("place", ["clients", "renewals"])
+def test_cas_of_clients_must_not_all_have_expired(installation: Installation, place: str) -> None:
+    field = trust(installation, place, installation.ca("others", start=NOW - YEAR, end=NOW - DAY))
+    found = installation.judged()
+    assert [problem.field for problem in found.problems] == [field]
+    assert "the certificate CN=others expired on" in found.problems[0].sentence
+    assert found.expiring == ()
+
+
+@pytest.mark.parametrize("end", [pytest.param(-2 * DAY, id="expired too"), pytest.param(YEAR, id="in its time")])
+@pytest.mark.parametrize("place", ["clients", "renewals"])
+def test_a_bundle_of_cas(installation: Installation, place: str, end: timedelta) -> None:
+    names = [installation.ca("others", start=NOW - YEAR, end=NOW - DAY), installation.ca("more", start=NOW - YEAR, end=NOW + end)]
+    bundle = installation.write("bundle.pem", b"".join((installation.folder / name).read_bytes() for name in names))
+    field = trust(installation, place, bundle)
+    found = installation.judged()
+    if end < timedelta(0):
+        assert [problem.field for problem in found.problems] == [field]
+        assert "all 2 certificates have expired; the last, CN=others expired on" in found.problems[0].sentence
+        assert found.expiring == ()
+    else:
+        assert found.problems == ()
+        assert [problem.field for problem in found.expiring] == [field]
+        assert "what it has signed is refused" in found.expiring[0].sentence
 
 
 @pytest.mark.parametrize(

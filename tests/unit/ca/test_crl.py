@@ -311,3 +311,48 @@ async def until(condition: object) -> None:
     async with asyncio.timeout(5):
         while not condition():  # type: ignore[operator] # a plain callable
             await asyncio.sleep(0.005)
+
+
+async def test_a_new_key_signs_a_new_crl_and_the_publisher_stays_one(store: FakeInventory, clock: Clock) -> None:
+    one = publisher(store, clock)
+    task = asyncio.create_task(one.run())
+    await until(lambda: len(store.rows) == 1)
+    one.follow(FakeSigner(key="k2"), SCHEDULE)
+    await until(lambda: len(store.rows) == 2)
+    await asyncio.sleep(0.05)
+    task.cancel()
+    assert [row.der for row in store.rows] == [b"CRL 1 by k1", b"CRL 2 by k2"]
+
+
+async def test_what_the_old_key_signs_while_the_new_one_comes_is_replaced(store: FakeInventory, clock: Clock) -> None:
+    gate = asyncio.Event()
+    one = publisher(store, clock, signer=FakeSigner(gate=gate))
+    task = asyncio.create_task(one.run())
+    await asyncio.sleep(0.01)
+    one.follow(FakeSigner(key="k2"), SCHEDULE)
+    gate.set()
+    await until(lambda: len(store.rows) == 2)
+    task.cancel()
+    assert [row.der for row in store.rows] == [b"CRL 1 by k1", b"CRL 2 by k2"]
+
+
+async def test_a_process_that_still_has_the_old_key_does_not_have_the_last_word(store: FakeInventory, clock: Clock) -> None:
+    late, early = publisher(store, clock, "w1"), publisher(store, clock, "w2", FakeSigner(key="k2"))
+    await late.publish()
+    await early.publish()
+    await early.publish()
+    store.stale = True
+    await late.publish()
+    assert [row.der[-2:] for row in store.rows] == [b"k1", b"k2", b"k1"]
+    late.follow(FakeSigner(key="k2"), SCHEDULE)
+    assert (await early.publish()).der == b"CRL 4 by k2"
+    assert (await late.publish()).der == b"CRL 4 by k2"
+
+
+async def test_another_schedule(store: FakeInventory, clock: Clock) -> None:
+    one, signer = publisher(store, clock), FakeSigner()
+    await one.publish()
+    one.follow(signer, CrlSchedule(lifetime=timedelta(hours=2), refresh=timedelta(hours=1)))
+    clock.advance(hours=1)
+    row = await one.publish()
+    assert (row.number, row.next_update - row.this_update) == (2, timedelta(hours=2))

@@ -34,7 +34,7 @@ RunMain = Callable[..., Done]
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One installation with an empty store, not to be changed."""
     folder = tmp_path_factory.mktemp("installed") / "state"
-    write_directory(folder, make_files("rsa-2048", "ec-p256", free_port(), free_port(), datetime.now(UTC)))
+    write_directory(folder, make_files("rsa-2048", "ec-p256", free_port(), free_port(), datetime.now(UTC), free_port()))
     return folder
 
 

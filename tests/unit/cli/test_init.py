@@ -43,7 +43,7 @@ def openssl(*arguments: object) -> str:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("init") / "var"
-    code, output = run(str(folder), "--http-port", "18080", "--https-port", "18443")
+    code, output = run(str(folder), "--http-port", "18080", "--https-port", "18443", "--monitoring-port", "19464")
     assert code == 0, output
     return folder
 
@@ -51,6 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_configuration_is_valid_and_serves_demo(made: Path) -> None:
     config, sources = read(made / "profiles.yaml")
     assert str(config.server.http) == "127.0.0.1:18080"
+    assert str(config.server.monitoring) == "127.0.0.1:19464"
     assert config.server.external_url.https == "https://localhost:18443"
     demo = config.profiles["demo"]
     assert demo.endpoints.scep is not None
@@ -154,6 +155,7 @@ def test_choices_are_keys_that_can_be_made() -> None:
         pytest.param(("--ca-key", "rsa-1024"), id="weak CA key"),
         pytest.param(("--http-port", "0"), id="port 0"),
         pytest.param(("--http-port", "8443"), id="one port twice"),
+        pytest.param(("--monitoring-port", "8080"), id="monitoring where clients are served"),
     ],
 )
 def test_bad_options_write_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:

@@ -205,3 +205,17 @@ def test_key_file_that_holds_no_key(state: Path, run: Run, name: str, app: str, 
     code, _, err = run(app, command)
     assert code == 3
     assert "not-a-key" not in err
+
+
+def test_a_backup_needs_no_secret(state: Path, run: Run, tmp_path: Path) -> None:
+    config = state / "profiles.yaml"
+    config.write_text(config.read_text().replace("{file: secrets/store.key}", "{credential: store.key}"))
+    (state / "secrets" / "ra.key").unlink()
+    assert run("store", "backup", str(tmp_path / "copy"))[0] == 0
+    assert (tmp_path / "copy").read_bytes()[:15] == b"SQLite format 3"
+
+
+def test_a_backup_of_no_configuration(state: Path, run: Run, tmp_path: Path) -> None:
+    (state / "profiles.yaml").unlink()
+    code, _, stderr = run("store", "backup", str(tmp_path / "copy"))
+    assert (code, stderr.strip()) == (3, f"{state / 'profiles.yaml'}: No such file or directory")

@@ -23,6 +23,7 @@ def corp(data: dict[str, Any]) -> dict[str, Any]:
     ("part", "value", "said"),
     [
         pytest.param("http", "127.0.0.1:8443", "server.https.listen: is the same address", id="same-address"),
+        pytest.param("monitoring", "127.0.0.1:8443", "server.monitoring: is the same address as server.https", id="monitoring"),
         pytest.param(
             "external_url", {"http": "https://a", "https": "https://a"}, 'external_url.http: must begin with "http://"', id="http"
         ),
@@ -55,6 +56,7 @@ def test_the_profile_demo_is_for_loopback_only(
 ) -> None:
     minimal["server"]["http"] = http
     minimal["server"]["https"]["listen"] = https
+    minimal["server"]["monitoring"] = "0.0.0.0:9464"  # where nobody enrolls
     assert complaints(minimal) == []
     minimal["profiles"]["demo"] = corp(minimal)
     said = complaints(minimal)

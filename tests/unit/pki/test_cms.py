@@ -166,10 +166,3 @@ def test_too_many_certificates_are_refused(rsa: cms.Signer) -> None:
 def test_broken_signed_data(change: Callable[[bytes], bytes], rsa: cms.Signer) -> None:
     with pytest.raises(MalformedMessage):
         cms.parse_signed_data(change(cms.sign_data(b"content", rsa, "sha256", ())))
-
-
-def test_whatever_asn1crypto_raises_is_malformed() -> None:
-    with pytest.raises(MalformedMessage, match="ValueError"), cms.ParseBorder("CMS"):
-        raise ValueError("of any kind")
-    with pytest.raises(Rejection, match="kept"), cms.ParseBorder("CMS"):
-        raise Rejection(Reason.DENIED, "kept")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from math import lcm
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa, x25519
@@ -153,3 +154,35 @@ def test_broken_public_keys(spki: bytes) -> None:
 
 def test_a_small_rsa_key_is_refused_or_read_by_its_size() -> None:
     assert keys.describe_public_key(keys.public_key_der(keys.load_private_key(small_rsa()))).bits == 1024
+
+
+def rsa_numbers(*, of: Callable[[int], int] = lambda prime: prime, **wrong: int) -> bytes:
+    """Return the PEM of an RSA key whose p is made by `of` from a prime, with some numbers replaced."""
+    first, second = RSA.private_numbers(), OTHER_RSA.private_numbers()
+    p, q, e = of(first.p), second.q, 65537
+    d = pow(e, -1, lcm(p - 1, q - 1))
+    values = {"p": p, "q": q, "d": d, "dmp1": d % (p - 1), "dmq1": d % (q - 1), "iqmp": pow(q, -1, p)} | wrong
+    numbers = rsa.RSAPrivateNumbers(public_numbers=rsa.RSAPublicNumbers(e, p * q), **values)
+    return keys.serialize_private_key(numbers.private_key(unsafe_skip_rsa_key_validation=True))
+
+
+RSA, OTHER_RSA = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+
+
+def test_an_rsa_key_is_read_by_its_numbers() -> None:
+    assert isinstance(keys.load_private_key(rsa_numbers()), rsa.RSAPrivateKey)
+
+
+@pytest.mark.parametrize(
+    "pem",
+    [
+        pytest.param(lambda: rsa_numbers(d=RSA.private_numbers().d), id="d of another key"),
+        pytest.param(lambda: rsa_numbers(dmp1=RSA.private_numbers().dmp1 + 2), id="d mod p-1"),
+        pytest.param(lambda: rsa_numbers(dmq1=OTHER_RSA.private_numbers().dmq1 + 2), id="d mod q-1"),
+        pytest.param(lambda: rsa_numbers(iqmp=3), id="inverse of q"),
+        pytest.param(lambda: rsa_numbers(of=lambda prime: prime + 2 if (prime + 2) % 65537 != 1 else prime + 4), id="no prime"),
+    ],
+)
+def test_a_damaged_rsa_key_is_refused(pem: Callable[[], bytes]) -> None:
+    with pytest.raises(ValueError, match="not a PEM private key that can be read"):
+        keys.load_private_key(pem())

@@ -1,39 +1,83 @@
-"""Order and answer on the control socket."""
-
-import io
-from dataclasses import replace
+"""Messages on the control channel, as bytes."""
 
 import pytest
 
-from gateway.supervise.control import Answer, Order
-from gateway.supervise.supervisor import describe_status, worker_count
+from gateway.supervise.control import (
+    LENGTHS,
+    MAX_HEADER,
+    Abort,
+    Beat,
+    Check,
+    Commit,
+    ControlError,
+    Ended,
+    Message,
+    Prepare,
+    Ready,
+    Record,
+    Refused,
+    ReloadWanted,
+    RestartWanted,
+    Start,
+    decode,
+    decode_lengths,
+    encode,
+)
 
-ORDER = Order("host:1:ab", 1, 5, 6, 7, "json", "info", 30.0)
+SOURCES = bytes(range(256)) * 100
+START = Start(
+    worker="host:1:ab", slot=1, generation=7, http=5, https=6, admin=7, https_mtls=None, balance=8, share=0,
+    log_format="json", log_level="info", drain_seconds=30.0, sources=SOURCES,
+)  # fmt: skip
+MESSAGES: tuple[Message, ...] = (
+    START,
+    Prepare(2, SOURCES, id=3),
+    Commit(2, id=4),
+    Abort(2),
+    Check(id=5),
+    Record("configuration.refused", "uid:0 (root)", "refused", "two\nlines, and ünicode", 2, id=6),
+    Ready(6),
+    Refused(7, 3, "why"),
+    ReloadWanted("uid:0 (root)", id=8),
+    RestartWanted("SIGUSR2", id=9),
+    Ended(9, ok=False, reason="failed", text="why", found={"fields": [{"before": None}]}),
+    Beat(),
+)
 
 
-@pytest.mark.parametrize("https_mtls", [None, 8])
-def test_an_order_and_its_bytes_come_through(https_mtls: int | None) -> None:
-    order, sources = replace(ORDER, https_mtls=https_mtls), bytes(range(256)) * 1000
-    assert Order.read(io.BytesIO(order.encode(sources))) == (order, sources)
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_message_comes_through(message: Message) -> None:
+    frame = encode(message)
+    header, body = decode_lengths(frame[: LENGTHS.size])
+    assert len(frame) == LENGTHS.size + header + body
+    assert decode(frame[LENGTHS.size : LENGTHS.size + header], frame[LENGTHS.size + header :]) == message
 
 
-@pytest.mark.parametrize("left", [0, 1, 8, 50, -1])
-def test_a_supervisor_that_dies_meanwhile(left: int) -> None:
-    with pytest.raises(EOFError):
-        Order.read(io.BytesIO(ORDER.encode(b"sources")[:left]))
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"[1]", id="no-object"),
+        pytest.param(b"{}", id="no-kind"),
+        pytest.param(b'{"kind": "Ready"}', id="a-field-is-missing"),
+        pytest.param(b'{"kind": "Ready", "id": 1, "more": 2}', id="a-field-too-many"),
+        pytest.param(b'{"kind": "Message", "id": 1}', id="unknown-kind"),
+        pytest.param(b'{"kind": []}', id="kind-of-another-type"),
+        pytest.param(b"\xff\xfe", id="no-text"),
+        pytest.param(b"[" * 100000, id="deep"),
+    ],
+)
+def test_what_is_no_message_is_refused(header: bytes) -> None:
+    with pytest.raises(ControlError):
+        decode(header, b"")
 
 
-@pytest.mark.parametrize("answer", [Answer(ready=True), Answer(ready=False, code=3, message="two\nlines, and ünicode")])
-def test_an_answer_is_one_line(answer: Answer) -> None:
-    line = answer.encode()
-    assert line.count(b"\n") == 1
-    assert Answer.decode(line) == answer
+@pytest.mark.parametrize("lengths", [(MAX_HEADER + 1, 0), (1, 1 << 40)])
+def test_absurd_lengths_are_refused_before_anything_is_read(lengths: tuple[int, int]) -> None:
+    with pytest.raises(ControlError):
+        decode_lengths(LENGTHS.pack(*lengths))
 
 
-def test_worker_count() -> None:
-    assert worker_count(3) == 3
-    assert worker_count("cores") >= 1
-
-
-def test_statuses_are_words() -> None:
-    assert (describe_status(3), describe_status(-9)) == ("exit 3", "SIGKILL")
+def test_no_secret_shows_where_a_message_is_printed() -> None:
+    assert "sources" not in repr(START)
+    assert "sources" not in repr(Prepare(1, b"secret"))

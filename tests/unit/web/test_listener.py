@@ -1,4 +1,4 @@
-"""Connections are counted before a byte is read."""
+"""Connections are counted before a byte is read, and left to workers that hold fewer."""
 
 import asyncio
 import errno
@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.web import listener as module
-from gateway.web.listener import Admission, ConnectionCaps, Listener
+from gateway.web.listener import INSIST_SECONDS, LEAVE_SECONDS, LEAVES, Admission, ConnectionCaps, Courtesy, Listener
+from gateway.web.share import SLOT_BYTES, Share
 
 
 def test_places_of_an_address_come_back() -> None:
@@ -119,3 +120,178 @@ async def test_accepting_goes_on_after_the_descriptors_ran_out(bound: socket.soc
     listener.start()
     assert await ask(bound) == b"hello"
     listener.stop()
+
+
+# Leaving connections to others
+
+
+class Neighbours:
+    """Two workers of one service in this process."""
+
+    def __init__(self) -> None:
+        slots = memoryview(bytearray(2 * SLOT_BYTES)).cast("Q")
+        self.busy, self.other = Share(slots, 0), Share(slots, 1)
+        for share in (self.busy, self.other):
+            share.offer()
+
+    def listener(self, bound: socket.socket, share: Share) -> Listener:
+        return Listener(bound, Echo, Admission(ConnectionCaps(total=100, per_address=100), share))
+
+
+def test_a_connection_is_left_until_nobody_took_it() -> None:
+    workers = Neighbours()
+    courtesy = Courtesy(workers.busy)
+    workers.busy.enter()
+    now = 100.0
+    for _ in range(LEAVES):
+        assert courtesy.leaves(now)
+        now += LEAVE_SECONDS
+    assert not courtesy.leaves(now)
+    assert not courtesy.is_due(100, now)
+    assert not courtesy.leaves(now + INSIST_SECONDS / 2)
+    assert courtesy.is_due(100, now + INSIST_SECONDS)
+    assert courtesy.leaves(now + INSIST_SECONDS)
+
+
+def test_what_the_other_takes_is_left_to_it_for_ever() -> None:
+    workers = Neighbours()
+    courtesy = Courtesy(workers.busy)
+    workers.busy.enter()
+    now = 100.0
+    for _ in range(10 * LEAVES):
+        assert courtesy.leaves(now)
+        workers.other.enter()
+        workers.other.leave()
+        now += LEAVE_SECONDS
+
+
+def test_connections_that_somebody_took_are_not_held_against_the_least_loaded() -> None:
+    workers = Neighbours()
+    courtesy = Courtesy(workers.busy)
+    workers.busy.enter()
+    for _ in range(10 * LEAVES):
+        assert courtesy.leaves(100.0)
+        courtesy.returns(somebody_waits=False)
+
+
+def test_what_waits_first_is_taken_among_equals() -> None:
+    workers = Neighbours()
+    courtesy = Courtesy(workers.busy)
+    assert not courtesy.leaves(0)
+    workers.busy.enter()
+    workers.other.enter()
+    assert not courtesy.leaves(0)
+
+
+def test_one_is_taken_at_once_and_more_when_others_do_not_keep_up() -> None:
+    workers = Neighbours()
+    courtesy = Courtesy(workers.busy)
+    for run in (1, 2, 4, 8, 16, 32, 32):
+        assert workers.busy.less_loaded() is None
+        assert not courtesy.is_due(run - 1, 100.0)
+        assert courtesy.is_due(run, 100.0)
+        courtesy.returns(somebody_waits=True)
+    workers.busy.enter()
+    assert courtesy.is_due(1, 100.0)
+    workers.other.enter()
+    assert not courtesy.is_due(1, 100.0)
+    courtesy.returns(somebody_waits=False)
+    assert courtesy.is_due(1, 100.0)
+
+
+def test_who_is_alone_takes_all() -> None:
+    workers = Neighbours()
+    workers.other.withdraw()
+    courtesy = Courtesy(workers.busy)
+    workers.busy.enter()
+    assert not courtesy.is_due(100, 100.0)
+    assert not courtesy.leaves(100.0)
+
+
+async def test_two_that_wait_on_one_socket_share_what_comes(bound: socket.socket) -> None:
+    workers = Neighbours()
+    with bound.dup() as again:
+        listeners = [workers.listener(bound, workers.busy), workers.listener(again, workers.other)]
+        for listener in listeners:
+            listener.start()
+        clients = [await asyncio.open_connection(*bound.getsockname()) for _ in range(8)]
+        async with asyncio.timeout(5):
+            while sum(listener._admission.total for listener in listeners) < 8:
+                await asyncio.sleep(0.001)
+        assert [listener._admission.total for listener in listeners] == [4, 4]
+        async with asyncio.timeout(5):
+            while any(listener._courtesy._times for listener in listeners):
+                await asyncio.sleep(0.001)
+        for listener in listeners:
+            listener.stop()
+        for _, writer in clients:
+            writer.close()
+            await writer.wait_closed()
+        async with asyncio.timeout(5):
+            while any(listener._admission.total for listener in listeners):
+                await asyncio.sleep(0.001)
+
+
+async def test_a_neighbour_that_stands_still_delays_a_connection_only_once(bound: socket.socket) -> None:
+    workers = Neighbours()
+    workers.busy.enter()
+    listener = workers.listener(bound, workers.busy)
+    listener.start()
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    assert await ask(bound) == b"hello"
+    assert loop.time() - begun >= LEAVES * LEAVE_SECONDS * 0.9
+    assert listener._courtesy._insists_until > loop.time()
+    for _ in range(40):
+        assert await ask(bound) == b"hello"
+    assert listener._courtesy._times == 0
+    listener.stop()
+
+
+async def test_a_listener_that_stopped_is_waited_for_no_more(bound: socket.socket) -> None:
+    workers = Neighbours()
+    workers.busy.enter()
+    listener = workers.listener(bound, workers.other)
+    listener.start()
+    assert workers.busy.less_loaded() is not None
+    listener.stop()
+    assert workers.busy.less_loaded() is None
+
+
+async def test_one_that_is_away_does_not_come_back_after_it_stopped(bound: socket.socket) -> None:
+    workers = Neighbours()
+    workers.busy.enter()
+    listener = workers.listener(bound, workers.busy)
+    listener.start()
+    _, writer = await asyncio.open_connection(*bound.getsockname())
+    async with asyncio.timeout(5):
+        while not listener._courtesy._times:
+            await asyncio.sleep(0)
+    listener.stop()
+    await asyncio.sleep(2 * LEAVES * LEAVE_SECONDS)
+    assert listener._admission.total == 0
+    writer.close()
+
+
+async def test_who_has_no_descriptors_left_is_not_waited_for(bound: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE_WITHOUT_DESCRIPTORS", 0.05)
+    workers = Neighbours()
+    workers.busy.enter()
+    listener = workers.listener(bound, workers.other)
+    seen: list[object] = []
+
+    class Exhausted(socket.socket):
+        def accept(self) -> tuple[socket.socket, object]:
+            if not seen:
+                seen.append("none")
+                asyncio.get_running_loop().call_soon(lambda: seen.append(workers.busy.less_loaded()))
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    with Exhausted(fileno=bound.dup().detach()) as sock:
+        listener._sock = sock
+        listener.start()
+        assert await ask(bound) == b"hello"
+        assert seen == ["none", None]
+        assert workers.busy.less_loaded() is not None
+        listener.stop()

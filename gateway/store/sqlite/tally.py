@@ -1,0 +1,23 @@
+"""Counts of what the store holds, for those who watch it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.store.interfaces import Tally
+from gateway.store.sqlite.transaction import Queries
+
+_UNFINISHED = (
+    "SELECT COALESCE(SUM(state = 'pending' AND waiting_for = 'approval'), 0), "
+    "COALESCE(SUM((state = 'pending' AND waiting_for = 'upstream') OR (state = 'open' AND worker = '')), 0), "
+    "COALESCE(SUM(state = 'unknown'), 0) FROM ledger l WHERE l.state IN ('open', 'pending', 'unknown')"
+)
+"""The condition is the partial index's."""
+_RESERVED = "SELECT kind, COUNT(*) FROM reservations WHERE kind = :kind"
+
+
+def take(sql: Queries, kinds: Iterable[str]) -> Tally:
+    """Count unfinished requests, and reservations of the given kinds."""
+    [(approval, upstream, doubt)] = sql.all(_UNFINISHED, {})
+    reserved = {kind: sql.all(_RESERVED, {"kind": kind})[0][1] for kind in kinds}
+    return Tally(approval, upstream, doubt, reserved)

@@ -1,0 +1,92 @@
+"""Which upstream CAs go on in the next generation: those that would be made the same again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gateway.assemble.continuity import Lasting, ca_fingerprints
+from gateway.assemble.generation import Built, Parts, build
+from gateway.model import UpstreamCAName
+from gateway.pki.keys import serialize_private_key
+from gateway.store.keys import KeyRing
+from tests.unit.assemble.installation import DAY, NOW, Installation, key
+
+LOCAL, PROGRAM = UpstreamCAName("local"), UpstreamCAName("program")
+PARTS = Parts(None, KeyRing((bytes(32),)), lambda: NOW, "w1")  # type: ignore[arg-type]  # nothing is stored
+
+
+@pytest.fixture
+def two(installation: Installation) -> Installation:
+    """The CA that every installation has, and a program that nobody uses."""
+    installation.write("token", b"first")
+    installation.data["upstream_cas"]["program"] = {
+        "type": "exec",
+        "command": ["/bin/cat"],
+        "chain": [installation.ca("other")],
+        "environment": {"TOKEN": {"file": "token"}, "PLAIN": "text"},
+    }
+    return installation
+
+
+def make(installation: Installation, before: Built | None = None) -> Built:
+    return build(*installation.read(), 2 if before else 1, PARTS, before.lasting if before else Lasting())
+
+
+def cas_that_changed(before: Built, after: Built) -> set[str]:
+    return {name for name, ca in after.lasting.cas.items() if before.lasting.cas.get(name) is not ca}
+
+
+def test_nothing_has_changed(two: Installation) -> None:
+    before = make(two)
+    after = make(two, before)
+    assert cas_that_changed(before, after) == set()
+    assert after.lasting.crls[LOCAL].publisher is before.lasting.crls[LOCAL].publisher
+    assert after.generation.snapshot.profiles.keys() == before.generation.snapshot.profiles.keys()
+
+
+def replace_key(two: Installation) -> None:
+    """The same CA certificate name, with another key: a renewal of the issuing CA."""
+    two.write("ca/issuing.pem", (two.folder / two.ca("renewed", start=NOW - DAY)).read_bytes())
+    two.write("secrets/issuing.key", serialize_private_key(key("ec-p256", "renewed")))
+    two.data["upstream_cas"]["local"]["chain"] = []
+
+
+CHANGES: dict[str, tuple[Callable[[Installation], object], set[str]]] = {
+    "a profile": (lambda two: two.profile.update(approval="manual"), set()),
+    "a secret of a program": (lambda two: two.write("token", b"second"), {"program"}),
+    "a plain value": (lambda two: two.data["upstream_cas"]["program"]["environment"].update(PLAIN="other"), {"program"}),
+    "a bound": (lambda two: two.data["upstream_cas"]["program"].update(concurrency=9), {"program"}),
+    "the CRL's schedule": (lambda two: two.data["upstream_cas"]["local"].update(crl={"lifetime": "9d"}), {"local"}),
+    "the URLs": (lambda two: two.data["server"]["external_url"].update(http="http://pki.example.com"), {"local", "program"}),
+    "key and certificate": (replace_key, {"local"}),
+    "another name": (lambda two: two.data["upstream_cas"].update(other=two.data["upstream_cas"]["program"]), {"other"}),
+}
+
+
+@pytest.mark.parametrize(("change", "changed"), CHANGES.values(), ids=CHANGES.keys())
+def test_what_makes_a_ca_another(two: Installation, change: Callable[[Installation], object], changed: set[str]) -> None:
+    before = make(two)
+    change(two)
+    after = make(two, before)
+    assert cas_that_changed(before, after) == changed
+    assert after.lasting.crls[LOCAL].publisher is before.lasting.crls[LOCAL].publisher
+    assert after.lasting.crls[LOCAL].ca is after.lasting.cas[LOCAL]
+
+
+def test_a_ca_without_crl_has_no_publisher(two: Installation) -> None:
+    before = make(two)
+    two.data["upstream_cas"]["local"]["crl"] = None
+    without = make(two, before)
+    assert dict(without.lasting.crls) == {}
+    two.data["upstream_cas"]["local"]["crl"] = {}
+    again = make(two, without)
+    assert again.lasting.crls.keys() == {LOCAL}
+
+
+def test_fingerprints_hold_no_secret(two: Installation) -> None:
+    config, sources = two.read()
+    digests = ca_fingerprints(config, sources)
+    assert digests.keys() == {LOCAL, PROGRAM}
+    assert all(len(digest) == 32 for digest in digests.values())
