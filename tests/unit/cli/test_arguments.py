@@ -100,6 +100,8 @@ FAILED = [
     ("challenge revoke x", "there is no"),
     ("crl publish nope", "there is no upstream CA nope"),
     ("config diff", "No server answers at"),
+    ("reload", "answers"),
+    ("restart", "answers"),
     ("policy explain demo none.pem", "none.pem"),
     ("test-enroll --profile demo --challenge x", "does not answer"),
 ]
