@@ -22,8 +22,8 @@ from bench import rival
 from bench.ceiling import Cryptography, HollowServer
 from bench.client import Client, read_frames, write_frames
 from bench.devices import Device, make_devices
+from bench.inside import print_stages
 from bench.processes import cpu_seconds, resident_megabytes
-from bench.stages import print_stages
 from tests.conftest import launch
 
 TURNS = 20
