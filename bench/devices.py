@@ -34,11 +34,11 @@ class Device:
         return client.decode_cert_rep(answer, self.request, self.signer, self.ra).status is PkiStatus.SUCCESS
 
 
-def make_devices(ca_certificates: bytes, challenge: str, count: int) -> list[Device]:
+def make_devices(ca_certificates: bytes, challenge: str, count: int, prefix: str = "bench-") -> list[Device]:
     """Return devices with a key, a name and a transaction each; `ca_certificates` is the answer to GetCACert."""
     ra = _receiver(ca_certificates)
     now = datetime.now(UTC)
-    return [_make_device(key, f"bench-{number}", ra, challenge, now) for number, key in enumerate(_keys(count))]
+    return [_make_device(key, f"{prefix}{number}", ra, challenge, now) for number, key in enumerate(_keys(count))]
 
 
 def _make_device(key: rsa.RSAPrivateKey, name: str, ra: bytes, challenge: str, now: datetime) -> Device:

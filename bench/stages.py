@@ -52,9 +52,3 @@ def stage_microseconds() -> dict[str, float]:
         "encrypt and sign reply (RSA-2048)": lambda: encode_success(message, ra, (leaf,)),
     }
     return {stage: median_microseconds(work) for stage, work in stages.items()}
-
-
-def print_stages() -> None:
-    """Print what each stage takes."""
-    for name, microseconds in stage_microseconds().items():
-        print(f"stage: {name:<50} {microseconds:8.0f} µs")

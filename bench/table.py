@@ -22,8 +22,8 @@ from bench import rival
 from bench.ceiling import Cryptography, HollowServer
 from bench.client import Client, read_frames, write_frames
 from bench.devices import Device, make_devices
+from bench.inside import print_stages
 from bench.processes import cpu_seconds, resident_megabytes
-from bench.stages import print_stages
 from tests.conftest import launch
 
 TURNS = 20
@@ -43,10 +43,11 @@ class Row:
     devices: Sequence[Device] = ()
     probe: Callable[[], object] | None = None
     costs: list[float] = field(default_factory=list)
-    """CPU microseconds of one request, by turn."""
+    """CPU microseconds of one request, by turn, granted or not."""
     latencies: list[float] = field(default_factory=list)
     seconds: float = 0.0
     resident: float = 0.0
+    granted: int = 0
 
     def take_turn(self, first: int, last: int) -> None:
         """Send one turn's requests."""
@@ -56,19 +57,18 @@ class Row:
         self.latencies += seen.latencies
         self.seconds += seen.seconds
 
-    def finish(self) -> int:
-        """End the client; returns how many answers granted."""
+    def finish(self) -> None:
+        """End the client and see how many answers granted."""
         workers = resident_megabytes(self.pid)
         self.resident = max(workers[1:] or workers)
         self.client.close()
-        if not self.devices:
-            return len(self.latencies)
-        return sum(device.is_granted(answer) for device, answer in zip(self.devices, read_frames(self.answers), strict=False))
+        answers = read_frames(self.answers)
+        self.granted = sum(device.is_granted(answer) for device, answer in zip(self.devices, answers, strict=False))
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
-        return len(self.latencies) / self.seconds
+        """Certificates a second."""
+        return self.granted / self.seconds
 
     def percentile(self, n: int) -> float:
         """Return a percentile of the latencies in milliseconds."""
@@ -161,20 +161,21 @@ def run(requests: int, connections: int) -> None:
             for row in (hollow, *rows):
                 row.take_turn(first, last)
         print(f"{requests} requests a row in {TURNS} turns, {connections} connections, client on the same machine")
-        granted = {id(row): row.finish() for row in (hollow, *rows)}
-        _print_rows(rows, hollow, costs, granted)
+        for row in (hollow, *rows):
+            row.finish()
+        _print_rows(rows, hollow, costs)
         print(
             f"/livez beside two loaded workers: p99 {statistics.quantiles(bench.livez, n=100)[98]:.1f} ms of {len(bench.livez)}"
         )
 
 
-def _print_rows(rows: Sequence[Row], hollow: Row, costs: dict[str, list[float]], granted: dict[int, int]) -> None:
+def _print_rows(rows: Sequence[Row], hollow: Row, costs: dict[str, list[float]]) -> None:
     print(f"{'':<22}{'CA':<10}{'granted':>8}{'/s':>7}{'p50 ms':>8}{'p99 ms':>8}{'CPU µs':>8}{'ceiling':>9}{'ratio':>7}{'MB':>6}")
     for row in rows:
         ceiling = [c + h for c, h in zip(costs[row.ca], hollow.costs, strict=True)]
         ratio = statistics.median(cost / limit for cost, limit in zip(row.costs, ceiling, strict=True))
         print(
-            f"{row.name:<22}{row.ca:<10}{granted[id(row)]:>8}{row.rate:>7.0f}{row.percentile(50):>8.1f}{row.percentile(99):>8.1f}"
+            f"{row.name:<22}{row.ca:<10}{row.granted:>8}{row.rate:>7.0f}{row.percentile(50):>8.1f}{row.percentile(99):>8.1f}"
             f"{statistics.median(row.costs):>8.0f}{statistics.median(ceiling):>9.0f}{ratio:>6.2f}x{row.resident:>6.0f}"
         )
     print(

@@ -101,7 +101,12 @@ StartServer = Callable[..., RunningServer]
 
 
 def launch(
-    state: Path, *, workers: int = 1, init_flags: tuple[str, ...] = (), edit: Callable[[str], str] | None = None
+    state: Path,
+    *,
+    workers: int = 1,
+    init_flags: tuple[str, ...] = (),
+    serve_flags: tuple[str, ...] = (),
+    edit: Callable[[str], str] | None = None,
 ) -> RunningServer:
     """Write a configuration into `state` if there is none, serve it and wait until it answers."""
     http_port, https_port, monitoring_port = free_port(), free_port(), free_port()
@@ -114,7 +119,7 @@ def launch(
     log = state.parent / f"{state.name}-{http_port}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*COMMAND, "serve", "--config", str(state / "profiles.yaml"), "--workers", str(workers)],
+            [*COMMAND, "serve", "--config", str(state / "profiles.yaml"), "--workers", str(workers), *serve_flags],
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,

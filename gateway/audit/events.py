@@ -42,8 +42,13 @@ class AuditEvent:
     """More than one for counted floods: so many in the minute that began at `at`."""
 
 
+_NAMES = tuple(sorted(AuditEvent.__dataclass_fields__))
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+
+
 def canonical_body(event: AuditEvent) -> str:
     """Return the event as canonical JSON: sorted keys, no spaces, empty fields left out."""
-    raw = {name: value for name in AuditEvent.__dataclass_fields__ if (value := getattr(event, name)) not in ("", None, (), 0)}
+    # Sorted names, and false is exactly what is empty: a text, None, no names, nought.
+    raw = {name: value for name in _NAMES if (value := getattr(event, name))}
     raw["at"] = event.at.isoformat()
-    return json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return _encode(raw)

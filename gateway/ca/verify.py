@@ -148,7 +148,8 @@ def _verify_path(
         raise _mismatch("its chain does not end in a certificate of the configured CA")
     # A granted extension may be critical and unknown to path validation; that it is as granted has been checked.
     granted = {extension.oid for extension in grant.extensions}
-    leaf = replace(leaf, extensions=tuple(e for e in leaf.extensions if e.oid not in granted))
+    if granted:
+        leaf = replace(leaf, extensions=tuple(e for e in leaf.extensions if e.oid not in granted))
     try:
         verify_chain(leaf, chain, max(now, leaf.not_before))
     except Rejection as error:

@@ -67,7 +67,11 @@ def _is_definite(data: bytes, bounds: Bounds) -> bool:  # noqa: PLR0912 - hot pa
         if length >= 0x80:
             if length == 0x80:
                 return False
-            start, length = long_length(data, start, length)
+            if length == 0x82 and start + 2 <= end:
+                length = data[start] << 8 | data[start + 1]
+                start += 2
+            else:
+                start, length = long_length(data, start, length)
         stop = start + length
         if stop > end:
             raise MalformedMessage("message is truncated", f"element at {position} runs over its container")

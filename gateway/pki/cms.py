@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
@@ -282,7 +282,7 @@ def sign_data(content: bytes, signer: Signer, digest: str, attributes: Iterable[
     `attributes` are encoded Attributes beside contentType and messageDigest; certificates `beside` the signer's go unsigned.
     RSA signatures are named rsaEncryption, as strongSwan 5.9.8 demands and every other client accepts (RFC 3370 §3.2).
     """
-    digest_algorithm = der.sequence(der.oid(digest_oid(digest)), der.null())
+    digest_algorithm = _digest_algorithm(digest)
     message_digest = attribute(asn1.OID_MESSAGE_DIGEST, der.octet_string(hashlib.new(digest, content).digest()))
     signed_attributes = der.set_of(_CONTENT_TYPE_IS_DATA, message_digest, *attributes)
     algorithm = _RSA_ENCRYPTION if isinstance(signer.key, RSAPrivateKey) else signature_algorithm(signer.key, digest)
@@ -300,6 +300,11 @@ def sign_data(content: bytes, signer: Signer, digest: str, attributes: Iterable[
         der.context(0, signer.certificate, *beside),
         der.set_of(signer_info),
     )
+
+
+@lru_cache(maxsize=16)
+def _digest_algorithm(digest: str) -> bytes:
+    return der.sequence(der.oid(digest_oid(digest)), der.null())
 
 
 def certs_only(certificates: Iterable[bytes], crls: Iterable[bytes] = ()) -> bytes:

@@ -109,10 +109,15 @@ def elements(data: bytes, start: int = 0, end: int | None = None, limit: int = 4
     found: list[tuple[int, int, int, int]] = []
     stop = len(data) if end is None else end
     while start < stop:
-        # The short form is read here: a call for each element would double the cost of a certificate.
-        if start + 1 < stop and data[start + 1] < 0x80 and data[start] & 0x1F != 0x1F:
-            tag, content_start = data[start], start + 2
-            content_end = content_start + data[start + 1]
+        # The commonest forms are read here: a call for each element would double the cost of a certificate.
+        tag = data[start]
+        length = data[start + 1] if start + 1 < stop and tag & 0x1F != 0x1F else -1
+        if 0 <= length < 0x80:
+            content_start = start + 2
+            content_end = content_start + length
+        elif length == 0x82 and start + 3 < stop:
+            content_start = start + 4
+            content_end = content_start + (data[start + 2] << 8 | data[start + 3])
         else:
             tag, content_start, content_end = read(data, start)
         if content_end > stop:
@@ -190,6 +195,8 @@ def tlv(tag: int, *parts: bytes) -> bytes:
     size = len(body)
     if size < 0x80:
         return bytes((tag, size)) + body
+    if 0xFF < size <= 0xFFFF:
+        return bytes((tag, 0x82, size >> 8, size & 0xFF)) + body
     return bytes((tag,)) + encode_length(size) + body
 
 

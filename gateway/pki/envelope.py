@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding as asymmetric
@@ -204,12 +205,17 @@ def _decrypt_key(encrypted: bytes, key: RSAPrivateKey, transport: asymmetric.Asy
     """
     substitute = secrets.token_bytes(size)
     modulus_size = (key.key_size + 7) // 8
-    fits = len(encrypted) == modulus_size and int.from_bytes(encrypted) < key.public_key().public_numbers().n
+    fits = len(encrypted) == modulus_size and int.from_bytes(encrypted) < _modulus(key)
     try:
         content_key = key.decrypt(encrypted if fits else b"\x02".rjust(modulus_size, b"\0"), transport)
     except ValueError:
         content_key = b""
     return content_key if fits and len(content_key) == size else substitute
+
+
+@lru_cache(maxsize=64)
+def _modulus(key: RSAPrivateKey) -> int:
+    return key.public_key().public_numbers().n
 
 
 def _first_sequence(padded: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from gateway.errors import MalformedMessage
@@ -17,6 +18,8 @@ MAX_NAME_BYTES = 8192
 """Larger names are refused: they are compared, escaped and logged."""
 MAX_MARKS = 30
 """Combining characters in a row that are normalised (Stream-Safe Text, UAX #15 §13); no orthography has a third of that."""
+_MAX_CACHED_BYTES = 512
+"""One request shows the same name several times: in its signer's certificate, its CSR and what is issued."""
 
 ATTRIBUTE_OIDS: Mapping[str, str] = MappingProxyType(
     {
@@ -119,6 +122,10 @@ def parse_name(data: bytes) -> Name:
     Raises MalformedMessage, also for more than `MAX_ATTRIBUTES` or `MAX_NAME_BYTES` and for text that its string type cannot
     hold.
     """
+    return _parse_cached(data) if len(data) <= _MAX_CACHED_BYTES else _parse(data)
+
+
+def _parse(data: bytes) -> Name:
     if len(data) > MAX_NAME_BYTES:
         raise MalformedMessage("name is too large", f"{len(data)} bytes")
     body = der.content(der.SEQUENCE, data)
@@ -132,6 +139,9 @@ def parse_name(data: bytes) -> Name:
             raise MalformedMessage("name has too many attributes")
         rdns.append(rdn)
     return Name(tuple(rdns), data)
+
+
+_parse_cached = lru_cache(maxsize=256)(_parse)
 
 
 def _parse_attribute(body: bytes, tag: int, _: int, start: int, end: int) -> NameAttribute:

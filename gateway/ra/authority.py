@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from time import monotonic
 from typing import TypeVar
 
@@ -103,32 +104,32 @@ class RegistrationAuthority:
 
         The caller may be cancelled at any time: from the moment the ledger row is opened the work goes on without it.
         """
-        trail = Trail(journal.enrollment(request, snapshot.generation, self._clock()))
+        trail = Trail(partial(journal.enrollment, request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._enroll(snapshot, request, trail))
 
     async def poll(self, snapshot: Snapshot, request: PollRequest) -> Outcome:
         """Return what became of an earlier request of the same key (RFC 8894 §3.3.3, §4.4)."""
-        trail = Trail(journal.verb("poll", request, snapshot.generation, self._clock()))
+        trail = Trail(partial(journal.verb, "poll", request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._poll(snapshot, request, trail))
 
     async def confirm(self, snapshot: Snapshot, request: ConfirmRequest) -> AcknowledgeOutcome:
         """Record that the client took its certificate, or revoke the one that it did not want (RFC 9810 §5.3.18)."""
-        trail = Trail(journal.verb("confirm", request, snapshot.generation, self._clock()))
+        trail = Trail(partial(journal.verb, "confirm", request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._confirm(snapshot, request, trail))
 
     async def revoke(self, snapshot: Snapshot, request: RevokeRequest) -> AcknowledgeOutcome:
         """Revoke a certificate of this profile for the holder of its key."""
-        trail = Trail(journal.verb("revoke", request, snapshot.generation, self._clock()))
+        trail = Trail(partial(journal.verb, "revoke", request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._revoke(snapshot, request, trail))
 
     async def precheck(self, snapshot: Snapshot, request: PrecheckRequest) -> PrecheckOutcome:
         """Judge names before there is a key (RFC 8555 §7.4)."""
-        trail = Trail(journal.verb("precheck", request, snapshot.generation, self._clock()))
+        trail = Trail(partial(journal.verb, "precheck", request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._precheck(snapshot, request))
 
     async def look_up(self, snapshot: Snapshot, request: LookUpRequest) -> LookUpOutcome:
         """Return a CA chain, a CRL, or a certificate of the signer's own; unsigned, the first two leave no audit row."""
-        trail = Trail(journal.verb("look_up", request, snapshot.generation, self._clock()))
+        trail = Trail(partial(journal.verb, "look_up", request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._look_up(snapshot, request, trail))
 
     async def recover(self, snapshot: Snapshot) -> int:
@@ -158,7 +159,9 @@ class RegistrationAuthority:
             log.exception("a request failed for a reason that nobody foresaw")
             outcome, cause = Unavailable(Reason.INTERNAL, self._timing.hold_retry), "internal error"
         if isinstance(outcome, Issued | Pending | Rejected | Unavailable):
-            counted = self._strangers.only_counted(outcome, trail.event.profile, trail.event.source, self._clock())
+            counted = not isinstance(outcome, Issued) and self._strangers.only_counted(
+                outcome, trail.event.profile, trail.event.source, self._clock()
+            )
             outcome = replace(outcome, remarks=trail.remarks(outcome, cause, counted))
             if counted:
                 return outcome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -23,9 +23,11 @@ class ComplianceCheck(Protocol):
 
 
 async def check_compliance(
-    checks: Iterable[ComplianceCheck], request: EnrollmentRequest, requester: Requester, now: datetime, patience: float
+    checks: Sequence[ComplianceCheck], request: EnrollmentRequest, requester: Requester, now: datetime, patience: float
 ) -> None:
     """Ask each check in turn; Rejection NOT_COMPLIANT where one finds fault or fails, or all take over `patience` seconds."""
+    if not checks:
+        return
     try:
         async with asyncio.timeout(patience):
             fault = await _first_fault(checks, request, requester, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -39,8 +40,11 @@ UNAUTHENTICATED = "unauthenticated"
 class Trail:
     """What is known of one request while it walks; `recorded` once its answer is in the audit chain already."""
 
-    def __init__(self, event: AuditEvent) -> None:
-        self.event = event
+    def __init__(self, begin: Callable[[], AuditEvent]) -> None:
+        """`begin` returns the event as it begins; most answers are recorded by a change of the ledger and never need it."""
+        self._begin = begin
+        self._event: AuditEvent | None = None
+        self._actor = ""
         self.recorded = False
         self.warnings = ""
         self.signed_challenge = False
@@ -49,9 +53,23 @@ class Trail:
         """The TLS client's certificate, where the profile demands one."""
         self._claims = ""
 
+    @property
+    def event(self) -> AuditEvent:
+        """The event as far as it is known."""
+        if self._event is None:
+            begun = self._begin()
+            self._event = replace(begun, actor=self._actor) if self._actor else begun
+        return self._event
+
+    @event.setter
+    def event(self, event: AuditEvent) -> None:
+        self._event, self._actor = event, event.actor
+
     def identify(self, requester: Requester) -> None:
         """Name the actor, now that the credential has proved good."""
-        self.event = replace(self.event, actor=requester.identity)
+        self._actor = requester.identity
+        if self._event is not None:
+            self._event = replace(self._event, actor=self._actor)
         self.signed_challenge = requester.kind is CredentialKind.INTUNE_JWS
         self._claims = ", ".join(f"{name} {value}" for name, value in requester.claims.items())
 
@@ -75,7 +93,7 @@ class Trail:
 
     def remarks(self, outcome: Outcome, cause: str, counted: bool) -> Remarks:
         """Return what the log may say beside the answer."""
-        actor = self.event.actor
+        actor = self._actor or self.event.actor
         label = challenge_label(outcome) if self.signed_challenge else ""
         return Remarks("" if actor == UNAUTHENTICATED else actor, cause and self.tell(cause), self.warnings, counted, label)
 

@@ -151,6 +151,7 @@ class Walk:
             upstream_reference=issued.reference,
             certificate=inventory_row(row, certificate, now),
             chain=issued.chain or upstream.chain(),
+            opened=row,
         )
         try:
             done = await self._commit(recorded) or await self._record_late(recorded, row, upstream, certificate)

@@ -146,7 +146,8 @@ class Transition:
     `None` in a field leaves it as it is. `worker=None` skips the owner check (operators). `release` gives
     reservations, quotas and the request key back: only when nothing was sent or the refusal is definite.
     A `certificate` puts the row's certificate into the inventory in the same transaction; a certificate that is in
-    the inventory under another request is never replaced.
+    the inventory under another request is never replaced. `opened` is the row as it was opened, where the caller has it:
+    what never changes afterwards is answered from it instead of being read and decrypted again.
     """
 
     id: RequestId
@@ -168,6 +169,7 @@ class Transition:
     certificate: InventoryRow | None = None
     chain: tuple[bytes, ...] | None = None
     release: bool = False
+    opened: LedgerRow | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

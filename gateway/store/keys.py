@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -103,6 +104,7 @@ def _parse_key(text: bytes, number: int) -> bytes:
     return key
 
 
+@lru_cache(maxsize=4 * MAX_KEYS)
 def _subkey(key: bytes, use: str, purpose: str) -> bytes:
     """Derive a key for one use and purpose, so that no HMAC ever equals a derived key."""
     return hmac.digest(key, f"pki-gateway store {use}\0{purpose}".encode(), hashlib.sha256)

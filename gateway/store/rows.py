@@ -114,8 +114,12 @@ def ledger_columns(row: LedgerRow, sealed_request: bytes) -> Columns:
     }
 
 
-def read_ledger(r: Sequence[Any], keys: KeyRing) -> LedgerRow:
-    """Read one row of LEDGER_SELECT; raises StoreUnavailable where no key opens its request."""
+def read_ledger(r: Sequence[Any], keys: KeyRing, opened: LedgerRow | None = None) -> LedgerRow:
+    """Read one row of LEDGER_SELECT; raises StoreUnavailable where no key opens its request.
+
+    `opened` is the same row as it was opened: request, names and grant never change afterwards.
+    """
+    known = opened if opened is not None and opened.id == r[0] else None
     return LedgerRow(
         id=RequestId(r[0]),
         request_key=r[1],
@@ -128,12 +132,12 @@ def read_ledger(r: Sequence[Any], keys: KeyRing) -> LedgerRow:
         owner=r[8],
         source=r[9],
         form=RequestForm(r[10]),
-        request=open_request(keys, r[11]),
+        request=known.request if known else open_request(keys, r[11]),
         public_key=r[12],
         public_key_sha256=r[13],
         subject=r[14],
-        sans=tuple(json.loads(r[15])),
-        grant=Grant.from_json(r[16]),
+        sans=known.sans if known else tuple(json.loads(r[15])),
+        grant=known.grant if known else Grant.from_json(r[16]),
         upstream_ca=UpstreamCAName(r[17]),
         serial=_serial_or_none(r[18]),
         generation=r[19],

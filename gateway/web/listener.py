@@ -31,6 +31,10 @@ LEAVES = 24
 """How many times in a row a connection is left to a worker that takes none."""
 INSIST_SECONDS = 1.0
 """How long nothing is left to others after one of them took nothing."""
+LEAVES_SAVED = 512
+"""How many times a worker may be away in a short time: enough for clients that keep what they open, and open much at once."""
+LEAVES_A_SECOND = 16.0
+"""How often it may be away all the time: where each request has a connection of its own, being away only costs time."""
 TLS_HANDSHAKE_SECONDS = 10.0
 TLS_SHUTDOWN_SECONDS = 2.0
 
@@ -126,7 +130,7 @@ class CountedConnection(asyncio.Protocol):
 class Courtesy:
     """Decides when the connections that wait are left to other workers; times are the event loop's."""
 
-    __slots__ = ("_insists_until", "_other", "_run", "_share", "_times")
+    __slots__ = ("_counted_at", "_insists_until", "_left", "_other", "_run", "_share", "_times")
 
     def __init__(self, share: Share) -> None:
         self._share = share
@@ -134,8 +138,10 @@ class Courtesy:
         self._times = 0
         self._run = 1
         self._insists_until = 0.0
+        self._left = float(LEAVES_SAVED)
+        self._counted_at = 0.0
 
-    def leaves(self, now: float) -> bool:
+    def leaves_first(self, now: float) -> bool:
         """Whether to go away from the socket, on which a connection waits, because others hold fewer."""
         if now < self._insists_until:
             return False
@@ -149,16 +155,18 @@ class Courtesy:
             self._times, self._insists_until = 0, now + INSIST_SECONDS
             return False
         self._times += 1
-        return True
+        return self._affords(now)
 
-    def is_due(self, taken: int, now: float) -> bool:
+    def leaves_after(self, taken: int, now: float) -> bool:
         """Whether to go away after so many connections were taken at once: others hold fewer now, or may soon.
 
         When many connections end and begin in one moment, others have not yet counted down what ended. They get the time to.
         """
         if now < self._insists_until:
             return False
-        return self._share.less_loaded() is not None or (taken >= self._run and self._share.has_others())
+        if taken < max(self._run, self._share.tolerance) and self._share.less_loaded() is None:
+            return False
+        return self._share.has_others() and self._affords(now)
 
     def returns(self, *, somebody_waits: bool) -> None:
         """Take more at once than the last time when others do not keep up, and begin anew when they do."""
@@ -166,6 +174,14 @@ class Courtesy:
             self._run = min(2 * self._run, ACCEPTS_A_TURN)
         else:
             self._run, self._times = 1, 0
+
+    def _affords(self, now: float) -> bool:
+        self._left = min(LEAVES_SAVED, self._left + (now - self._counted_at) * LEAVES_A_SECOND)
+        self._counted_at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 class Listener:
@@ -207,7 +223,7 @@ class Listener:
 
     def _accept(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._courtesy.leaves(loop.time()):
+        if self._courtesy.leaves_first(loop.time()):
             self._leave()
             return
         for number in range(1, ACCEPTS_A_TURN + 1):
@@ -228,7 +244,7 @@ class Listener:
                 loop.call_later(PAUSE_WITHOUT_DESCRIPTORS, self._resume)
                 return
             self._admit(connection, address[0] if isinstance(address, tuple) else "")
-            if self._courtesy.is_due(number, loop.time()):
+            if self._courtesy.leaves_after(number, loop.time()):
                 self._leave()
                 return
 

@@ -104,19 +104,26 @@ def bound_body(limits: BodyLimits) -> Middleware:
 async def read_body(request: web.BaseRequest, limits: BodyLimits) -> bytes | web.Response:
     """Return the body, or the answer that refuses it: 413 too large, 408 too slow, 400 broken off."""
     if (request.content_length or 0) > limits.max_bytes:
-        return refusal(413, f"a body may have at most {limits.max_bytes} bytes")
+        return _too_large(limits)
     body = bytearray()
     try:
+        if request.content.is_eof():  # it came with its header, as what is small does: there is nothing to wait for
+            whole = request.content.read_nowait()
+            return whole if len(whole) <= limits.max_bytes else _too_large(limits)
         async with asyncio.timeout(limits.deadline.total_seconds()):
             while chunk := await request.content.readany():
                 body += chunk
                 if len(body) > limits.max_bytes:
-                    return refusal(413, f"a body may have at most {limits.max_bytes} bytes")
+                    return _too_large(limits)
     except TimeoutError:
         return refusal(408, "the body took too long")
     except web.RequestPayloadError:
         return refusal(400, "the body is broken")
     return bytes(body)
+
+
+def _too_large(limits: BodyLimits) -> web.Response:
+    return refusal(413, f"a body may have at most {limits.max_bytes} bytes")
 
 
 def bound_in_flight(places: InFlight, exempt: frozenset[str]) -> Middleware:

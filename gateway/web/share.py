@@ -14,7 +14,7 @@ SLOT_BYTES = 8
 _HALF = 32
 _LOW = (1 << _HALF) - 1
 EVEN_OUT_OF = 8
-"""A worker has more than its share when its surplus over the least loaded one is more than this part of what it holds."""
+"""Differences between workers up to this part of what one holds are not evened out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,11 @@ class Share:
         if self._offered:
             self._slots[self._own] = self._taken << _HALF | self._open + 1
 
+    @property
+    def tolerance(self) -> int:
+        """How many connections more than the least loaded worker this one may hold: none while it holds few."""
+        return self._open // EVEN_OUT_OF
+
     def has_others(self) -> bool:
         """Whether another worker accepts connections."""
         return any(slot and number != self._own for number, slot in enumerate(self._slots))
@@ -90,4 +95,4 @@ class Share:
             held = slot & _LOW
             if held and held <= least:
                 least, found = held - 1, Other(number, slot >> _HALF)
-        return found if self._open - least > self._open // EVEN_OUT_OF else None
+        return found if self._open - least > self.tolerance else None

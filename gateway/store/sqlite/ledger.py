@@ -198,7 +198,7 @@ def change_row(tx: Transaction, keys: KeyRing, change: Transition) -> LedgerRow 
         forget_request_key(tx, change.id)
     tx.audit(change.audit)
     if change.certificate is not None and packed is not None:
-        return read_ledger((*changed, change.certificate.der, packed), keys)
+        return read_ledger((*changed, change.certificate.der, packed), keys, change.opened)
     return get_row(tx, keys, change.id)
 
 

@@ -151,7 +151,7 @@ def device_of(challenge: str) -> str:
 async def test_a_jump_while_the_ca_signs_gives_one_certificate(
     fleet: Fleet, by: timedelta, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lease that seems to have lapsed, or to last for a day, does not have it signed twice; a CA that is not valid yet signs nothing."""
+    """A lease that seems to have lapsed, or to last for a day, does not have it signed twice."""
     service = fleet.service
     ca = next(iter(service.gateway.generation.snapshot.upstream_cas.values()))
     issue = ca.issue

@@ -8,7 +8,17 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.web import listener as module
-from gateway.web.listener import INSIST_SECONDS, LEAVE_SECONDS, LEAVES, Admission, ConnectionCaps, Courtesy, Listener
+from gateway.web.listener import (
+    INSIST_SECONDS,
+    LEAVE_SECONDS,
+    LEAVES,
+    LEAVES_A_SECOND,
+    LEAVES_SAVED,
+    Admission,
+    ConnectionCaps,
+    Courtesy,
+    Listener,
+)
 from gateway.web.share import SLOT_BYTES, Share
 
 
@@ -144,13 +154,13 @@ def test_a_connection_is_left_until_nobody_took_it() -> None:
     workers.busy.enter()
     now = 100.0
     for _ in range(LEAVES):
-        assert courtesy.leaves(now)
+        assert courtesy.leaves_first(now)
         now += LEAVE_SECONDS
-    assert not courtesy.leaves(now)
-    assert not courtesy.is_due(100, now)
-    assert not courtesy.leaves(now + INSIST_SECONDS / 2)
-    assert courtesy.is_due(100, now + INSIST_SECONDS)
-    assert courtesy.leaves(now + INSIST_SECONDS)
+    assert not courtesy.leaves_first(now)
+    assert not courtesy.leaves_after(100, now)
+    assert not courtesy.leaves_first(now + INSIST_SECONDS / 2)
+    assert courtesy.leaves_after(100, now + INSIST_SECONDS)
+    assert courtesy.leaves_first(now + INSIST_SECONDS)
 
 
 def test_what_the_other_takes_is_left_to_it_for_ever() -> None:
@@ -159,28 +169,28 @@ def test_what_the_other_takes_is_left_to_it_for_ever() -> None:
     workers.busy.enter()
     now = 100.0
     for _ in range(10 * LEAVES):
-        assert courtesy.leaves(now)
+        assert courtesy.leaves_first(now)
         workers.other.enter()
         workers.other.leave()
-        now += LEAVE_SECONDS
+        now += 1 / LEAVES_A_SECOND
 
 
 def test_connections_that_somebody_took_are_not_held_against_the_least_loaded() -> None:
     workers = Neighbours()
     courtesy = Courtesy(workers.busy)
     workers.busy.enter()
-    for _ in range(10 * LEAVES):
-        assert courtesy.leaves(100.0)
+    for _ in range(LEAVES_SAVED):
+        assert courtesy.leaves_first(100.0)
         courtesy.returns(somebody_waits=False)
 
 
 def test_what_waits_first_is_taken_among_equals() -> None:
     workers = Neighbours()
     courtesy = Courtesy(workers.busy)
-    assert not courtesy.leaves(0)
+    assert not courtesy.leaves_first(0)
     workers.busy.enter()
     workers.other.enter()
-    assert not courtesy.leaves(0)
+    assert not courtesy.leaves_first(0)
 
 
 def test_one_is_taken_at_once_and_more_when_others_do_not_keep_up() -> None:
@@ -188,15 +198,38 @@ def test_one_is_taken_at_once_and_more_when_others_do_not_keep_up() -> None:
     courtesy = Courtesy(workers.busy)
     for run in (1, 2, 4, 8, 16, 32, 32):
         assert workers.busy.less_loaded() is None
-        assert not courtesy.is_due(run - 1, 100.0)
-        assert courtesy.is_due(run, 100.0)
+        assert not courtesy.leaves_after(run - 1, 100.0)
+        assert courtesy.leaves_after(run, 100.0)
         courtesy.returns(somebody_waits=True)
     workers.busy.enter()
-    assert courtesy.is_due(1, 100.0)
+    assert courtesy.leaves_after(1, 100.0)
     workers.other.enter()
-    assert not courtesy.is_due(1, 100.0)
+    assert not courtesy.leaves_after(1, 100.0)
     courtesy.returns(somebody_waits=False)
-    assert courtesy.is_due(1, 100.0)
+    assert courtesy.leaves_after(1, 100.0)
+
+
+def test_more_is_taken_at_once_where_many_are_held() -> None:
+    workers = Neighbours()
+    courtesy = Courtesy(workers.busy)
+    for share in (workers.busy, workers.other):
+        for _ in range(80):
+            share.enter()
+    assert not courtesy.leaves_after(9, 100.0)
+    assert courtesy.leaves_after(10, 100.0)
+
+
+def test_who_is_away_too_often_stays() -> None:
+    workers = Neighbours()
+    courtesy = Courtesy(workers.busy)
+    assert all(courtesy.leaves_after(1, 100.0) for _ in range(LEAVES_SAVED))
+    assert not courtesy.leaves_after(1, 100.0)
+    workers.busy.enter()
+    assert not courtesy.leaves_first(100.0)
+    assert courtesy.leaves_first(100.0 + 1 / LEAVES_A_SECOND)
+    assert not courtesy.leaves_first(100.0 + 1 / LEAVES_A_SECOND)
+    assert all(courtesy.leaves_after(1, 1000.0) for _ in range(LEAVES_SAVED))
+    assert not courtesy.leaves_after(1, 1000.0)
 
 
 def test_who_is_alone_takes_all() -> None:
@@ -204,8 +237,8 @@ def test_who_is_alone_takes_all() -> None:
     workers.other.withdraw()
     courtesy = Courtesy(workers.busy)
     workers.busy.enter()
-    assert not courtesy.is_due(100, 100.0)
-    assert not courtesy.leaves(100.0)
+    assert not courtesy.leaves_after(100, 100.0)
+    assert not courtesy.leaves_first(100.0)
 
 
 async def test_two_that_wait_on_one_socket_share_what_comes(bound: socket.socket) -> None:
