@@ -24,7 +24,7 @@ DECOY_RSA_BITS = 2048
 """What devices have: verifying the decoy must cost what verifying theirs does, whatever the RA's own key is."""
 REFUSAL_SAMPLES = 9
 REFUSAL_FACTOR = 5.0
-"""A request that fails at its end and then the decoy take twice the decoy, and more where EC or large RSA keys verify more slowly.
+"""A request that fails at its end and then the decoy take twice the decoy; EC and large RSA keys verify more slowly.
 
 The decoy's key, name and objects are known from the last time, a stranger's are not: reading them adds more than half as much.
 """
