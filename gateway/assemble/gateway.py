@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 GIVE_WAY = 0.0005
 """Seconds that the building of a generation may keep the event loop waiting at a time."""
+CPYTHON_GIVES_WAY = 0.005
 
 
 def utc_now() -> datetime:
@@ -151,13 +152,15 @@ class Gateway:
 
 @contextmanager
 def _requests_first() -> Iterator[None]:
-    """Have a thread that computes give way to the event loop after half a millisecond; CPython's own measure is five."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, GIVE_WAY))
+    """Have a thread that computes give way to the event loop after half a millisecond.
+
+    It ends with CPython's own measure, not with what it found: two of these may overlap.
+    """
+    sys.setswitchinterval(GIVE_WAY)
     try:
         yield
     finally:
-        sys.setswitchinterval(before)
+        sys.setswitchinterval(CPYTHON_GIVES_WAY)
 
 
 def _build(sources: Sources, number: int, parts: Parts, before: Lasting) -> Built:

@@ -169,7 +169,9 @@ class _Builder:
     def _alias(self, event: yaml.AliasEvent, path: DataPath, mark: Mark) -> Any:
         """Return what the anchor names; its whole size counts again, which is what stops a tower of aliases."""
         if event.anchor not in self.anchors:
-            self.problems.append(Problem(path, f"*{event.anchor} names no anchor that is complete above it", mark))
+            self.problems.append(
+                Problem(path, "is an alias (it begins with *) of no anchor that is complete above it; put text in quotes", mark)
+            )
             return None
         value, size = self.anchors[event.anchor]
         self._count(size, mark)
@@ -240,7 +242,7 @@ class _Builder:
     def _refuse_tag(self, event: yaml.Event, path: DataPath, mark: Mark) -> None:
         tag = getattr(event, "tag", None)
         if tag is not None:
-            self.problems.append(Problem(path, f"the tag {tag[:40]} is not supported", mark))
+            self.problems.append(Problem(path, "has a tag (it begins with !), which is not supported; put text in quotes", mark))
 
     def _count(self, nodes: int, mark: Mark) -> None:
         self.nodes += nodes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -19,6 +20,8 @@ from gateway.tracing import CURRENT, Fact
 
 SERVICE = "pki-gateway"
 CLOSE_MILLISECONDS = 2000
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+"""W3C Trace Context §3.2; whatever else a stranger sends would be a line in the log of OpenTelemetry's own making."""
 
 
 class OtlpTracer:
@@ -48,7 +51,8 @@ class OtlpTracer:
 
         Of what a client says, the parent alone is taken: `tracestate` and `baggage` would carry any text to the collector.
         """
-        parent = self._parents.extract({"traceparent": traceparent or ""}, Context())
+        known = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else ""
+        parent = self._parents.extract({"traceparent": known}, Context())
         begun = self._tracer.start_as_current_span(
             name, parent, SpanKind.SERVER, record_exception=False, set_status_on_exception=False
         )

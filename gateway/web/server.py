@@ -24,7 +24,7 @@ GRACE_SECONDS = 5.0
 LOOK_SECONDS = 0.02
 """How often it is looked whether all connections are gone, at the end."""
 MAX_HEADERS = 64
-UNCOUNTED = frozenset({"/livez", "/readyz", "/metrics"})
+UNCOUNTED = frozenset({"/livez", "/readyz"})
 """Answered however busy the worker is: a probe must not take a loaded worker for a dead one."""
 
 

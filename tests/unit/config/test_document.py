@@ -113,9 +113,9 @@ def test_plain_words(text: str, value: object) -> None:
         pytest.param(b"a: {b: 1, b: 2}\n", 1, 11, "written twice", id="duplicate-inside"),
         pytest.param(b"x: &x {a: 1}\nz:\n  <<: *x\n", 3, 3, "merge keys", id="merge"),
         pytest.param(b"a: !!python/object:os.system x\n", 1, 4, "tag", id="python-tag"),
-        pytest.param(b"a: !secret x\n", 1, 4, "tag !secret", id="own-tag"),
-        pytest.param(b"a: *b\n", 1, 4, "names no anchor", id="unknown-anchor"),
-        pytest.param(b"a: &a [*a]\n", 1, 8, "names no anchor", id="anchor-in-itself"),
+        pytest.param(b"a: !secret x\n", 1, 4, "has a tag", id="own-tag"),
+        pytest.param(b"a: *b\n", 1, 4, "of no anchor", id="unknown-anchor"),
+        pytest.param(b"a: &a [*a]\n", 1, 8, "of no anchor", id="anchor-in-itself"),
         pytest.param(b"? [a]\n: b\n", 1, 3, "a key must be text", id="list-as-key"),
         pytest.param(b"5: b\n", 1, 1, "a key must be text", id="number-as-key"),
         pytest.param(b"on: b\n", 1, 1, "truth value", id="word-as-key"),
@@ -142,3 +142,10 @@ def test_aliases_are_read_and_a_tower_of_them_is_refused() -> None:
     assert "values, aliases expanded" in read_document(wide).problems[0].sentence
     deep = b"k0: &a0 [x]\n" + b"".join(b"k%d: &a%d [*a%d]\n" % (i, i, i - 1) for i in range(1, 60))
     assert "nested deeper" in read_document(deep).problems[0].sentence
+
+
+@pytest.mark.parametrize("text", [b"token: *S3CRETVALUE\n", b"token: !S3CRETVALUE x\n"], ids=["alias", "tag"])
+def test_a_secret_that_looks_like_yaml_is_not_repeated(text: bytes) -> None:
+    [problem] = read_document(text).problems
+    assert "put text in quotes" in problem.sentence
+    assert "S3CRET" not in problem.sentence

@@ -82,7 +82,8 @@ def test_a_request_is_below_its_clients_span_and_parts_are_below_it(tracer: Trac
 
 
 @pytest.mark.parametrize(
-    "header", [None, "", "nonsense", PARENT + "-x", PARENT.replace("0af7651916cd43dd8448eb211c80319c", "0" * 32)]
+    "header",
+    [None, "", "nonsense", PARENT + "-x", "00-" + "a" * 600, PARENT.replace("0af7651916cd43dd8448eb211c80319c", "0" * 32)],
 )
 def test_a_parent_that_is_none_begins_a_trace(tracer: Tracer, spans: InMemorySpanExporter, header: str | None) -> None:
     with request_span(tracer, "request", header):
