@@ -12,8 +12,8 @@ PORTION = 1000
 """Rows of each kind that one transaction deletes."""
 
 GRACE = timedelta(days=1)
-"""How long what has run out stays: a clock that ran ahead for a while, or was set back, must neither make a used challenge new, nor
-have a retransmission signed twice, nor empty a quota; and operators ask why a challenge failed."""
+"""How long what has run out stays: a clock that ran ahead for a while, or was set back, must neither make a used challenge new,
+nor have a retransmission signed twice, nor empty a quota; and operators ask why a challenge failed."""
 
 _EXPIRED_KEYS = (
     "DELETE FROM request_keys WHERE request_key IN "  # noqa: S608 - a constant
