@@ -73,8 +73,8 @@ def full(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def limited(server: RunningServer, size: int) -> Iterator[None]:
-    """Have no process of the server write beyond `size` in any file, its log included (EFBIG, setrlimit(2))."""
-    processes = {server.process.pid, *workers(server)}
+    """Have no worker write beyond `size` in any file, its log included (EFBIG, setrlimit(2)); the supervisor can tell of it."""
+    processes = workers(server)
     before = {pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in processes}
     for pid, (_, hard) in before.items():
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))

@@ -87,7 +87,7 @@ def outlive(server: RunningServer, fill: Fill) -> None:
         assert get(f"{server.monitoring_url}/livez") == 200
         assert get(f"{server.url}/scep/demo?operation=GetCACaps") == 200
     wait_for_status(f"{server.monitoring_url}/readyz", 200)
-    assert workers(server) == before
+    assert workers(server) == before, server.log.read_text(errors="replace")
     later, again = send(server, requests)
     assert (len(later), again) == (len(requests), 0)
     assert (first | meanwhile).items() <= later.items()
