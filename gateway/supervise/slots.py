@@ -41,12 +41,15 @@ class Slot:
                 await worker.process.wait()
                 await self._bury(worker)
 
-    async def renew(self) -> WorkerProcess | None:
+    async def renew(self, instead_of: WorkerProcess | None = None) -> WorkerProcess | None:
         """Start another worker; once it serves it is the slot's, and the one before is returned for the caller to end.
 
+        Nothing happens when `instead_of` is named and the slot has another one by now.
         Raises WorkerRefusedError when it cannot begin; then the one before goes on.
         """
         async with self._beginning:
+            if instead_of is not None and self.current is not instead_of:
+                return None
             worker = await self._workers.begin(self.number)
             before, self.current = self.current, worker
         return before

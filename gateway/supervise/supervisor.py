@@ -90,9 +90,10 @@ class Supervisor:
         for slot in self._slots:
             if slot.current is worker:
                 with suppress(WorkerRefusedError):
-                    await slot.renew()
-                    log.warning("a worker that did not answer was replaced", worker=worker.name)
-                    await self.workers.end(worker, Ending.DIED)
+                    before = await slot.renew(instead_of=worker)
+                    if before is not None:
+                        log.warning("a worker that did not answer was replaced", worker=before.name)
+                        await self.workers.end(before, Ending.DIED)
 
     def _run(self, step: Coroutine[Any, Any, None]) -> None:
         """Run beside everything else, until the service ends."""
