@@ -54,11 +54,15 @@ class Changes:
 
 
 class NeedsRestartError(Exception):
-    """The configuration is right, but some of it is fixed when the service starts; the text names the fields."""
+    """The configuration is right, but some of it is fixed when the service starts; `fields` is a sentence for each."""
+
+    def __init__(self, fields: tuple[str, ...]) -> None:
+        super().__init__("\n".join(fields))
+        self.fields = fields
 
 
-def read_next(path: Path, environ: Mapping[str, str], old: Accepted, now: datetime) -> Accepted:
-    """Read the configuration and every file that it names, once, and judge them as at a start.
+def read_next(path: Path, environ: Mapping[str, str], old: Accepted, number: int, now: datetime) -> Accepted:
+    """Read the configuration and every file that it names, once, and judge them as at a start; `number` is the generation's.
 
     Raises ConfigurationError with every problem, NeedsRestartError for fields that cannot change while the service runs.
     """
@@ -68,9 +72,9 @@ def read_next(path: Path, environ: Mapping[str, str], old: Accepted, now: dateti
         raise ConfigurationError(tuple(map(str, judged.problems)))
     fixed = needs_restart(old.config, old.sources, config, sources)
     if fixed:
-        raise NeedsRestartError("\n".join(fixed))
+        raise NeedsRestartError(fixed)
     log_warnings(judged)
-    return Accepted(old.generation + 1, config, sources, sources.to_bytes(), judged.certificates)
+    return Accepted(number, config, sources, sources.to_bytes(), judged.certificates)
 
 
 def log_warnings(judged: Judgement) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -12,6 +12,10 @@ LENGTHS = struct.Struct(">IQ")
 """Bytes of the header, bytes of the body."""
 MAX_HEADER = 4194304
 MAX_BODY = 1 << 30
+MAX_PROBLEMS = 100
+"""Sentences that are shown of what is wrong with a configuration."""
+MAX_TEXT = 100_000
+"""Characters of a text in a message: JSON writes twelve bytes for one at the worst, and the header has room for more."""
 TEMPORARY = 75
 """The exit status of a worker that could not begin now, but may later (EX_TEMPFAIL, sysexits.h(3head))."""
 
@@ -144,6 +148,17 @@ _KINDS: dict[str, type[Message]] = {
     for kind in (Start, Prepare, Commit, Abort, Check, Record, Ready, Refused, ReloadWanted, RestartWanted, Ended, Beat)
 }
 _BODY = "sources"
+
+
+def show_problems(problems: Sequence[str]) -> str:
+    """Return a line for each problem as far as a message and an operator can take them, and how many more there are."""
+    shown, more = "\n".join(problems[:MAX_PROBLEMS]), len(problems) - MAX_PROBLEMS
+    return cut(shown) if more <= 0 else f"{cut(shown, MAX_TEXT - 100)}\nand {more} more"
+
+
+def cut(text: str, length: int = MAX_TEXT) -> str:
+    """Return a text, or so many characters of it and a mark that there was more."""
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def encode(message: Message) -> bytes:

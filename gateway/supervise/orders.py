@@ -29,6 +29,8 @@ from gateway.supervise.control import (
     Refused,
     ReloadWanted,
     RestartWanted,
+    cut,
+    show_problems,
 )
 
 log = structlog.get_logger(__name__)
@@ -163,11 +165,11 @@ class Wishes:
         with suppress(ChannelClosedError):
             ended = await self._channel.ask(wish)
             if isinstance(ended, Ended):
-                return ServiceAnswer(ended.ok, ended.reason, ended.text, ended.found)
+                return ServiceAnswer(ended.ok, ended.reason, ended.text, {**ended.found, "text": ended.text})
         return ServiceAnswer(ok=False, reason="failed", text="the service ends", found={})
 
 
 def refusal(id: int, error: Exception) -> Refused:
     """Return the answer for an error that says what is wrong; only a store that is out of reach is worth another try."""
     code = 3 if isinstance(error, ConfigurationError) else TEMPORARY if isinstance(error, StoreUnavailable) else 1
-    return Refused(id, code, str(error))
+    return Refused(id, code, show_problems(error.problems) if isinstance(error, ConfigurationError) else cut(str(error)))

@@ -1,7 +1,7 @@
 """Reload in two phases: read and judge once, have every worker build and prove it, and only when all are ready commit it.
 
 Until the commit nothing that serves has changed; from the commit on, no worker serves anything else: one that does not follow is
-killed, and what replaces it starts from the bytes that were accepted.
+killed, also one that drains, and what replaces it starts from the bytes that were accepted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import structlog
 
 from gateway.errors import ConfigurationError
 from gateway.supervise.acceptance import Accepted, NeedsRestartError, compare, read_next, utc_now
-from gateway.supervise.control import Abort, Commit, Prepare
+from gateway.supervise.control import Abort, Commit, Prepare, cut, show_problems
 from gateway.supervise.observers import Observers
 from gateway.supervise.outcome import CONFIGURATION, FAILED, NEEDS_RESTART, Outcome
 from gateway.supervise.plan import Plan
@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 PREPARE_SECONDS = 45.0
 """How long a worker may take to build and prove a generation, new upstream CAs included."""
+DRAINING_SECONDS = 3.0
+"""How long one may take that only finishes what it has; nobody waits for it longer."""
 SOMEONE_SECONDS = 30.0
 """How long a reload waits for a worker when none serves at the moment."""
 PAUSE_SECONDS = 0.5
@@ -60,6 +62,8 @@ class Reloads:
         self._workers = workers
         self._observers = observers
         self._replace = replace
+        self._last = workers.accepted.generation
+        """The last number that a worker was told: an audit row may have it, also when that generation was given up."""
         self._waiting: _Round | None = None
         self._wanted = asyncio.Event()
 
@@ -126,25 +130,27 @@ class Reloads:
 
     async def _read(self, old: Accepted) -> Accepted:
         try:
-            return await asyncio.to_thread(read_next, self._plan.path, self._plan.environ, old, utc_now())
+            return await asyncio.to_thread(read_next, self._plan.path, self._plan.environ, old, self._last + 1, utc_now())
         except ConfigurationError as error:
-            raise _RefusedError(CONFIGURATION, "\n".join(error.problems)) from error
+            raise _RefusedError(CONFIGURATION, show_problems(error.problems)) from error
         except NeedsRestartError as error:
-            raise _RefusedError(NEEDS_RESTART, str(error)) from error
+            raise _RefusedError(NEEDS_RESTART, show_problems(error.fields)) from error
         except OSError as error:
             raise _RefusedError(CONFIGURATION, f"{error.filename or self._plan.path}: {error.strerror}") from error
 
     async def _prepare(self, new: Accepted) -> tuple[WorkerProcess, ...]:
         """Have every worker build and prove it; returns those that will commit it. Nothing is kept when one refuses.
 
-        A worker that drains still answers on open connections: it follows when it can, but its end is no objection.
+        A worker that drains still answers on open connections: it follows when it can do so soon, but is no objection.
         """
         serving, draining = self._workers.serving(), self._workers.draining()
         if not serving:
             raise _RefusedError(FAILED, "no worker serves at the moment that could prove the configuration")
         question, asked = Prepare(new.generation, new.packed), (*serving, *draining)
+        patience = dict.fromkeys(serving, PREPARE_SECONDS) | dict.fromkeys(draining, DRAINING_SECONDS)
+        self._last = new.generation
         try:
-            results = await asyncio.gather(*(worker.ask(question, PREPARE_SECONDS) for worker in asked), return_exceptions=True)
+            results = await asyncio.gather(*(worker.ask(question, patience[worker]) for worker in asked), return_exceptions=True)
         except asyncio.CancelledError:
             self._abort(new, asked)
             raise
@@ -173,6 +179,10 @@ class Reloads:
 
     async def _commit(self, new: Accepted, prepared: tuple[WorkerProcess, ...]) -> None:
         """Put it in force everywhere; a worker that does not follow must not go on with what was in force before."""
+        for worker in self._workers.draining():
+            if worker not in prepared:
+                log.warning("a worker that drains cannot follow the reload and is killed", worker=worker.name)
+                worker.kill()
         question = Commit(new.generation)
         results = await asyncio.gather(*(worker.ask(question, COMMIT_SECONDS) for worker in prepared), return_exceptions=True)
         for worker, result in zip(prepared, results, strict=True):
@@ -198,8 +208,8 @@ def _objection(refusals: tuple[BaseException, ...]) -> _RefusedError:
         if not isinstance(refusal, WorkerRefusedError):
             raise refusal
     configuration = any(isinstance(refusal, WorkerRefusedError) and refusal.code == 3 for refusal in refusals)
-    return _RefusedError(CONFIGURATION if configuration else FAILED, "\n".join(dict.fromkeys(map(str, refusals))))
+    return _RefusedError(CONFIGURATION if configuration else FAILED, cut("\n".join(dict.fromkeys(map(str, refusals)))))
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_DETAIL else f"{text[:MAX_DETAIL]}…"
+    return cut(text, MAX_DETAIL)

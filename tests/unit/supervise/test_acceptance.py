@@ -33,11 +33,11 @@ def rewrite(state: Path, change: Callable[[dict[str, object]], None]) -> None:
 
 
 def names(state: Path, accepted: Accepted) -> tuple[str, ...]:
-    return compare(accepted, read_next(state / "profiles.yaml", {}, accepted, NOW)).names
+    return compare(accepted, read_next(state / "profiles.yaml", {}, accepted, 2, NOW)).names
 
 
 def test_nothing_differs(state: Path, accepted: Accepted) -> None:
-    again = read_next(state / "profiles.yaml", {}, accepted, NOW)
+    again = read_next(state / "profiles.yaml", {}, accepted, 2, NOW)
     assert (again.generation, again.packed) == (2, accepted.packed)
     assert compare(accepted, again).names == ()
 

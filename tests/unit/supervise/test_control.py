@@ -5,6 +5,7 @@ import pytest
 from gateway.supervise.control import (
     LENGTHS,
     MAX_HEADER,
+    MAX_TEXT,
     Abort,
     Beat,
     Check,
@@ -19,9 +20,11 @@ from gateway.supervise.control import (
     ReloadWanted,
     RestartWanted,
     Start,
+    cut,
     decode,
     decode_lengths,
     encode,
+    show_problems,
 )
 
 SOURCES = bytes(range(256)) * 100
@@ -81,3 +84,22 @@ def test_absurd_lengths_are_refused_before_anything_is_read(lengths: tuple[int, 
 def test_no_secret_shows_where_a_message_is_printed() -> None:
     assert "sources" not in repr(START)
     assert "sources" not in repr(Prepare(1, b"secret"))
+
+
+def test_problems_beyond_a_hundred_are_counted() -> None:
+    assert show_problems(["one", "two"]) == "one\ntwo"
+    assert len(show_problems(["wrong"] * 100).splitlines()) == 100
+    assert show_problems([f"wrong {number}" for number in range(64000)]).splitlines()[99:] == ["wrong 99", "and 63900 more"]
+
+
+@pytest.mark.parametrize("problems", [["\U0001f512" * 1_000_000], ["\U0001f512" * 100_000] * 101], ids=["one", "many"])
+def test_a_text_of_any_length_fits_into_a_message(problems: list[str]) -> None:
+    text = show_problems(problems)
+    assert len(text) <= MAX_TEXT + 1
+    assert ("and 1 more" in text) == (len(problems) > 100)
+    for message in (Refused(1, 3, text), Ended(1, ok=False, reason="configuration", text=text)):
+        decode_lengths(encode(message)[: LENGTHS.size])
+
+
+def test_a_text_that_was_cut_says_so() -> None:
+    assert (cut("four", 4), cut("fives", 4)) == ("four", "five…")
