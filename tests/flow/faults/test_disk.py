@@ -36,7 +36,7 @@ def get(url: str) -> int:
 
 
 def wait_for_status(url: str, status: int) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while get(url) != status:
         assert time.monotonic() < until, url
         time.sleep(0.2)
