@@ -67,4 +67,4 @@ assembled.Gateway.commit = faulty_commit  # type: ignore[method-assign]
 gateway.assemble.open_gateway = faulty_open
 reload.PREPARE_SECONDS = 3.0
 reload.COMMIT_SECONDS = 3.0  # type: ignore[attr-defined]
-workers.SILENT_SECONDS = 4
+workers.SILENT_SECONDS = 8
