@@ -72,7 +72,7 @@ def create(path: Path) -> None:
 def identify(path: Path) -> tuple[int, int] | None:
     """Return device and inode of a database file, None when there is none."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - once a group: pathlib doubles its cost
     except OSError:
         return None
     return status.st_dev, status.st_ino

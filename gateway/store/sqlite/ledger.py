@@ -40,6 +40,9 @@ from gateway.store.sqlite.transaction import Queries, Transaction, Undo
 UNFINISHED = "('open', 'pending', 'unknown', 'held')"
 """States whose request key never runs out: the request is being worked on, and one request has one certificate."""
 
+QUOTAS = 16
+"""Quotas that one statement takes; no profile and credential have so many."""
+
 EXACT_LIMIT = 256
 """Quotas up to this size are counted to the microsecond, larger ones in slots of a 64th of their window."""
 
@@ -78,11 +81,12 @@ _INHERIT = (
 )
 """Compared by bytes, 0 follows /: between the two lie all names that begin with `name` and /."""
 _TAKE = (
-    "INSERT INTO quota_uses (name, slot, uses, expires_at) SELECT :name, :slot, 1, :expires_at "
-    "WHERE (SELECT COALESCE(SUM(uses), 0) FROM quota_uses WHERE name = :name AND slot > :since) < :limit "
+    "INSERT INTO quota_uses (name, slot, uses, expires_at) SELECT q.name, q.slot, 1, q.expires_at FROM (%s) q "
+    "WHERE (SELECT COALESCE(SUM(u.uses), 0) FROM quota_uses u WHERE u.name = q.name AND u.slot > q.since) < q.most "
     "ON CONFLICT (name, slot) DO UPDATE SET uses = quota_uses.uses + 1"
 )
-"""Counts and takes in one statement: each one hands the interpreter to the event loop and back."""
+"""Counts and takes every quota of a request at once; a quota that is full is not among the rows that it changes."""
+_QUOTA = "SELECT :name{0} AS name, :slot{0} AS slot, :expires_at{0} AS expires_at, :since{0} AS since, :most{0} AS most"
 _GIVE_RENEWAL_BACK = (
     "UPDATE inventory SET renewed_by = NULL WHERE sha256 = :renews AND renewed_by = :key AND NOT EXISTS "
     "(SELECT 1 FROM ledger WHERE renews = :renews AND id <> :id AND state <> 'rejected')"
@@ -167,7 +171,7 @@ def open_row(tx: Transaction, keys: KeyRing, opening: Opening, sealed_request: b
         raise Undo(OpeningRefused(Reason.POLICY_KEY))
     for reservation in opening.reservations:
         _reserve(tx, keys, reservation, row)
-    slots = [_take(tx, keys, quota, row) for quota in opening.quotas]
+    slots = _take(tx, keys, opening.quotas, row)
     if not _hold_key(tx, opening):
         _refuse(tx, keys, row, Reason.INTERNAL)
     if row.renews is not None and tx.execute(_RENEW, {"renews": row.renews, "key": row.public_key_sha256}) != 1:
@@ -303,15 +307,21 @@ def _give_reservations_back(tx: Transaction, id: RequestId) -> None:
         tx.execute(_INHERIT, {"kind": RENEWAL, "name": shared[0]})
 
 
-def _take(tx: Transaction, keys: KeyRing, quota: QuotaTake, row: LedgerRow) -> tuple[str, int]:
-    """Count one use; returns the slot that counted it, so that a release can take it back."""
-    now, window = to_micros(row.created_at), quota.window * 1_000_000
-    width = 1 if quota.limit <= EXACT_LIMIT else max(window // 64, 1)
-    slot = (now // width + 1) * width - 1
-    use = {"name": quota.key, "slot": slot, "expires_at": slot + window, "since": now - window, "limit": quota.limit}
-    if tx.execute(_TAKE, use) != 1:
-        _refuse(tx, keys, row, Reason.RATE_LIMITED)
-    return quota.key, slot
+def _take(tx: Transaction, keys: KeyRing, quotas: Sequence[QuotaTake], row: LedgerRow) -> list[tuple[str, int]]:
+    """Count one use of each quota; returns the slots that counted it, so that a release can take it back."""
+    now, slots = to_micros(row.created_at), []
+    for some in (quotas[start : start + QUOTAS] for start in range(0, len(quotas), QUOTAS)):
+        uses: dict[str, Any] = {}
+        for number, quota in enumerate(some):
+            window = quota.window * 1_000_000
+            width = 1 if quota.limit <= EXACT_LIMIT else max(window // 64, 1)
+            slot = (now // width + 1) * width - 1
+            uses |= {f"name{number}": quota.key, f"slot{number}": slot, f"expires_at{number}": slot + window}
+            uses |= {f"since{number}": now - window, f"most{number}": quota.limit}
+            slots.append((quota.key, slot))
+        if tx.execute(_take_statement(len(some)), uses) != len(some):
+            _refuse(tx, keys, row, Reason.RATE_LIMITED)
+    return slots
 
 
 def _release(tx: Transaction, id: RequestId) -> None:
@@ -325,6 +335,11 @@ def _release(tx: Transaction, id: RequestId) -> None:
     tx.execute("UPDATE ledger SET quota_slots = '[]' WHERE id = :id", {"id": id})
     if renews is not None:
         tx.execute(_GIVE_RENEWAL_BACK, {"renews": renews, "key": key, "id": id})
+
+
+@lru_cache(maxsize=16)
+def _take_statement(quotas: int) -> str:
+    return _TAKE % " UNION ALL ".join(_QUOTA.format(number) for number in range(quotas))
 
 
 @lru_cache(maxsize=64)

@@ -16,7 +16,7 @@ _RETRY_SECONDS = 0.02
 
 
 class StoreLock:
-    """An open file description on `<database>.lock`; one for each thread that writes.
+    """An open file description on `<database>.lock`; one for each writer.
 
     SQLite before 3.51.3 can corrupt a WAL file that two connections write and checkpoint at once, and its own busy
     handler is unfair. flock waits in the kernel and is released by it when a process dies.
@@ -32,6 +32,14 @@ class StoreLock:
     @contextlib.contextmanager
     def hold(self, timeout: float | None = None) -> Iterator[None]:
         """Hold the lock; waits for ever, or raises StoreUnavailable after `timeout` seconds."""
+        self.wait(timeout)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Take the lock; waits for ever, or raises StoreUnavailable after `timeout` seconds."""
         try:
             if timeout is None:
                 fcntl.flock(self._fd, fcntl.LOCK_EX)
@@ -39,10 +47,20 @@ class StoreLock:
                 self._poll(timeout)
         except OSError as error:
             raise StoreUnavailable(f"cannot lock {self.path}: {error.strerror}") from error
+
+    def take(self) -> bool:
+        """Take the lock if nobody has it; False when somebody does. Raises StoreUnavailable."""
         try:
-            yield
-        finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in {errno.EWOULDBLOCK, errno.EINTR}:
+                return False
+            raise StoreUnavailable(f"cannot lock {self.path}: {error.strerror}") from error
+        return True
+
+    def release(self) -> None:
+        """Let the lock go."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Give the file back; the lock goes with it."""
@@ -50,19 +68,10 @@ class StoreLock:
 
     def _poll(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in {errno.EWOULDBLOCK, errno.EINTR}:
-                    raise
-                if time.monotonic() >= deadline:
-                    raise StoreUnavailable(
-                        f"{self.path} was held by another process for {timeout:g} s; stop it or try again"
-                    ) from error
-                time.sleep(_RETRY_SECONDS)
-            else:
-                return
+        while not self.take():
+            if time.monotonic() >= deadline:
+                raise StoreUnavailable(f"{self.path} was held by another process for {timeout:g} s; stop it or try again")
+            time.sleep(_RETRY_SECONDS)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""SqliteStore: the whole Store interface over one reader on the loop and one group-committing writer."""
+"""SqliteStore: the whole Store interface over short reads on the loop and one group-committing writer."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class SqliteStore:
     async def expire(self, now: datetime) -> int:
         """Delete what only had to be kept until now; returns how many rows went."""
         total = 0
-        while gone := await self._write(lambda tx: expiry.expire_portion(tx, now)):
+        while gone := await self._write(lambda tx: expiry.expire_portion(tx, now), is_long=True):
             total += gone
         return total
 
@@ -237,8 +237,8 @@ class SqliteStore:
             raise StoreUnavailable("the store is closed")
         return await self._readers.run_aside(query)
 
-    async def _write(self, work: Callable[[Transaction], T]) -> T:
+    async def _write(self, work: Callable[[Transaction], T], *, is_long: bool = False) -> T:
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
         with span("store"):
-            return await self._writer.submit(work)
+            return await self._writer.submit(work, is_long=is_long)

@@ -61,8 +61,8 @@ class Mark:
 class Transaction:
     """What the operations of a group work with: SQL, and an audit chain that grows in the same transaction.
 
-    Every statement hands the interpreter to the event loop and back, which costs more than the statement. So audit rows
-    are gathered and inserted many at a time by `finish`, and a chain that was stored before is not offered again.
+    Every statement costs more in Python than in SQLite. So audit rows are gathered and inserted many at a time by `finish`,
+    and a chain that was stored before is not offered again.
     """
 
     def __init__(self, sql: Queries, audit_key: bytes, known_chains: Container[bytes] = ()) -> None:

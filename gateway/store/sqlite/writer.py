@@ -1,6 +1,8 @@
-"""Group commit: one thread drains a queue of operations into one durable transaction at a time.
+"""Group commit: what is asked for while one group is being made durable forms the next, and shares its sync of the disk.
 
-Callers wait for the sync of the disk, and share it: what arrives while one group is being written forms the next.
+The event loop runs the statements of a group itself: each would otherwise hand the interpreter to a thread and back, which costs
+more than the statement. A thread waits where waiting has no bound: for the disk, and for a flock that stays taken.
+
 An operation that fails leaves the others alone: the group is undone and run again with a savepoint for each. So an
 operation does nothing but work on its transaction. A fault of the disk fails the whole group with StoreUnavailable, and
 the connection is opened anew for the next.
@@ -14,6 +16,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
@@ -29,9 +32,11 @@ from gateway.store.sqlite.transaction import Link, Transaction, Undo
 
 T = TypeVar("T")
 
-MAX_GROUP = 256
-PORTION = 32
-"""Operations handed over at once; a busy loop would otherwise wake the thread for each, and both would fight for the GIL."""
+MAX_GROUP = 128
+"""Operations of one group: a few milliseconds of the loop."""
+RETRY_SECONDS = 0.0005
+MAX_TRIES = 40
+"""How often the loop looks for a free flock before the thread waits for it."""
 CHECKPOINT_OPERATIONS = 500
 """About 4,000 pages of WAL: small enough that a read never looks through a long one."""
 IDLE_SECONDS = 2.0
@@ -44,11 +49,12 @@ log = structlog.get_logger(__name__)
 class _Operation:
     """One queued write. Whoever takes the latch first, writer or departing caller, decides whether it runs."""
 
-    __slots__ = ("error", "future", "latch", "result", "work")
+    __slots__ = ("error", "future", "is_long", "latch", "result", "work")
 
-    def __init__(self, work: Callable[[Transaction], Any], future: asyncio.Future[Any]) -> None:
+    def __init__(self, work: Callable[[Transaction], Any], future: asyncio.Future[Any], *, is_long: bool) -> None:
         self.work = work
         self.future = future
+        self.is_long = is_long
         self.latch = threading.Lock()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -71,8 +77,24 @@ class _Operation:
             self.future.set_result(self.result)
 
 
+@dataclass(slots=True)
+class _Group:
+    """What becomes durable together: its statements have run in `transaction`, or met `error`; with neither the thread runs them.
+
+    A group of no operations lets the thread do what there is time for when nothing is written.
+    """
+
+    operations: list[_Operation]
+    begun: float = field(default_factory=perf_counter)
+    transaction: Transaction | None = None
+    error: Exception | None = None
+
+
 class GroupWriter:
-    """The writing side of one process."""
+    """The writing side of one process.
+
+    Flock, connection and transaction belong to one group at a time, and pass with it from the loop to the thread.
+    """
 
     def __init__(self, path: Path, audit_key: bytes, timeout: float, on_commit: Callable[[Link | None], None]) -> None:
         """`on_commit` is called on the writer's thread after each group, with the last audit row that it wrote, and when idle."""
@@ -81,13 +103,17 @@ class GroupWriter:
         self._timeout = timeout
         self._on_commit = on_commit
         self._arrived: list[_Operation] = []
-        self._queue: queue.SimpleQueue[list[_Operation] | None] = queue.SimpleQueue()
+        self._writing = False
+        """Whether a group is on its way, from its turn on until it is settled."""
+        self._tries = 0
+        self._groups: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
         self._lock = StoreLock(path)
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._since_checkpoint = 0
         self._known_chains: set[bytes] = set()
         self._loop = asyncio.get_running_loop()
+        self._idle: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._closing = False
 
@@ -95,20 +121,37 @@ class GroupWriter:
         """Start the thread."""
         self._thread.start()
 
-    async def submit(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in a transaction and return its answer once that is durable.
+    async def submit(self, work: Callable[[Transaction], T], *, is_long: bool = False) -> T:
+        """Run `work` in a transaction and return its answer once that is durable; what `is_long` runs on the thread.
 
         Raises what `work` raises (then nothing of it was written), or StoreUnavailable: then nothing was written either,
         unless the disk took longer than the timeout over a group that had begun.
         """
         if self._closing:
             raise StoreUnavailable("the store is closed")
-        operation = _Operation(work, self._loop.create_future())
-        if not self._arrived:
-            self._loop.call_soon(self._hand_over)
+        return await self._queue(work, is_long=is_long)
+
+    async def close(self, before_closing: Callable[[], None]) -> None:
+        """Finish what is queued, checkpoint and close; `before_closing` runs under the flock."""
+        if self._closing:
+            return
+        self._closing = True
+        with contextlib.suppress(StoreUnavailable):
+            await self._queue(lambda _: None, is_long=True)  # all that was asked for before comes before it
+        if self._idle is not None:
+            self._idle.cancel()
+        self._groups.put(None)
+        await asyncio.to_thread(self._thread.join, self._timeout + IDLE_SECONDS)
+        await asyncio.to_thread(self._close_files, before_closing)
+
+    # On the loop
+
+    async def _queue(self, work: Callable[[Transaction], T], *, is_long: bool) -> T:
+        operation = _Operation(work, self._loop.create_future(), is_long=is_long)
         self._arrived.append(operation)
-        if len(self._arrived) >= PORTION:
-            self._hand_over()
+        if not self._writing:
+            self._writing = True
+            self._loop.call_soon(self._take_turn)  # after all that this turn of the loop brings
         timer = self._loop.call_later(self._timeout, operation.give_up, self._timeout)
         try:
             return await operation.future  # type: ignore[no-any-return]
@@ -118,78 +161,88 @@ class GroupWriter:
         finally:
             timer.cancel()
 
-    def _hand_over(self) -> None:
-        """Hand the thread what one turn of the loop brought: a busy loop makes large groups, an idle one does not wait."""
-        if self._arrived:
-            self._queue.put(self._arrived)
-            self._arrived = []
+    def _take_turn(self) -> None:
+        """Begin the next group, here or on the thread; while another process writes, try again a little later."""
+        operations = self._arrived[:MAX_GROUP]
+        group = _Group(operations)
+        try:
+            here = self._connection is not None and self._tries < MAX_TRIES and not any(o.is_long for o in operations)
+            if here and not self._lock.take():
+                self._tries += 1
+                self._loop.call_later(RETRY_SECONDS, self._take_turn)
+                return
+            if here:
+                group.transaction = self._prepare(operations)
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            group.error = error
+        self._tries = 0
+        del self._arrived[:MAX_GROUP]
+        self._groups.put(group)
 
-    async def close(self, before_closing: Callable[[], None]) -> None:
-        """Finish what is queued, checkpoint and close; `before_closing` runs under the flock."""
-        if self._closing:
-            return
-        self._closing = True
-        self._hand_over()
-        self._queue.put(None)
-        await asyncio.to_thread(self._thread.join, self._timeout + IDLE_SECONDS)
-        await asyncio.to_thread(self._close_files, before_closing)
+    def _end_turn(self, group: _Group) -> None:
+        """Settle a group that the thread is done with, and begin the next."""
+        for operation in group.operations:
+            operation.settle()
+        self._writing = bool(self._arrived)
+        if self._arrived:
+            self._take_turn()
+        elif group.operations and not self._closing:
+            if self._idle is not None:
+                self._idle.cancel()
+            self._idle = self._loop.call_later(IDLE_SECONDS, self._rest)
+
+    def _rest(self) -> None:
+        """Have the thread do what there is time for now."""
+        if not self._writing and not self._closing:
+            self._writing = True
+            self._groups.put(_Group([]))
+
+    # On the thread
 
     def _run(self) -> None:
-        while True:
-            try:
-                first = self._queue.get(timeout=IDLE_SECONDS)
-            except queue.Empty:
-                self._rest()
-                continue
-            if first is None or self._write(first):
-                return
+        while (group := self._groups.get()) is not None:
+            head = None
+            if group.operations:
+                head = self._write(group)
+            else:
+                self._empty_wal()
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everyone who waited
+                self._loop.call_soon_threadsafe(self._end_turn, group)
+            self._on_commit(head)
 
-    def _write(self, group: list[_Operation]) -> bool:
-        """Write one group; True when the queue has ended."""
-        ended, head = False, None
+    def _write(self, group: _Group) -> Link | None:
+        """Make one group durable and give back the flock; every operation has its result or error afterwards."""
         try:
-            with self._lock.hold():
-                ended = self._gather(group)
-                head = self._commit([operation for operation in group if operation.claim()])
-                self._checkpoint_when_due(len(group))
-        except StoreUnavailable as error:
-            self._fail(group, error)
-        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everyone who waited
-            self._loop.call_soon_threadsafe(_settle, group)
-        self._on_commit(head)
-        return ended
-
-    def _gather(self, group: list[_Operation]) -> bool:
-        """Add what is queued by now; True when the queue has ended."""
-        while len(group) < MAX_GROUP:
-            try:
-                arrived = self._queue.get_nowait()
-            except queue.Empty:
-                return False
-            if arrived is None:
-                return True
-            group += arrived
-        return False
-
-    def _commit(self, group: list[_Operation]) -> Link | None:
-        """Run and commit a group; every operation has its result or error afterwards."""
-        begun = perf_counter()
-        try:
-            self._check_file()
-            if self._connection is None:
-                self._connection = sqlite.open_writer(self._path)
-            transaction = self._run_group(self._connection, group)
-            transaction.finish()
-            sqlite.commit(self._connection)
+            transaction = self._prepared(group)
+            sqlite.commit(self._connect())
+            self._note_durable(group, transaction)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
-            metrics.observe_commit(CommitResult.FAILED, perf_counter() - begun)
-            self._fail(group, error)
+            metrics.observe_commit(CommitResult.FAILED, perf_counter() - group.begun)
+            self._fail(group.operations, error)
             return None
-        metrics.observe_commit(CommitResult.DURABLE, perf_counter() - begun)
+        finally:
+            self._lock.release()
+        return transaction.head
+
+    def _prepared(self, group: _Group) -> Transaction:
+        """Return the transaction of a group whose statements have run, here if they have not; raises what they met."""
+        if group.error is not None:
+            raise group.error
+        if group.transaction is None:
+            self._lock.wait()
+            return self._prepare(group.operations)
+        return group.transaction
+
+    def _note_durable(self, group: _Group, transaction: Transaction) -> None:
+        metrics.observe_commit(CommitResult.DURABLE, perf_counter() - group.begun)
         if len(self._known_chains) > MAX_KNOWN_CHAINS:
             self._known_chains.clear()
         self._known_chains |= transaction.new_chains
-        return transaction.head
+        self._since_checkpoint += len(group.operations)
+        if self._since_checkpoint >= CHECKPOINT_OPERATIONS:
+            self._checkpoint(truncate=False)
+
+    # On either
 
     def _check_file(self) -> None:
         """Raise StoreUnavailable when another file took the place of the one that this process began with.
@@ -200,6 +253,17 @@ class GroupWriter:
         self._file = self._file or found
         if found is None or found != self._file:
             raise StoreUnavailable(f"{self._path} is gone or was replaced while in use: stop all that uses it, then start again")
+
+    def _prepare(self, operations: list[_Operation]) -> Transaction:
+        """Run every statement of a group, under the flock; only the commit is left."""
+        self._check_file()
+        transaction = self._run_group(self._connect(), [operation for operation in operations if operation.claim()])
+        transaction.finish()
+        return transaction
+
+    def _connect(self) -> sqlite3.Connection:
+        self._connection = self._connection or sqlite.open_writer(self._path)
+        return self._connection
 
     def _run_group(self, connection: sqlite3.Connection, group: list[_Operation]) -> Transaction:
         """Run a group without savepoints, which cost as much as the work; once more with them if one must be undone."""
@@ -240,14 +304,7 @@ class GroupWriter:
                 self._connection.close()
             self._connection = None
 
-    def _checkpoint_when_due(self, operations: int) -> None:
-        self._since_checkpoint += operations
-        if self._since_checkpoint >= CHECKPOINT_OPERATIONS:
-            self._checkpoint(truncate=False)
-
-    def _rest(self) -> None:
-        """Nothing to do: empty the WAL, and let the audit head out."""
-        self._on_commit(None)
+    def _empty_wal(self) -> None:
         if self._since_checkpoint:
             with contextlib.suppress(StoreUnavailable), self._lock.hold(timeout=0.0):
                 self._checkpoint(truncate=True)
@@ -285,8 +342,3 @@ def _perform(transaction: Transaction, operation: _Operation) -> bool:
     else:
         return True
     return False
-
-
-def _settle(group: list[_Operation]) -> None:
-    for operation in group:
-        operation.settle()

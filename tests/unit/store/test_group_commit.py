@@ -10,7 +10,7 @@ import resource
 import signal
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from gateway.store.keys import KeyRing
 from gateway.store.sqlite import SqliteStore, connection, migrate
 from gateway.store.sqlite.lock import StoreLock, locked
 from gateway.store.sqlite.transaction import Transaction, Undo
-from gateway.store.sqlite.writer import MAX_GROUP
+from gateway.store.sqlite.writer import MAX_GROUP, MAX_TRIES, RETRY_SECONDS
 from tests.contract.store.rows import NOW, audit_rows, event, ledger_row, opened, opening
 
 KEYS = KeyRing((bytes(32),))
@@ -122,7 +122,7 @@ async def test_group_is_one_transaction(store: SqliteStore, path: Path, monkeypa
         works = [put(store, f"n{n:03}") for n in range(100)]
         await asyncio.sleep(0.05)
     await asyncio.gather(*works)
-    assert len(commits) <= 100 // 32 + 2
+    assert len(commits) <= 2
     assert MAX_GROUP >= 100
 
 
@@ -146,6 +146,57 @@ async def test_fault_of_the_disk_fails_the_whole_group_and_passes(
     assert await put(store, "after") == "after"
     assert await names(path) == ["after", "before"]
     assert await chain_problems(store) == ()
+
+
+class TestWhereItRuns:
+    """The loop runs statements; the thread waits for the disk, for a flock that stays taken, and for what is long."""
+
+    @pytest.fixture
+    def threads(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        seen: list[str] = []
+        commit = connection.commit
+
+        def watched(c: sqlite3.Connection) -> None:
+            seen.append(f"commit: {threading.current_thread().name}")
+            commit(c)
+
+        monkeypatch.setattr(connection, "commit", watched)
+        return seen
+
+    @staticmethod
+    def note(seen: list[str]) -> Callable[[Transaction], None]:
+        return lambda _: seen.append(f"work: {threading.current_thread().name}")
+
+    async def test_statements_on_the_loop_and_the_commit_on_the_thread(self, store: SqliteStore, threads: list[str]) -> None:
+        await store._write(self.note(threads))
+        assert threads == ["work: MainThread", "commit: store-writer"]
+
+    async def test_what_is_long_on_the_thread(self, store: SqliteStore, threads: list[str]) -> None:
+        await store._write(self.note(threads), is_long=True)
+        assert threads == ["work: store-writer", "commit: store-writer"]
+
+    async def test_all_on_the_thread_once_the_flock_stays_taken(self, store: SqliteStore, path: Path, threads: list[str]) -> None:
+        with stopped(path):
+            writing = asyncio.ensure_future(store._write(self.note(threads)))
+            await asyncio.sleep(MAX_TRIES * RETRY_SECONDS * 10)
+        await writing
+        assert threads == ["work: store-writer", "commit: store-writer"]
+
+    async def test_a_slow_disk_does_not_stop_the_loop(self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        commit, synced = connection.commit, threading.Event()
+
+        def slow(c: sqlite3.Connection) -> None:
+            synced.wait(5)
+            commit(c)
+
+        monkeypatch.setattr(connection, "commit", slow)
+        works = [put(store, "a"), put(store, "b")]
+        await asyncio.sleep(0.05)
+        works.append(put(store, "c"))
+        await asyncio.sleep(0.05)
+        assert not any(work.done() for work in works)
+        synced.set()
+        assert await asyncio.gather(*works) == ["a", "b", "c"]
 
 
 class TestFlock:
