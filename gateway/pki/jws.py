@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from cryptography.exceptions import InvalidSignature
@@ -29,6 +29,8 @@ _MAX_HEADER = 2048
 _RAW_SIGNATURE = 64
 """r and s of P-256, 32 bytes each (RFC 7518 §3.4)."""
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
+_STANDARD = str.maketrans("-_", "+/")
+"""From the alphabet of base64url to that of base64 (RFC 4648 §5)."""
 _STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 """Possessive, and a string without an end runs to the last character: one pass, whatever the text."""
 _ALGORITHMS = frozenset({"RS256", "ES256"})
@@ -59,7 +61,15 @@ def parse_compact_jws(text: str) -> Jws:
     segments = text.split(".")
     if len(segments) != 3:
         raise _malformed(f"{len(segments)} segments")
-    header, payload, signature = (_decode_segment(segment) for segment in segments)
+    header, payload, signature = segments
+    decoded_payload, decoded_signature = _decode_segment(payload), _decode_segment(signature)
+    return Jws(_read_header(header), decoded_payload, f"{header}.{payload}".encode("ascii"), decoded_signature)
+
+
+@lru_cache(maxsize=64)
+def _read_header(segment: str) -> str:
+    """Return the `alg` of a header; an issuer writes the same one again and again."""
+    header = _decode_segment(segment)
     if len(header) > _MAX_HEADER:
         raise _malformed(f"a header of more than {_MAX_HEADER} bytes")
     fields = parse_json_object(header)
@@ -68,19 +78,19 @@ def parse_compact_jws(text: str) -> Jws:
     algorithm = fields.get("alg")
     if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
         raise Rejection(Reason.UNSUPPORTED_ALGORITHM, "the token's algorithm is not supported", "alg is not RS256 or ES256")
-    return Jws(algorithm, payload, text.rpartition(".")[0].encode("ascii"), signature)
+    return algorithm
 
 
 def _decode_segment(segment: str) -> bytes:
     if _SEGMENT.fullmatch(segment) is None:
         raise _malformed("a segment is not base64url")
     bare = segment.rstrip("=")
-    padded = bare + "=" * (-len(bare) % 4)
-    if len(segment) not in {len(bare), len(padded)}:
+    padding = -len(bare) % 4
+    if len(segment) not in {len(bare), len(bare) + padding}:
         raise _malformed("a segment has the wrong padding")
     try:
-        return base64.urlsafe_b64decode(padded)
-    except (binascii.Error, ValueError):
+        return binascii.a2b_base64(bare.translate(_STANDARD) + "=" * padding)
+    except binascii.Error:
         raise _malformed("a segment is not base64url") from None
 
 
@@ -93,7 +103,7 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
     try:
         text = data.decode("utf-8")
         _check_depth(text)
-        value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise _malformed(f"broken JSON: {type(error).__name__}") from None
     if not isinstance(value, dict):
@@ -126,12 +136,16 @@ def _refuse_constant(text: str) -> NoReturn:
     raise _malformed(f"the JSON has {text}")
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+
+
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
     """A public key that checks tokens, loaded once; `algorithm` is the one `alg` that it serves."""
 
     algorithm: str
-    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey = field(repr=False)
+    check: Callable[[bytes, bytes], None] = field(repr=False)
+    """Takes signature and signed bytes; raises InvalidSignature."""
 
     @classmethod
     def load(cls, spki: bytes) -> VerificationKey:
@@ -143,9 +157,9 @@ class VerificationKey:
         if isinstance(key, rsa.RSAPublicKey):
             if described.bits < MIN_RSA_BITS:
                 raise ValueError(f"an RSA key of {described.bits} bits is too short; {MIN_RSA_BITS} and more are accepted")
-            return cls("RS256", key)
+            return cls("RS256", _rsa_check(key))
         if isinstance(key, ec.EllipticCurvePublicKey) and described.curve == "P-256":
-            return cls("ES256", key)
+            return cls("ES256", _ecdsa_check(key))
         kind = f"{described.algorithm} {described.curve}" if described.curve else described.algorithm
         raise ValueError(f"a key of kind {kind} cannot check tokens; RSA and EC P-256 can")
 
@@ -154,13 +168,20 @@ class VerificationKey:
         if jws.algorithm != self.algorithm:
             return False
         try:
-            if isinstance(self.key, rsa.RSAPublicKey):
-                self.key.verify(jws.signature, jws.signing_input, padding.PKCS1v15(), hashes.SHA256())
-            else:
-                self.key.verify(_ecdsa_signature(jws.signature), jws.signing_input, ec.ECDSA(hashes.SHA256()))
+            self.check(jws.signature, jws.signing_input)
         except InvalidSignature:
             return False
         return True
+
+
+def _rsa_check(key: rsa.RSAPublicKey) -> Callable[[bytes, bytes], None]:
+    scheme, digest = padding.PKCS1v15(), hashes.SHA256()
+    return lambda signature, signed: key.verify(signature, signed, scheme, digest)
+
+
+def _ecdsa_check(key: ec.EllipticCurvePublicKey) -> Callable[[bytes, bytes], None]:
+    scheme = ec.ECDSA(hashes.SHA256())
+    return lambda signature, signed: key.verify(_ecdsa_signature(signature), signed, scheme)
 
 
 def _ecdsa_signature(signature: bytes) -> bytes:

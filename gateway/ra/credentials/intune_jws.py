@@ -261,11 +261,8 @@ def _forgotten_at(claims: _Claims, now: datetime) -> datetime:
 
 def _digest(*parts: str) -> str:
     """Return SHA-256 in hex of parts that cannot run together."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode()
-        digest.update(len(data).to_bytes(4, "big") + data)
-    return digest.hexdigest()
+    encoded = [part.encode() for part in parts]
+    return hashlib.sha256(b"".join(len(data).to_bytes(4, "big") + data for data in encoded)).hexdigest()
 
 
 def _san(claim: str, value: str) -> tuple[SanKind, str]:
