@@ -79,9 +79,16 @@ def soak(folder: Path, stack: ExitStack, count: int, connections: int) -> None:
         client.close()
         sizes.append(_worker(server))
         print(f"{(number + 1) * PORTION:>8} enrollments {sizes[-1]:8.1f} MB", flush=True)
+    granted = _certificates_in(server.state / STORE)
+    print(f"{granted} certificates in the inventory")
     quarter = len(sizes) // 4
     slope = (sizes[-1] - sizes[-1 - quarter]) / (quarter * PORTION) * 10_000
     print(f"last quarter: {slope:+.2f} MB per 10,000 enrollments (target 1 MB)")
+
+
+def _certificates_in(store: Path) -> int:
+    with closing(sqlite3.connect(store)) as connection:
+        return int(connection.execute("SELECT COUNT(*) FROM inventory").fetchone()[0])
 
 
 def _worker(server: RunningServer) -> float:
