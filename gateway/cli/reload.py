@@ -10,7 +10,6 @@ from gateway.cli.client import BROKE_OFF, AdminClient, require_server
 from gateway.cli.options import (
     CommandError,
     ConfigOption,
-    ExitCode,
     FormatOption,
     OutputFormat,
     print_json,
@@ -30,8 +29,7 @@ PAUSE_SECONDS = 1.0
 def reload(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
     """Read the configuration and all its files again, in a running server; what was in force stays when anything is wrong.
 
-    Waits for the end: exit status 0 when it is in force in every worker, 3 when the configuration is wrong, 1 when it needs a
-    restart or could not be put in force.
+    Waits for the end: exit status 0 when it is in force in every worker, 1 with the reason when it is not.
     """
     require_server(config)
     found = _reload(AdminClient(config, PATIENCE_SECONDS), TRIES)
@@ -53,8 +51,7 @@ def _reload(client: AdminClient, tries: int) -> Any:
         if error.reason == BROKE_OFF and tries > 1:
             time.sleep(PAUSE_SECONDS)
             return _reload(client, tries - 1)
-        code = ExitCode.CONFIGURATION if error.reason == "configuration" else error.code
-        raise CommandError(str(error), code, error.reason) from error
+        raise
 
 
 def _cell(value: object) -> str:
