@@ -91,21 +91,21 @@ def test_files_behind_the_same_names_are_read_again(start_server: StartServer) -
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "code", "said"),
+    ("old", "new", "said"),
     [
-        pytest.param("profiles:", "profiles: [", 3, "this is not YAML", id="broken"),
-        pytest.param("ttl: 1h", "ttl: never", 3, "profiles.demo.credentials[0].ttl", id="wrong-value"),
-        pytest.param("ca/ra.pem", "ca/gone.pem", 3, "cannot be read", id="missing-file"),
-        pytest.param("ca/ra.pem", "ca/issuing.pem", 3, "profiles.demo.endpoints.scep", id="other-pair"),
-        pytest.param("workers: cores", "workers: 3", 1, "server.workers: was cores", id="needs-a-restart"),
+        pytest.param("profiles:", "profiles: [", "this is not YAML", id="broken"),
+        pytest.param("ttl: 1h", "ttl: never", "profiles.demo.credentials[0].ttl", id="wrong-value"),
+        pytest.param("ca/ra.pem", "ca/gone.pem", "cannot be read", id="missing-file"),
+        pytest.param("ca/ra.pem", "ca/issuing.pem", "profiles.demo.endpoints.scep", id="other-pair"),
+        pytest.param("workers: cores", "workers: 3", "server.workers: was cores", id="needs-a-restart"),
     ],
 )
-def test_what_is_wrong_is_refused_with_its_reason(start_server: StartServer, old: str, new: str, code: int, said: str) -> None:
+def test_what_is_wrong_is_refused_with_its_reason(start_server: StartServer, old: str, new: str, said: str) -> None:
     server = start_server(workers=2)
     before = server.config.read_text()
     change(server, old, new)
     done = server.cli("reload", check=False)
-    assert (done.returncode, done.stdout) == (code, "")
+    assert (done.returncode, done.stdout) == (1, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr + server.log.read_text()
     assert generations(server) == {1}
