@@ -195,11 +195,19 @@ class Reloads:
     async def _refuse(self, actor: str, reason: str, text: str) -> Outcome:
         generation = self._workers.accepted.generation
         log.error("configuration refused: what was in force stays", generation=generation, actor=actor, reason=reason, cause=text)
-        try:
-            await self._workers.record("configuration.refused", actor, "refused", _shorten(text))
-        except WorkerRefusedError as refused:
-            log.error("the refused reload has no audit row", cause=str(refused))  # noqa: TRY400
+        await self._record_refusal(actor, _shorten(text))
         return Outcome(ok=False, generation=generation, text=text, reason=reason)
+
+    async def _record_refusal(self, actor: str, text: str) -> None:
+        """Write the audit row; where the workers that were there could not, those that took their places may."""
+        for tries_left in (1, 0):
+            try:
+                await self._workers.record("configuration.refused", actor, "refused", text)
+            except WorkerRefusedError as refused:
+                if tries_left and await self._workers.someone(SOMEONE_SECONDS):
+                    continue
+                log.error("the refused reload has no audit row", cause=str(refused))  # noqa: TRY400
+            return
 
 
 def _objection(refusals: tuple[BaseException, ...]) -> _RefusedError:

@@ -98,3 +98,21 @@ async def test_of_many_problems_all_are_told_the_same_few(service: Service) -> N
     assert last.startswith("and ")
     [row] = [question for question, _ in worker.asked if isinstance(question, Record)]
     assert outcome.text.startswith(row.detail[:-1])
+
+
+async def test_a_refusal_that_the_worker_could_not_record_is_recorded_by_the_one_in_its_place(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = FakeWorker("hangs", Record=WorkerRefusedError("a worker died meanwhile"))
+    replacement = FakeWorker("replacement")
+    service.have(hangs)
+    someone = service.workers.someone
+
+    async def replaced(seconds: float) -> bool:
+        service.have(replacement)
+        return await someone(seconds)
+
+    monkeypatch.setattr(service.workers, "someone", replaced)
+    assert not (await service.reload("ttl: 1h", "ttl: never")).ok
+    [row] = [question for question, _ in replacement.asked if isinstance(question, Record)]
+    assert row.event == "configuration.refused"
