@@ -74,8 +74,9 @@ def decide(
         *validity_verdicts,
         *extension_verdicts,
     )
-    if any(not v.passed and v.mode == "enforce" for v in verdicts):
-        return Decision(verdicts, None)
+    decision = Decision(verdicts, None)
+    if decision.violations:
+        return decision
     return Decision(
         verdicts,
         Grant(
@@ -122,13 +123,16 @@ def precheck_names(policy: PolicyConfig, sans: tuple[SubjectAltName, ...]) -> Ve
 
 
 def _is_modified(request: CertificateRequest, names: GrantedNames, key_usage: tuple[str, ...], ekus: tuple[str, ...]) -> bool:
-    asked_names = {comparable_name(name.kind, name.value) for name in request.sans}
     return (
-        _texts(request.subject) != _texts(names.subject)
-        or asked_names != {comparable_name(name.kind, name.value) for name in names.sans}
+        (request.subject.rdns != names.subject.rdns and _texts(request.subject) != _texts(names.subject))
+        or (request.sans != names.sans and _comparable(request.sans) != _comparable(names.sans))
         or (request.key_usage is not None and request.key_usage != frozenset(key_usage))
         or (request.ekus is not None and frozenset(request.ekus) != frozenset(ekus))
     )
+
+
+def _comparable(sans: tuple[SubjectAltName, ...]) -> set[tuple[SanKind, str]]:
+    return {comparable_name(name.kind, name.value) for name in sans}
 
 
 def _texts(name: Name | Subject) -> list[set[tuple[str, str]]]:
