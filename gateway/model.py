@@ -97,7 +97,7 @@ class Name:
 
     def values(self, oid: str) -> tuple[str, ...]:
         """Return the values of every attribute of type `oid`, in order."""
-        return tuple(a.value for rdn in self.rdns for a in rdn if a.oid == oid)
+        return tuple([a.value for rdn in self.rdns for a in rdn if a.oid == oid])
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ class RegistrationAuthority:
         except Exception:
             log.exception("a request failed for a reason that nobody foresaw")
             outcome, cause = Unavailable(Reason.INTERNAL, self._timing.hold_retry), "internal error"
-        if isinstance(outcome, Issued | Pending | Rejected | Unavailable):
+        if isinstance(outcome, Outcome):
             counted = not isinstance(outcome, Issued) and self._strangers.only_counted(
                 outcome, trail.event.profile, trail.event.source, self._clock()
             )

@@ -95,11 +95,7 @@ def decide(
 def judge_names(policy: PolicyConfig, request: CertificateRequest, requester: Requester) -> GrantedNames:
     """Judge subject and subject alternative names, and say which would be certified."""
     sans, san_verdicts = judge_sans(policy.san, request.sans, requester.vouches_for_sid)
-    facts = {
-        "dns": next((name.value for name in sans if name.kind is SanKind.DNS), None),
-        "requester": requester.identity,
-        "owner": requester.owner,
-    }
+    facts = {} if policy.subject.template is None else _facts(sans, requester)
     subject, subject_verdicts = judge_subject(policy.subject, request.subject, facts)
     if not request.sans:
         added = dns_from_common_name(policy.san, subject.values(COMMON_NAME))
@@ -115,6 +111,12 @@ def judge_names(policy: PolicyConfig, request: CertificateRequest, requester: Re
             *judge_san_required(policy.san, sans),
         ),
     )
+
+
+def _facts(sans: tuple[SubjectAltName, ...], requester: Requester) -> dict[str, str | None]:
+    """Return what a template may say that was not asked for in the subject."""
+    dns = next((name.value for name in sans if name.kind is SanKind.DNS), None)
+    return {"dns": dns, "requester": requester.identity, "owner": requester.owner}
 
 
 def precheck_names(policy: PolicyConfig, sans: tuple[SubjectAltName, ...]) -> Verdicts:
