@@ -104,11 +104,12 @@ def split_signed(data: bytes) -> tuple[bytes, bytes, bytes]:
     """Return to-be-signed part, AlgorithmIdentifier and signature of a certificate or CRL (RFC 5280 §4.1, §5.1)."""
     body = der.content(der.SEQUENCE, data)
     parts = der.elements(body)
-    if [p[0] for p in parts] != [der.SEQUENCE, der.SEQUENCE, der.BIT_STRING]:
+    if len(parts) != 3 or (parts[0][0], parts[1][0], parts[2][0]) != _SIGNED_TAGS:
         raise MalformedMessage("certificate or CRL is broken")
     return body[: parts[0][3]], body[parts[1][1] : parts[1][3]], der.decode_bits(body[parts[2][2] : parts[2][3]])
 
 
+_SIGNED_TAGS = (der.SEQUENCE, der.SEQUENCE, der.BIT_STRING)
 _TBS_TAGS = [der.INTEGER, der.SEQUENCE, der.SEQUENCE, der.SEQUENCE, der.SEQUENCE, der.SEQUENCE]
 _VERSION, _UNIQUE_IDS, _EXTENSIONS = 0xA0, (0x81, 0x82), 0xA3
 
@@ -126,7 +127,7 @@ def _split_tbs(tbs: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes, tu
             found = extensions.parse_extensions(body[start:end])
         elif tag not in _UNIQUE_IDS:
             raise MalformedMessage("certificate is broken", f"tag {tag:#04x} in the to-be-signed part")
-    serial, inner, issuer, validity, subject, key = (body[f[1] : f[3]] for f in fields[first : first + 6])
+    serial, inner, issuer, validity, subject, key = [body[start:end] for _, start, _, end in fields[first : first + 6]]
     return serial, inner, issuer, validity, subject, key, found
 
 

@@ -68,7 +68,7 @@ def open_content_info(data: bytes, content_type: str, what: str) -> list[tuple[i
     """
     tag, start, end = der.read(data)
     members = der.elements(data, start, end)
-    if tag != der.SEQUENCE or end != len(data) or [m[0] for m in members] != [der.OBJECT_IDENTIFIER, _EXPLICIT_CONTENT]:
+    if tag != der.SEQUENCE or end != len(data) or not _is_typed(members):
         raise MalformedMessage(f"message is not {what}", "it is no ContentInfo")
     (_, _, type_start, type_end), (_, _, start, end) = members
     found = der.decode_oid(data[type_start:type_end])
@@ -78,6 +78,11 @@ def open_content_info(data: bytes, content_type: str, what: str) -> list[tuple[i
     if len(content) != 1 or content[0][0] != der.SEQUENCE:
         raise MalformedMessage(f"message is not {what}", "its content is no SEQUENCE")
     return der.elements(data, *content[0][2:])
+
+
+def _is_typed(members: list[tuple[int, int, int, int]]) -> bool:
+    """Whether these are a content type and explicit content."""
+    return len(members) == 2 and members[0][0] == der.OBJECT_IDENTIFIER and members[1][0] == _EXPLICIT_CONTENT
 
 
 def parse_signed_data(data: bytes, max_signers: int = 1) -> SignedData:
@@ -101,10 +106,11 @@ def parse_signed_data(data: bytes, max_signers: int = 1) -> SignedData:
 
 def _take(members: list[tuple[int, int, int, int]], what: str, *tags: int) -> tuple[int, int, int, int]:
     """Remove the first members, which must have these tags, and return the last of them."""
-    if [member[0] for member in members[: len(tags)]] != list(tags):
-        raise MalformedMessage(f"message is not {what}", f"its members are not {', '.join(map(hex, tags))}")
-    taken = members[len(tags) - 1]
-    del members[: len(tags)]
+    taken = (0, 0, 0, 0)
+    for tag in tags:
+        if not members or members[0][0] != tag:
+            raise MalformedMessage(f"message is not {what}", f"its members are not {', '.join(map(hex, tags))}")
+        taken = members.pop(0)
     return taken
 
 
@@ -172,7 +178,7 @@ def parse_certificate_id(data: bytes) -> CertificateId:
     if tag != der.SEQUENCE:
         raise MalformedMessage("certificate identifier is broken", f"tag {tag:#04x}")
     members = der.elements(data, start, end)
-    if [m[0] for m in members] != [der.SEQUENCE, der.INTEGER]:
+    if len(members) != 2 or members[0][0] != der.SEQUENCE or members[1][0] != der.INTEGER:
         raise MalformedMessage("certificate identifier is broken")
     (_, issuer, _, issuer_end), (_, _, serial, serial_end) = members
     return CertificateId(data[issuer:issuer_end], der.decode_integer(data[serial:serial_end]))
@@ -192,13 +198,13 @@ def parse_attributes(contents: bytes) -> dict[str, tuple[bytes, ...]]:
     found: dict[str, tuple[bytes, ...]] = {}
     for tag, _, start, end in der.elements(contents):
         members = der.elements(contents, start, end)
-        if tag != der.SEQUENCE or [m[0] for m in members] != [der.OBJECT_IDENTIFIER, der.SET]:
+        if tag != der.SEQUENCE or len(members) != 2 or members[0][0] != der.OBJECT_IDENTIFIER or members[1][0] != der.SET:
             raise MalformedMessage("attribute is broken")
         (_, _, type_start, type_end), (_, _, set_start, set_end) = members
         name = der.decode_oid(contents[type_start:type_end])
         if name in found or len(found) >= MAX_ATTRIBUTES:
             raise MalformedMessage("an attribute occurs twice, or there are too many", name)
-        found[name] = tuple(contents[s:e] for _, s, _, e in der.elements(contents, set_start, set_end))
+        found[name] = tuple([contents[s:e] for _, s, _, e in der.elements(contents, set_start, set_end)])
     return found
 
 
@@ -261,6 +267,18 @@ class Signer:
 
 def issuer_and_serial(certificate: bytes) -> bytes:
     """Return the IssuerAndSerialNumber element that names a certificate (RFC 5652 §10.2.4); raises MalformedMessage."""
+    return der.sequence(*_issuer_and_serial(certificate))
+
+
+def is_named_by(certificate: bytes, sid: CertificateId) -> bool:
+    """Whether issuer and serial number of `sid` are a certificate's, told without reading all of it; raises MalformedMessage."""
+    issuer, serial = _issuer_and_serial(certificate)
+    if issuer == sid.issuer_der and serial[:1] == b"\x02":
+        return der.decode_integer(der.content(der.INTEGER, serial)) == sid.serial
+    return parse_certificate_id(der.sequence(issuer, serial)) == sid
+
+
+def _issuer_and_serial(certificate: bytes) -> tuple[bytes, bytes]:
     start, _ = der.read_as(der.SEQUENCE, certificate)
     start, end = der.read_as(der.SEQUENCE, certificate, start)
     members = der.elements(certificate, start, end)
@@ -268,12 +286,19 @@ def issuer_and_serial(certificate: bytes) -> bytes:
     if len(members) < first + 3:
         raise MalformedMessage("certificate is broken")
     (_, serial, _, serial_end), _, (_, issuer, _, issuer_end) = members[first : first + 3]
-    return der.sequence(certificate[issuer:issuer_end], certificate[serial:serial_end])
+    return certificate[issuer:issuer_end], certificate[serial:serial_end]
 
 
 def attribute(oid: str, value: bytes) -> bytes:
     """Return an Attribute of one encoded value."""
-    return der.sequence(der.oid(oid), der.tlv(der.SET, value))
+    return _attribute_head(oid, len(value)) + value
+
+
+@lru_cache(maxsize=256)
+def _attribute_head(oid: str, size: int) -> bytes:
+    """Return what stands before an Attribute's one value of `size` bytes."""
+    whole = der.sequence(der.oid(oid), der.tlv(der.SET, bytes(size)))
+    return whole[: len(whole) - size]
 
 
 def sign_data(content: bytes, signer: Signer, digest: str, attributes: Iterable[bytes], beside: Iterable[bytes] = ()) -> bytes:

@@ -188,7 +188,7 @@ def _may_be_named(certificate: bytes, sid: cms.CertificateId) -> bool:
     """Whether a certificate can be the one that is meant, told without reading all of it: strangers send others before it."""
     if sid.key_id is not None:
         return sid.key_id in certificate
-    return cms.parse_certificate_id(cms.issuer_and_serial(certificate)) == sid
+    return cms.is_named_by(certificate, sid)
 
 
 def verify_signature(message: PkiMessage, ra: RaIdentity, now: datetime) -> None:
