@@ -7,14 +7,13 @@ import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from struct import Struct
 
 from gateway.asn1 import cms as asn1
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki import der
 from gateway.pki.algorithms import digest_name, digest_oid, unsupported, verify_signature
-from gateway.pki.keys import PrivateKey, sign, signature_algorithm
+from gateway.pki.keys import PrivateKey, is_rsa, sign, signature_algorithm
 
 MAX_CERTIFICATES = 16
 MAX_ATTRIBUTES = 32
@@ -23,10 +22,15 @@ _DATA = der.oid(asn1.OID_DATA)
 _SIGNED_DATA = der.oid(asn1.OID_SIGNED_DATA)
 _RSA_ENCRYPTION = der.sequence(der.oid("1.2.840.113549.1.1.1"), der.null())
 _CONTENT_TYPE_IS_DATA = der.sequence(der.oid(asn1.OID_CONTENT_TYPE), der.set_of(_DATA))
+_EMPTY_SET = der.set_of()
+_NO_CONTENT = der.sequence(_DATA)
 _SUBJECT_KEY_IDENTIFIER = 0x80
 _IMPLICIT_SET = _EXPLICIT_CONTENT = 0xA0
 _UNSIGNED_ATTRIBUTES = 0xA1
 _SIGNED = "CMS SignedData"
+_HEAD = Struct(">HH11sHHHH")
+"""What stands before the members of SignedData and EnvelopedData: SEQUENCE, type, `[0]` and SEQUENCE, long but not too long."""
+_MAX_CACHED_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +70,12 @@ def open_content_info(data: bytes, content_type: str, what: str) -> list[tuple[i
 
     `data` was normalised. Raises MalformedMessage unless it is a ContentInfo of type `content_type`; `what` is that in words.
     """
+    size = len(data)
+    if _begins_as_usual(data, size, der.oid(content_type)):
+        return der.elements(data, _HEAD.size, size)
     tag, start, end = der.read(data)
     members = der.elements(data, start, end)
-    if tag != der.SEQUENCE or end != len(data) or not _is_typed(members):
+    if tag != der.SEQUENCE or end != size or not _is_typed(members):
         raise MalformedMessage(f"message is not {what}", "it is no ContentInfo")
     (_, _, type_start, type_end), (_, _, start, end) = members
     found = der.decode_oid(data[type_start:type_end])
@@ -78,6 +85,14 @@ def open_content_info(data: bytes, content_type: str, what: str) -> list[tuple[i
     if len(content) != 1 or content[0][0] != der.SEQUENCE:
         raise MalformedMessage(f"message is not {what}", "its content is no SEQUENCE")
     return der.elements(data, *content[0][2:])
+
+
+def _begins_as_usual(data: bytes, size: int, content_type: bytes) -> bool:
+    """Whether `data` begins as a ContentInfo of this type and size must where its lengths have two bytes each."""
+    if len(content_type) != 11 or not _HEAD.size <= size <= 0xFFFF:
+        return False
+    inner = size - _HEAD.size
+    return data.startswith(_HEAD.pack(0x3082, size - 4, content_type, 0xA082, inner + 4, 0x3082, inner))
 
 
 def _is_typed(members: list[tuple[int, int, int, int]]) -> bool:
@@ -279,6 +294,11 @@ def is_named_by(certificate: bytes, sid: CertificateId) -> bool:
 
 
 def _issuer_and_serial(certificate: bytes) -> tuple[bytes, bytes]:
+    """Return both elements as encoded; the answer to a request names the certificate that was looked for in it."""
+    return _find_cached(certificate) if len(certificate) <= _MAX_CACHED_BYTES else _find_issuer_and_serial(certificate)
+
+
+def _find_issuer_and_serial(certificate: bytes) -> tuple[bytes, bytes]:
     start, _ = der.read_as(der.SEQUENCE, certificate)
     start, end = der.read_as(der.SEQUENCE, certificate, start)
     members = der.elements(certificate, start, end)
@@ -287,6 +307,9 @@ def _issuer_and_serial(certificate: bytes) -> tuple[bytes, bytes]:
         raise MalformedMessage("certificate is broken")
     (_, serial, _, serial_end), _, (_, issuer, _, issuer_end) = members[first : first + 3]
     return certificate[issuer:issuer_end], certificate[serial:serial_end]
+
+
+_find_cached = lru_cache(maxsize=128)(_find_issuer_and_serial)
 
 
 def attribute(oid: str, value: bytes) -> bytes:
@@ -310,7 +333,7 @@ def sign_data(content: bytes, signer: Signer, digest: str, attributes: Iterable[
     digest_algorithm = _digest_algorithm(digest)
     message_digest = attribute(asn1.OID_MESSAGE_DIGEST, der.octet_string(hashlib.new(digest, content).digest()))
     signed_attributes = der.set_of(_CONTENT_TYPE_IS_DATA, message_digest, *attributes)
-    algorithm = _RSA_ENCRYPTION if isinstance(signer.key, RSAPrivateKey) else signature_algorithm(signer.key, digest)
+    algorithm = _RSA_ENCRYPTION if is_rsa(signer.key) else signature_algorithm(signer.key, digest)
     signer_info = der.sequence(
         b"\x02\x01\x01",
         signer.issuer_and_serial,
@@ -339,11 +362,11 @@ def certs_only(certificates: Iterable[bytes], crls: Iterable[bytes] = ()) -> byt
     """
     issued, revocations = b"".join(certificates), b"".join(crls)
     return _signed_data(
-        der.set_of(),
-        der.sequence(_DATA),
+        _EMPTY_SET,
+        _NO_CONTENT,
         der.context(0, issued) if issued else b"",
         der.context(1, revocations) if revocations else b"",
-        der.set_of(),
+        _EMPTY_SET,
     )
 
 

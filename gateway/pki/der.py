@@ -221,17 +221,18 @@ def _utc_time(text: str) -> datetime:
 def tlv(tag: int, *parts: bytes) -> bytes:
     """Return one element of the single-byte tag `tag` whose content is the concatenated `parts`."""
     body = b"".join(parts)
-    size = len(body)
-    if size < 0x80:
-        return bytes((tag, size)) + body
-    if 0xFF < size <= 0xFFFF:
-        return bytes((tag, 0x82, size >> 8, size & 0xFF)) + body
-    return bytes((tag,)) + encode_length(size) + body
+    return _head(tag, len(body)) + body
+
+
+@lru_cache(maxsize=2048)
+def _head(tag: int, size: int) -> bytes:
+    return bytes((tag,)) + encode_length(size)
 
 
 def sequence(*parts: bytes) -> bytes:
     """Return a SEQUENCE of encoded `parts`."""
-    return tlv(SEQUENCE, *parts)
+    body = b"".join(parts)  # not by `tlv`: half of all that is written are SEQUENCEs
+    return _head(SEQUENCE, len(body)) + body
 
 
 def set_of(*parts: bytes) -> bytes:

@@ -29,6 +29,7 @@ __all__ = [
     "default_digest",
     "describe_public_key",
     "generate_private_key",
+    "is_rsa",
     "key_matches",
     "load_private_key",
     "load_public_key",
@@ -164,6 +165,11 @@ def _kind(key_class: type) -> str:
     if issubclass(key_class, rsa.RSAPrivateKey):
         return "rsa"
     return "ec" if issubclass(key_class, ec.EllipticCurvePrivateKey) else "hashing"
+
+
+def is_rsa(key: PrivateKey) -> bool:
+    """Whether `key` is an RSA key."""
+    return _kind(type(key)) == "rsa"
 
 
 def signature_algorithm(key: PrivateKey, digest: str = "sha256") -> bytes:
