@@ -21,7 +21,7 @@ from gateway.ra.authenticate import authenticate
 from gateway.ra.compliance import check_compliance
 from gateway.ra.credentials.intune_jws import ChallengeRefused
 from gateway.ra.journal import Trail
-from gateway.ra.leases import Leases
+from gateway.ra.leases import Leases, done_within
 from gateway.ra.look_up import LookUp
 from gateway.ra.policy import decide, precheck_names
 from gateway.ra.profile import Profile, Snapshot
@@ -291,8 +291,7 @@ class RegistrationAuthority:
 
     async def _join(self, snapshot: Snapshot, key: bytes, task: asyncio.Task[Work], trail: Trail, *, joined: bool) -> Outcome:
         """Wait for the task of this request, for as long as a client does; the task itself cannot be cancelled from here."""
-        done, _ = await asyncio.wait({task}, timeout=self._timing.answer_within)
-        if not done:
+        if not await done_within(task, self._timing.answer_within):
             row_id = self._leases.holds(key)
             if row_id is None:
                 raise StoreUnavailable("the store did not open the request in time")

@@ -38,12 +38,12 @@ DELIVERABLE = frozenset({LedgerState.DELIVERED, LedgerState.CONFIRMED})
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(first + second for first in _CROCKFORD for second in _CROCKFORD)
 """Two characters for ten bits."""
-_RANDOM_BITS = 80
+_RANDOM_BYTES = 10
 
 
 def new_request_id(now: datetime) -> RequestId:
     """Return a ULID: 48 bits of milliseconds and 80 random bits in 26 characters that sort by time."""
-    number = int(now.timestamp() * 1000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+    number = int(now.timestamp() * 1000) << 8 * _RANDOM_BYTES | int.from_bytes(secrets.token_bytes(_RANDOM_BYTES), "big")
     return RequestId("".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)]))
 
 

@@ -97,7 +97,7 @@ def judge_names(policy: PolicyConfig, request: CertificateRequest, requester: Re
     sans, san_verdicts = judge_sans(policy.san, request.sans, requester.vouches_for_sid)
     facts = {} if policy.subject.template is None else _facts(sans, requester)
     subject, subject_verdicts = judge_subject(policy.subject, request.subject, facts)
-    if not request.sans:
+    if policy.san.dns_from_common_name and not request.sans:
         added = dns_from_common_name(policy.san, subject.values(COMMON_NAME))
         if added:
             sans, san_verdicts = judge_sans(policy.san, added, vouched=False)

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from gateway.config.policy import DnsNames, IpAddresses, NamePatterns, RuleMode, SanRule, Unlisted
@@ -25,6 +26,8 @@ _FORM = Rule("name_form", "policy.san", Reason.POLICY_SAN)
 _SID_VALUE = re.compile(r"S-1-[0-9]{1,15}(?:-[0-9]{1,10}){1,15}", re.ASCII)
 _NEVER = frozenset({SanKind.OTHER, SanKind.DIRECTORY_NAME})
 _UNLISTED = "is of a type that is not allowed"
+_HONEST = "every name is what it looks like"
+_PASSED = "names that pass: "
 _SID_PREFIX = "tag:microsoft.com,"
 
 
@@ -61,6 +64,8 @@ def judge_sans(rule: SanRule, asked: tuple[SubjectAltName, ...], vouched: bool) 
     A type that the rule does not name is refused or dropped as `unlisted` says. Types that no rule can name (otherName other
     than a UPN, directoryName, …) and names that are not what they look like are never granted, whatever the mode.
     """
+    if not asked:
+        return (), _judge_none(rule.mode)
     if len(asked) > MAX_NAMES:
         return (), _FORM.judge(RuleMode.ENFORCE, [Problem("max", f"more than {MAX_NAMES} names are asked for")], "")
     judged = [_judge_san(rule, name, vouched) for name in _distinct(asked)]
@@ -70,11 +75,21 @@ def judge_sans(rule: SanRule, asked: tuple[SubjectAltName, ...], vouched: bool) 
         if one.problem:
             found[one.rule].append(one.problem)
     dropped = len(judged) - len(granted)
-    kept = f"names that pass: {len(granted)}" + (f", left out: {dropped}" if dropped else "")
+    kept = f"{_PASSED}{len(granted)}" + (f", left out: {dropped}" if dropped else "")
     return granted, (
-        *_FORM.judge(RuleMode.ENFORCE, found[_FORM], "every name is what it looks like"),
+        *_FORM.judge(RuleMode.ENFORCE, found[_FORM], _HONEST),
         *_RULE.judge(rule.mode, found[_RULE] + _count_problems(rule, granted), kept),
         *_judge_sids(granted, found[_SID]),
+    )
+
+
+@lru_cache(maxsize=len(RuleMode))
+def _judge_none(mode: RuleMode) -> Verdicts:
+    """Return what is said where no name is asked for: nothing can be wrong with it."""
+    return (
+        *_FORM.judge(RuleMode.ENFORCE, (), _HONEST),
+        *_RULE.judge(mode, (), f"{_PASSED}0"),
+        *_judge_sids((), []),
     )
 
 

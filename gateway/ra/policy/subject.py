@@ -102,7 +102,8 @@ def judge_subject(rule: SubjectRule, asked: Name, facts: Mapping[str, str | None
     """
     replaced = frozenset([oid for name in rule.override if (oid := resolve_attribute(name))])
     used = _template_attributes(rule.template) if rule.template is not None else None
-    judged = [a for rdn in asked.rdns for a in rdn if a.oid not in replaced and _counts(rule, a.oid, used)]
+    kept = _kept_attributes(rule, used)
+    judged = [a for rdn in asked.rdns for a in rdn if a.oid not in replaced and (kept is None or a.oid in kept)]
     form = _form_problems(judged)
     if form:
         return Subject(()), _FORM.judge(RuleMode.ENFORCE, form, "")
@@ -120,11 +121,11 @@ def judge_subject(rule: SubjectRule, asked: Name, facts: Mapping[str, str | None
     )
 
 
-def _counts(rule: SubjectRule, oid: str, used: frozenset[str | None] | None) -> bool:
-    """Say whether an asked attribute goes on to the subject: taken up by the template, or without one not dropped."""
+def _kept_attributes(rule: SubjectRule, used: frozenset[str | None] | None) -> frozenset[str | None] | None:
+    """Return which asked attributes go on to the subject, taken up by the template or without one not dropped; None: all."""
     if used is not None:
-        return oid in used
-    return not _drops(rule) or oid in _oids(rule.allow)
+        return used
+    return _oids(rule.allow) if _drops(rule) else None
 
 
 def _drops(rule: SubjectRule) -> bool:
