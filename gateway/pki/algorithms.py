@@ -91,6 +91,12 @@ def hash_algorithm(name: str) -> hashes.HashAlgorithm:
     return _DIGESTS[name][1]
 
 
+@lru_cache(maxsize=8)
+def ecdsa(name: str) -> ec.ECDSA:
+    """Return cryptography's object for ECDSA with digest `name`, which it takes long to make, with the same refusal."""
+    return ec.ECDSA(hash_algorithm(name))
+
+
 def signature_oid(kind: str, digest: str) -> str:
     """Return the OID by which certificates name a signature of key `kind` over `digest` (`none` for EdDSA and ML-DSA)."""
     for row in _ROWS:
@@ -143,7 +149,7 @@ def verify_signature(
         if kind == "rsa":
             cast("rsa.RSAPublicKey", key).verify(signature, data, _padding(scheme), hash_algorithm(used))
         elif kind == "ec":
-            cast("ec.EllipticCurvePublicKey", key).verify(signature, data, ec.ECDSA(hash_algorithm(used)))
+            cast("ec.EllipticCurvePublicKey", key).verify(signature, data, ecdsa(used))
         else:
             cast("_HashingKey", key).verify(signature, data)
     except InvalidSignature:

@@ -132,6 +132,8 @@ def _split_tbs(tbs: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes, tu
 
 
 def _parse_validity(validity: bytes) -> tuple[datetime, datetime]:
+    if len(validity) == 32 and validity.startswith(b"\x30\x1e\x17\x0d") and validity[17:19] == b"\x17\x0d":  # two UTCTimes
+        return der.decode_time(der.UTC_TIME, validity[4:17]), der.decode_time(der.UTC_TIME, validity[19:])
     body = der.content(der.SEQUENCE, validity)
     times = der.elements(body)
     if len(times) != 2:
@@ -203,6 +205,7 @@ class Issuer:
 
 _VERSION_3 = bytes.fromhex("a003020102")
 _EMPTY_NAME = b"\x30\x00"
+_KEY_IDENTIFIER_HEAD = extensions.encode_extension(extensions.SUBJECT_KEY_IDENTIFIER, False, der.octet_string(bytes(20)))[:-20]
 _CA_ONLY = frozenset({"keyCertSign", "cRLSign"})
 _BUILT = frozenset(
     {
@@ -274,8 +277,7 @@ def _check_grant(grant: Grant, serial: int, is_ca: bool) -> None:
 
 
 def _key_identifier_extension(public_key: bytes) -> bytes:
-    value = der.octet_string(key_identifier(public_key))
-    return extensions.encode_extension(extensions.SUBJECT_KEY_IDENTIFIER, False, value)
+    return _KEY_IDENTIFIER_HEAD + key_identifier(public_key)
 
 
 @lru_cache(maxsize=64)

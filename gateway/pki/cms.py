@@ -116,7 +116,7 @@ def parse_signed_data(data: bytes, max_signers: int = 1) -> SignedData:
         raise MalformedMessage(f"message is not {_SIGNED}", "its members are others than RFC 5652 §5.1 has")
     if len(infos) > max_signers:
         raise MalformedMessage("message has more than one signer", f"{len(infos)} signers")
-    return SignedData(content_type, content, certificates, crls, tuple(_parse_signer(normal, info) for info in infos))
+    return SignedData(content_type, content, certificates, crls, tuple([_parse_signer(normal, info) for info in infos]))
 
 
 def _take(members: list[tuple[int, int, int, int]], what: str, *tags: int) -> tuple[int, int, int, int]:
@@ -219,7 +219,8 @@ def parse_attributes(contents: bytes) -> dict[str, tuple[bytes, ...]]:
         name = der.decode_oid(contents[type_start:type_end])
         if name in found or len(found) >= MAX_ATTRIBUTES:
             raise MalformedMessage("an attribute occurs twice, or there are too many", name)
-        found[name] = tuple([contents[s:e] for _, s, _, e in der.elements(contents, set_start, set_end)])
+        values = der.elements(contents, set_start, set_end)
+        found[name] = (contents[set_start:set_end],) if len(values) == 1 else tuple([contents[s:e] for _, s, _, e in values])
     return found
 
 

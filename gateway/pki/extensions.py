@@ -129,7 +129,7 @@ def _parse_any(body: bytes, tag: int, _: int, start: int, end: int) -> Extension
 def encode_extension(oid: str, critical: bool, value: bytes) -> bytes:
     """Return one Extension; `value` is the content of extnValue."""
     flag = b"\x01\x01\xff" if critical else b""
-    return der.tlv(der.SEQUENCE, der.oid(oid), flag, der.tlv(der.OCTET_STRING, value))
+    return der.sequence(der.oid(oid), flag, der.octet_string(value))
 
 
 # Subject alternative names

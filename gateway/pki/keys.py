@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway.pki import der
-from gateway.pki.algorithms import NO_DIGEST, hash_algorithm, signature_oid
+from gateway.pki.algorithms import NO_DIGEST, ecdsa, hash_algorithm, signature_oid
 from gateway.pki.public_keys import MAX_RSA_BITS, MIN_RSA_BITS, describe_public_key, load_public_key
 
 __all__ = [
@@ -155,7 +155,7 @@ def sign(key: PrivateKey, data: bytes, digest: str = "sha256") -> bytes:
     if kind == "rsa":
         return cast("rsa.RSAPrivateKey", key).sign(data, _PKCS1, hash_algorithm(digest))
     if kind == "ec":
-        return cast("ec.EllipticCurvePrivateKey", key).sign(data, ec.ECDSA(hash_algorithm(digest)))
+        return cast("ec.EllipticCurvePrivateKey", key).sign(data, ecdsa(digest))
     return cast("_HashingKey", key).sign(data)
 
 
