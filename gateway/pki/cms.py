@@ -30,7 +30,6 @@ _UNSIGNED_ATTRIBUTES = 0xA1
 _SIGNED = "CMS SignedData"
 _HEAD = Struct(">HH11sHHHH")
 """What stands before the members of SignedData and EnvelopedData: SEQUENCE, type, `[0]` and SEQUENCE, long but not too long."""
-_MAX_CACHED_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,11 +294,6 @@ def is_named_by(certificate: bytes, sid: CertificateId) -> bool:
 
 
 def _issuer_and_serial(certificate: bytes) -> tuple[bytes, bytes]:
-    """Return both elements as encoded; the answer to a request names the certificate that was looked for in it."""
-    return _find_cached(certificate) if len(certificate) <= _MAX_CACHED_BYTES else _find_issuer_and_serial(certificate)
-
-
-def _find_issuer_and_serial(certificate: bytes) -> tuple[bytes, bytes]:
     start, _ = der.read_as(der.SEQUENCE, certificate)
     start, end = der.read_as(der.SEQUENCE, certificate, start)
     members = der.elements(certificate, start, end)
@@ -308,9 +302,6 @@ def _find_issuer_and_serial(certificate: bytes) -> tuple[bytes, bytes]:
         raise MalformedMessage("certificate is broken")
     (_, serial, _, serial_end), _, (_, issuer, _, issuer_end) = members[first : first + 3]
     return certificate[issuer:issuer_end], certificate[serial:serial_end]
-
-
-_find_cached = lru_cache(maxsize=128)(_find_issuer_and_serial)
 
 
 def attribute(oid: str, value: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
+from struct import Struct
 
 from gateway.errors import MalformedMessage
 from gateway.pki.ber import Bounds, encode_length, long_length, normalize
@@ -221,18 +222,23 @@ def _utc_time(text: str) -> datetime:
 def tlv(tag: int, *parts: bytes) -> bytes:
     """Return one element of the single-byte tag `tag` whose content is the concatenated `parts`."""
     body = b"".join(parts)
-    return _head(tag, len(body)) + body
+    size = len(body)
+    if size < 0x80:
+        return _SHORT(tag, size) + body
+    if 0xFF < size <= 0xFFFF:
+        return _LONG(tag, 0x82, size) + body
+    return bytes((tag,)) + encode_length(size) + body
 
 
-@lru_cache(maxsize=2048)
-def _head(tag: int, size: int) -> bytes:
-    return bytes((tag,)) + encode_length(size)
+_SHORT, _LONG = Struct(">BB").pack, Struct(">BBH").pack
 
 
 def sequence(*parts: bytes) -> bytes:
     """Return a SEQUENCE of encoded `parts`."""
-    body = b"".join(parts)  # not by `tlv`: half of all that is written are SEQUENCEs
-    return _head(SEQUENCE, len(body)) + body
+    body = b"".join(parts)
+    if len(body) < 0x80:  # half of all that is written are short SEQUENCEs
+        return _SHORT(SEQUENCE, len(body)) + body
+    return tlv(SEQUENCE, body)
 
 
 def set_of(*parts: bytes) -> bytes:

@@ -145,7 +145,7 @@ def _parse_rid(data: bytes) -> CertificateId:
     return _parse_rid_cached(data) if len(data) <= _MAX_CACHED_BYTES else parse_certificate_id(data)
 
 
-_parse_rid_cached = lru_cache(maxsize=64)(parse_certificate_id)
+_parse_rid_cached = lru_cache(maxsize=32)(parse_certificate_id)
 
 
 def _parse_encrypted_content(contents: bytes) -> tuple[str, bytes, bytes]:
