@@ -64,8 +64,12 @@ def request_key(request: EnrollmentRequest, requester: Requester) -> bytes:
         request.requester_key.hex(),
         request.csr.digest.hex(),
     )
-    encoded = [part.encode() for part in parts]
-    return hashlib.sha256(b"".join([len(data).to_bytes(4, "big") + data for data in encoded])).digest()
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(4, "big"))
+        digest.update(data)
+    return digest.digest()
 
 
 def new_row(
