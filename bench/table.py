@@ -9,14 +9,15 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import socket
 import statistics
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -134,11 +135,17 @@ class Bench:
         return Row(name, ca, client, pid, answers, devices, probe)
 
     def _livez(self, url: str) -> Callable[[], None]:
+        where = urlsplit(url)
+        address = (where.hostname or "", where.port or 80)
+
         def ask() -> None:
             begun = perf_counter()
-            with urllib.request.urlopen(f"{url}/livez", timeout=10) as reply:
-                reply.read()
+            with socket.create_connection(address, timeout=10) as probe:
+                probe.sendall(f"GET /livez HTTP/1.1\r\nHost: {where.netloc}\r\nConnection: close\r\n\r\n".encode())
+                answer = b"".join(iter(lambda: probe.recv(4096), b""))
             self.livez.append((perf_counter() - begun) * 1000)
+            if not answer.startswith(b"HTTP/1.1 200 "):
+                raise RuntimeError(f"/livez answered {answer[:40]!r}")
 
         return ask
 
