@@ -7,14 +7,17 @@ machine hits all rows alike, since each turn gives every row its share; so ratio
 from __future__ import annotations
 
 import argparse
+import os
+import platform
+import socket
 import statistics
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -44,6 +47,8 @@ class Row:
     probe: Callable[[], object] | None = None
     costs: list[float] = field(default_factory=list)
     """CPU microseconds of one request, by turn, granted or not."""
+    client_costs: list[float] = field(default_factory=list)
+    """CPU microseconds that the client took for one request, by turn."""
     latencies: list[float] = field(default_factory=list)
     seconds: float = 0.0
     resident: float = 0.0
@@ -54,6 +59,7 @@ class Row:
         before = cpu_seconds(self.pid)
         seen = self.client.send(first, last, self.probe)
         self.costs.append((cpu_seconds(self.pid) - before) / (last - first) * 1e6)
+        self.client_costs.append(seen.cpu / (last - first) * 1e6)
         self.latencies += seen.latencies
         self.seconds += seen.seconds
 
@@ -129,11 +135,17 @@ class Bench:
         return Row(name, ca, client, pid, answers, devices, probe)
 
     def _livez(self, url: str) -> Callable[[], None]:
+        where = urlsplit(url)
+        address = (where.hostname or "", where.port or 80)
+
         def ask() -> None:
             begun = perf_counter()
-            with urllib.request.urlopen(f"{url}/livez", timeout=10) as reply:
-                reply.read()
+            with socket.create_connection(address, timeout=10) as probe:
+                probe.sendall(f"GET /livez HTTP/1.1\r\nHost: {where.netloc}\r\nConnection: close\r\n\r\n".encode())
+                answer = b"".join(iter(lambda: probe.recv(4096), b""))
             self.livez.append((perf_counter() - begun) * 1000)
+            if not answer.startswith(b"HTTP/1.1 200 "):
+                raise RuntimeError(f"/livez answered {answer[:40]!r}")
 
         return ask
 
@@ -170,13 +182,17 @@ def run(requests: int, connections: int) -> None:
 
 
 def _print_rows(rows: Sequence[Row], hollow: Row, costs: dict[str, list[float]]) -> None:
-    print(f"{'':<22}{'CA':<10}{'granted':>8}{'/s':>7}{'p50 ms':>8}{'p99 ms':>8}{'CPU µs':>8}{'ceiling':>9}{'ratio':>7}{'MB':>6}")
+    print(
+        f"{'':<22}{'CA':<10}{'granted':>8}{'/s':>7}{'p50 ms':>8}{'p99 ms':>8}{'CPU µs':>8}{'ceiling':>9}{'ratio':>7}{'MB':>6}"
+        f"{'client µs':>11}"
+    )
     for row in rows:
         ceiling = [c + h for c, h in zip(costs[row.ca], hollow.costs, strict=True)]
         ratio = statistics.median(cost / limit for cost, limit in zip(row.costs, ceiling, strict=True))
         print(
             f"{row.name:<22}{row.ca:<10}{row.granted:>8}{row.rate:>7.0f}{row.percentile(50):>8.1f}{row.percentile(99):>8.1f}"
             f"{statistics.median(row.costs):>8.0f}{statistics.median(ceiling):>9.0f}{ratio:>6.2f}x{row.resident:>6.0f}"
+            f"{statistics.median(row.client_costs):>11.0f}"
         )
     print(
         f"ceiling: P-256 {statistics.median(costs[P256]):.0f} µs of cryptography + {statistics.median(hollow.costs):.0f} µs of an"
@@ -190,13 +206,27 @@ def _print_rows(rows: Sequence[Row], hollow: Row, costs: dict[str, list[float]])
     print(TARGETS)
 
 
+def describe_machine() -> str:
+    """Return what numbers depend on: Python, kernel, processor, and how busy others keep it."""
+    python = f"{platform.python_implementation()} {platform.python_version()} ({platform.python_compiler()})"
+    load = " ".join(f"{average:.2f}" for average in os.getloadavg())
+    return f"{python}, Linux {platform.release()}, {os.cpu_count()} x {_processor()}, load average {load}"
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
 def main() -> None:
-    """Print the stages of one enrollment, then the table."""
+    """Print the machine, the stages of one enrollment, then the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.table", description=main.__doc__)
     parser.add_argument("--requests", type=int, default=2000, help="of each row")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--no-stages", action="store_true", help="the table alone")
     options = parser.parse_args()
+    print(describe_machine())
     if not options.no_stages:
         print_stages()
     run(options.requests, options.connections)

@@ -97,7 +97,7 @@ class Name:
 
     def values(self, oid: str) -> tuple[str, ...]:
         """Return the values of every attribute of type `oid`, in order."""
-        return tuple(a.value for rdn in self.rdns for a in rdn if a.oid == oid)
+        return tuple([a.value for rdn in self.rdns for a in rdn if a.oid == oid])
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +283,7 @@ class Grant:
 
     def to_json(self) -> str:
         """Serialise for the ledger; `from_json` reverses it."""
-        return json.dumps(
+        return _to_json(
             {
                 "subject": _b64(self.subject_der),
                 "sans": [[s.kind.value, s.value, _b64(s.der)] for s in self.sans],
@@ -293,8 +293,7 @@ class Grant:
                 "not_after": int(self.not_after.timestamp()),
                 "extensions": [[e.oid, e.critical, _b64(e.value)] for e in self.extensions],
                 "modified": self.modified,
-            },
-            separators=(",", ":"),
+            }
         )
 
     @classmethod
@@ -323,12 +322,12 @@ class Decision:
     @property
     def violations(self) -> tuple[Verdict, ...]:
         """The broken rules that are enforced."""
-        return tuple(v for v in self.verdicts if not v.passed and v.mode == "enforce")
+        return tuple([v for v in self.verdicts if not v.passed and v.mode == "enforce"])
 
     @property
     def warnings(self) -> tuple[Verdict, ...]:
         """The broken rules that only warn."""
-        return tuple(v for v in self.verdicts if not v.passed and v.mode == "warn")
+        return tuple([v for v in self.verdicts if not v.passed and v.mode == "warn"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,6 +388,9 @@ class Unavailable:
 
 
 Outcome = Issued | Pending | Rejected | Unavailable
+
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _b64(data: bytes) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
 from gateway.errors import Reason
 from gateway.metrics import registry
@@ -28,7 +29,10 @@ from gateway.model import Issued, Pending, ProfileName, Protocol, Rejected, Unav
 
 if VARIABLE in os.environ:
     # A worker: the library maps its files with the first metric, below.
-    reserve(Path(os.environ[VARIABLE]), os.getpid())
+    _PROCESS = os.getpid()
+    reserve(Path(os.environ[VARIABLE]), _PROCESS)
+    # It never forks itself: the library need not ask the kernel with every count who counts.
+    values.ValueClass = values.MultiProcessValue(lambda: _PROCESS)
 
 REGISTRY = CollectorRegistry()
 """What this process alone counted; across workers the supervisor reads their files."""
@@ -82,12 +86,12 @@ def count_answer(protocol: Protocol, profile: ProfileName, operation: str, answe
 
     `answer` is an outcome of the registration authority; whatever is none is an answered look-up.
     """
-    known = _OPERATIONS.get(operation, Operation.UNKNOWN)
     reason = answer.reason if isinstance(answer, Rejected | Unavailable) else None
-    _answers(protocol, profile, known, _RESULTS.get(type(answer), Result.FOUND), reason).inc()
-    if reason in AUTHENTICATION_REASONS:
-        _failures(protocol, profile, reason).inc()
-    _requests(protocol, profile, known).observe(seconds)
+    series = _series(protocol, profile, operation, _RESULTS.get(type(answer), Result.FOUND), reason)
+    series.answers.inc()
+    series.requests.observe(seconds)
+    if series.failures is not None:
+        series.failures.inc()
 
 
 def count_refusal(protocol: Protocol, profile: ProfileName | None, reason: Reason) -> None:
@@ -142,6 +146,25 @@ def set_reservations(counts: Mapping[str, int]) -> None:
 def set_crl_next_update(upstream_ca: UpstreamCAName, at: datetime) -> None:
     """Say when the CRL ends that is published now."""
     _crl_next_update.labels(upstream_ca).set(at.timestamp())
+
+
+class _Series(NamedTuple):
+    """Where one kind of answer is counted; `failures` where it concerns who asked."""
+
+    answers: Counter
+    requests: Histogram
+    failures: Counter | None
+
+
+@lru_cache(maxsize=1024)
+def _series(protocol: Protocol, profile: ProfileName, operation: str, result: Result, reason: Reason | None) -> _Series:
+    """Find all series of an answer at once; bounded, since `operation` need not be one of ours."""
+    known = _OPERATIONS.get(operation, Operation.UNKNOWN)
+    return _Series(
+        _answers(protocol, profile, known, result, reason),
+        _requests(protocol, profile, known),
+        _failures(protocol, profile, reason) if reason in AUTHENTICATION_REASONS else None,
+    )
 
 
 @cache

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import TypeAlias, cast
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -90,6 +91,12 @@ def hash_algorithm(name: str) -> hashes.HashAlgorithm:
     return _DIGESTS[name][1]
 
 
+@lru_cache(maxsize=8)
+def ecdsa(name: str) -> ec.ECDSA:
+    """Return cryptography's object for ECDSA with digest `name`, which it takes long to make, with the same refusal."""
+    return ec.ECDSA(hash_algorithm(name))
+
+
 def signature_oid(kind: str, digest: str) -> str:
     """Return the OID by which certificates name a signature of key `kind` over `digest` (`none` for EdDSA and ML-DSA)."""
     for row in _ROWS:
@@ -138,14 +145,13 @@ def verify_signature(
         raise unsupported(f"MD5 with {kind}")
     key = load_public_key(public_key_spki)
     try:
-        if isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature, data, _padding(scheme), hash_algorithm(used))
-        elif isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(signature, data, ec.ECDSA(hash_algorithm(used)))
-        elif isinstance(key, _HASHING_KEYS):
-            key.verify(signature, data)
+        # What kind of object it is was told by its OID; asking the abstract classes in turn costs microseconds.
+        if kind == "rsa":
+            cast("rsa.RSAPublicKey", key).verify(signature, data, _padding(scheme), hash_algorithm(used))
+        elif kind == "ec":
+            cast("ec.EllipticCurvePublicKey", key).verify(signature, data, ecdsa(used))
         else:
-            raise unsupported(f"{type(key).__name__} does not verify")
+            cast("_HashingKey", key).verify(signature, data)
     except InvalidSignature:
         raise _bad_signature("signature does not verify") from None
     except (UnsupportedAlgorithm, ValueError) as error:
@@ -163,18 +169,16 @@ def signature_digest(algorithm_der: bytes) -> str | None:
     return _decode_scheme(algorithm_der).digest
 
 
-_HASHING_KEYS = (
-    ed25519.Ed25519PublicKey,
-    ed448.Ed448PublicKey,
-    mldsa.MLDSA44PublicKey,
-    mldsa.MLDSA65PublicKey,
-    mldsa.MLDSA87PublicKey,
+_HashingKey: TypeAlias = (
+    ed25519.Ed25519PublicKey | ed448.Ed448PublicKey | mldsa.MLDSA44PublicKey | mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey
 )
+
+_PKCS1 = padding.PKCS1v15()
 
 
 def _padding(scheme: _Scheme) -> padding.AsymmetricPadding:
     if scheme.pss is None:
-        return padding.PKCS1v15()
+        return _PKCS1
     salt, mask = scheme.pss
     return padding.PSS(padding.MGF1(hash_algorithm(mask)), salt)
 

@@ -70,6 +70,9 @@ def _is_definite(data: bytes, bounds: Bounds) -> bool:  # noqa: PLR0912 - hot pa
             if length == 0x82 and start + 2 <= end:
                 length = data[start] << 8 | data[start + 1]
                 start += 2
+            elif length == 0x81:
+                length = data[start]
+                start += 1
             else:
                 start, length = long_length(data, start, length)
         stop = start + length

@@ -104,11 +104,12 @@ def split_signed(data: bytes) -> tuple[bytes, bytes, bytes]:
     """Return to-be-signed part, AlgorithmIdentifier and signature of a certificate or CRL (RFC 5280 §4.1, §5.1)."""
     body = der.content(der.SEQUENCE, data)
     parts = der.elements(body)
-    if [p[0] for p in parts] != [der.SEQUENCE, der.SEQUENCE, der.BIT_STRING]:
+    if len(parts) != 3 or (parts[0][0], parts[1][0], parts[2][0]) != _SIGNED_TAGS:
         raise MalformedMessage("certificate or CRL is broken")
     return body[: parts[0][3]], body[parts[1][1] : parts[1][3]], der.decode_bits(body[parts[2][2] : parts[2][3]])
 
 
+_SIGNED_TAGS = (der.SEQUENCE, der.SEQUENCE, der.BIT_STRING)
 _TBS_TAGS = [der.INTEGER, der.SEQUENCE, der.SEQUENCE, der.SEQUENCE, der.SEQUENCE, der.SEQUENCE]
 _VERSION, _UNIQUE_IDS, _EXTENSIONS = 0xA0, (0x81, 0x82), 0xA3
 
@@ -126,11 +127,13 @@ def _split_tbs(tbs: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes, tu
             found = extensions.parse_extensions(body[start:end])
         elif tag not in _UNIQUE_IDS:
             raise MalformedMessage("certificate is broken", f"tag {tag:#04x} in the to-be-signed part")
-    serial, inner, issuer, validity, subject, key = (body[f[1] : f[3]] for f in fields[first : first + 6])
+    serial, inner, issuer, validity, subject, key = [body[start:end] for _, start, _, end in fields[first : first + 6]]
     return serial, inner, issuer, validity, subject, key, found
 
 
 def _parse_validity(validity: bytes) -> tuple[datetime, datetime]:
+    if len(validity) == 32 and validity.startswith(b"\x30\x1e\x17\x0d") and validity[17:19] == b"\x17\x0d":  # two UTCTimes
+        return der.decode_time(der.UTC_TIME, validity[4:17]), der.decode_time(der.UTC_TIME, validity[19:])
     body = der.content(der.SEQUENCE, validity)
     times = der.elements(body)
     if len(times) != 2:
@@ -202,6 +205,7 @@ class Issuer:
 
 _VERSION_3 = bytes.fromhex("a003020102")
 _EMPTY_NAME = b"\x30\x00"
+_KEY_IDENTIFIER_HEAD = extensions.encode_extension(extensions.SUBJECT_KEY_IDENTIFIER, False, der.octet_string(bytes(20)))[:-20]
 _CA_ONLY = frozenset({"keyCertSign", "cRLSign"})
 _BUILT = frozenset(
     {
@@ -273,8 +277,7 @@ def _check_grant(grant: Grant, serial: int, is_ca: bool) -> None:
 
 
 def _key_identifier_extension(public_key: bytes) -> bytes:
-    value = der.octet_string(key_identifier(public_key))
-    return extensions.encode_extension(extensions.SUBJECT_KEY_IDENTIFIER, False, value)
+    return _KEY_IDENTIFIER_HEAD + key_identifier(public_key)
 
 
 @lru_cache(maxsize=64)

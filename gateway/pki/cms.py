@@ -7,14 +7,13 @@ import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from struct import Struct
 
 from gateway.asn1 import cms as asn1
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki import der
 from gateway.pki.algorithms import digest_name, digest_oid, unsupported, verify_signature
-from gateway.pki.keys import PrivateKey, sign, signature_algorithm
+from gateway.pki.keys import PrivateKey, is_rsa, sign, signature_algorithm
 
 MAX_CERTIFICATES = 16
 MAX_ATTRIBUTES = 32
@@ -23,10 +22,14 @@ _DATA = der.oid(asn1.OID_DATA)
 _SIGNED_DATA = der.oid(asn1.OID_SIGNED_DATA)
 _RSA_ENCRYPTION = der.sequence(der.oid("1.2.840.113549.1.1.1"), der.null())
 _CONTENT_TYPE_IS_DATA = der.sequence(der.oid(asn1.OID_CONTENT_TYPE), der.set_of(_DATA))
+_EMPTY_SET = der.set_of()
+_NO_CONTENT = der.sequence(_DATA)
 _SUBJECT_KEY_IDENTIFIER = 0x80
 _IMPLICIT_SET = _EXPLICIT_CONTENT = 0xA0
 _UNSIGNED_ATTRIBUTES = 0xA1
 _SIGNED = "CMS SignedData"
+_HEAD = Struct(">HH11sHHHH")
+"""What stands before the members of SignedData and EnvelopedData: SEQUENCE, type, `[0]` and SEQUENCE, long but not too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,12 @@ def open_content_info(data: bytes, content_type: str, what: str) -> list[tuple[i
 
     `data` was normalised. Raises MalformedMessage unless it is a ContentInfo of type `content_type`; `what` is that in words.
     """
+    size = len(data)
+    if _begins_as_usual(data, size, der.oid(content_type)):
+        return der.elements(data, _HEAD.size, size)
     tag, start, end = der.read(data)
     members = der.elements(data, start, end)
-    if tag != der.SEQUENCE or end != len(data) or [m[0] for m in members] != [der.OBJECT_IDENTIFIER, _EXPLICIT_CONTENT]:
+    if tag != der.SEQUENCE or end != size or not _is_typed(members):
         raise MalformedMessage(f"message is not {what}", "it is no ContentInfo")
     (_, _, type_start, type_end), (_, _, start, end) = members
     found = der.decode_oid(data[type_start:type_end])
@@ -78,6 +84,19 @@ def open_content_info(data: bytes, content_type: str, what: str) -> list[tuple[i
     if len(content) != 1 or content[0][0] != der.SEQUENCE:
         raise MalformedMessage(f"message is not {what}", "its content is no SEQUENCE")
     return der.elements(data, *content[0][2:])
+
+
+def _begins_as_usual(data: bytes, size: int, content_type: bytes) -> bool:
+    """Whether `data` begins as a ContentInfo of this type and size must where its lengths have two bytes each."""
+    if len(content_type) != 11 or not _HEAD.size <= size <= 0xFFFF:
+        return False
+    inner = size - _HEAD.size
+    return data.startswith(_HEAD.pack(0x3082, size - 4, content_type, 0xA082, inner + 4, 0x3082, inner))
+
+
+def _is_typed(members: list[tuple[int, int, int, int]]) -> bool:
+    """Whether these are a content type and explicit content."""
+    return len(members) == 2 and members[0][0] == der.OBJECT_IDENTIFIER and members[1][0] == _EXPLICIT_CONTENT
 
 
 def parse_signed_data(data: bytes, max_signers: int = 1) -> SignedData:
@@ -96,15 +115,16 @@ def parse_signed_data(data: bytes, max_signers: int = 1) -> SignedData:
         raise MalformedMessage(f"message is not {_SIGNED}", "its members are others than RFC 5652 §5.1 has")
     if len(infos) > max_signers:
         raise MalformedMessage("message has more than one signer", f"{len(infos)} signers")
-    return SignedData(content_type, content, certificates, crls, tuple(_parse_signer(normal, info) for info in infos))
+    return SignedData(content_type, content, certificates, crls, tuple([_parse_signer(normal, info) for info in infos]))
 
 
 def _take(members: list[tuple[int, int, int, int]], what: str, *tags: int) -> tuple[int, int, int, int]:
     """Remove the first members, which must have these tags, and return the last of them."""
-    if [member[0] for member in members[: len(tags)]] != list(tags):
-        raise MalformedMessage(f"message is not {what}", f"its members are not {', '.join(map(hex, tags))}")
-    taken = members[len(tags) - 1]
-    del members[: len(tags)]
+    taken = (0, 0, 0, 0)
+    for tag in tags:
+        if not members or members[0][0] != tag:
+            raise MalformedMessage(f"message is not {what}", f"its members are not {', '.join(map(hex, tags))}")
+        taken = members.pop(0)
     return taken
 
 
@@ -172,7 +192,7 @@ def parse_certificate_id(data: bytes) -> CertificateId:
     if tag != der.SEQUENCE:
         raise MalformedMessage("certificate identifier is broken", f"tag {tag:#04x}")
     members = der.elements(data, start, end)
-    if [m[0] for m in members] != [der.SEQUENCE, der.INTEGER]:
+    if len(members) != 2 or members[0][0] != der.SEQUENCE or members[1][0] != der.INTEGER:
         raise MalformedMessage("certificate identifier is broken")
     (_, issuer, _, issuer_end), (_, _, serial, serial_end) = members
     return CertificateId(data[issuer:issuer_end], der.decode_integer(data[serial:serial_end]))
@@ -192,13 +212,14 @@ def parse_attributes(contents: bytes) -> dict[str, tuple[bytes, ...]]:
     found: dict[str, tuple[bytes, ...]] = {}
     for tag, _, start, end in der.elements(contents):
         members = der.elements(contents, start, end)
-        if tag != der.SEQUENCE or [m[0] for m in members] != [der.OBJECT_IDENTIFIER, der.SET]:
+        if tag != der.SEQUENCE or len(members) != 2 or members[0][0] != der.OBJECT_IDENTIFIER or members[1][0] != der.SET:
             raise MalformedMessage("attribute is broken")
         (_, _, type_start, type_end), (_, _, set_start, set_end) = members
         name = der.decode_oid(contents[type_start:type_end])
         if name in found or len(found) >= MAX_ATTRIBUTES:
             raise MalformedMessage("an attribute occurs twice, or there are too many", name)
-        found[name] = tuple(contents[s:e] for _, s, _, e in der.elements(contents, set_start, set_end))
+        values = der.elements(contents, set_start, set_end)
+        found[name] = (contents[set_start:set_end],) if len(values) == 1 else tuple([contents[s:e] for _, s, _, e in values])
     return found
 
 
@@ -261,6 +282,18 @@ class Signer:
 
 def issuer_and_serial(certificate: bytes) -> bytes:
     """Return the IssuerAndSerialNumber element that names a certificate (RFC 5652 §10.2.4); raises MalformedMessage."""
+    return der.sequence(*_issuer_and_serial(certificate))
+
+
+def is_named_by(certificate: bytes, sid: CertificateId) -> bool:
+    """Whether issuer and serial number of `sid` are a certificate's, told without reading all of it; raises MalformedMessage."""
+    issuer, serial = _issuer_and_serial(certificate)
+    if issuer == sid.issuer_der and serial[:1] == b"\x02":
+        return der.decode_integer(der.content(der.INTEGER, serial)) == sid.serial
+    return parse_certificate_id(der.sequence(issuer, serial)) == sid
+
+
+def _issuer_and_serial(certificate: bytes) -> tuple[bytes, bytes]:
     start, _ = der.read_as(der.SEQUENCE, certificate)
     start, end = der.read_as(der.SEQUENCE, certificate, start)
     members = der.elements(certificate, start, end)
@@ -268,12 +301,19 @@ def issuer_and_serial(certificate: bytes) -> bytes:
     if len(members) < first + 3:
         raise MalformedMessage("certificate is broken")
     (_, serial, _, serial_end), _, (_, issuer, _, issuer_end) = members[first : first + 3]
-    return der.sequence(certificate[issuer:issuer_end], certificate[serial:serial_end])
+    return certificate[issuer:issuer_end], certificate[serial:serial_end]
 
 
 def attribute(oid: str, value: bytes) -> bytes:
     """Return an Attribute of one encoded value."""
-    return der.sequence(der.oid(oid), der.tlv(der.SET, value))
+    return _attribute_head(oid, len(value)) + value
+
+
+@lru_cache(maxsize=256)
+def _attribute_head(oid: str, size: int) -> bytes:
+    """Return what stands before an Attribute's one value of `size` bytes."""
+    whole = der.sequence(der.oid(oid), der.tlv(der.SET, bytes(size)))
+    return whole[: len(whole) - size]
 
 
 def sign_data(content: bytes, signer: Signer, digest: str, attributes: Iterable[bytes], beside: Iterable[bytes] = ()) -> bytes:
@@ -285,7 +325,7 @@ def sign_data(content: bytes, signer: Signer, digest: str, attributes: Iterable[
     digest_algorithm = _digest_algorithm(digest)
     message_digest = attribute(asn1.OID_MESSAGE_DIGEST, der.octet_string(hashlib.new(digest, content).digest()))
     signed_attributes = der.set_of(_CONTENT_TYPE_IS_DATA, message_digest, *attributes)
-    algorithm = _RSA_ENCRYPTION if isinstance(signer.key, RSAPrivateKey) else signature_algorithm(signer.key, digest)
+    algorithm = _RSA_ENCRYPTION if is_rsa(signer.key) else signature_algorithm(signer.key, digest)
     signer_info = der.sequence(
         b"\x02\x01\x01",
         signer.issuer_and_serial,
@@ -314,11 +354,11 @@ def certs_only(certificates: Iterable[bytes], crls: Iterable[bytes] = ()) -> byt
     """
     issued, revocations = b"".join(certificates), b"".join(crls)
     return _signed_data(
-        der.set_of(),
-        der.sequence(_DATA),
+        _EMPTY_SET,
+        _NO_CONTENT,
         der.context(0, issued) if issued else b"",
         der.context(1, revocations) if revocations else b"",
-        der.set_of(),
+        _EMPTY_SET,
     )
 
 

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 MAX_RECIPIENTS = 16
+_MAX_CACHED_BYTES = 512
 
 OID_RSA_ENCRYPTION = "1.2.840.113549.1.1.1"
 OID_RSAES_OAEP = "1.2.840.113549.1.1.7"
@@ -53,7 +54,10 @@ _OAEP_HASHES: dict[str, type[hashes.HashAlgorithm]] = {
 _SHA1 = "1.3.14.3.2.26"
 
 _ENVELOPED = "CMS EnvelopedData"
+_RECIPIENT = (der.INTEGER, der.SEQUENCE, der.OCTET_STRING)
+"""Version, key encryption algorithm and encrypted key; what stands second names the certificate."""
 _ORIGINATOR = 0xA0
+_ENCRYPTED_CONTENT = (der.OBJECT_IDENTIFIER, der.SEQUENCE, 0x80)
 _MEMBERS = ([der.SET, der.SEQUENCE], [der.SET, der.SEQUENCE, 0xA1])
 """Recipients, encrypted content and perhaps unprotected attributes."""
 
@@ -123,23 +127,31 @@ def parse_enveloped_data(data: bytes) -> EnvelopedData:
 
 def _parse_recipient(data: bytes, start: int, end: int) -> Recipient:
     members = der.elements(data, start, end)
-    if len(members) != 4 or [m[0] for m in members[::2]] != [der.INTEGER, der.SEQUENCE] or members[3][0] != der.OCTET_STRING:
+    if len(members) != 4 or (members[0][0], members[2][0], members[3][0]) != _RECIPIENT:
         raise MalformedMessage(f"message is not {_ENVELOPED}", "a recipient has other members than RFC 5652 §6.2.1 has")
     _, (_, rid, _, rid_end), (_, _, start, end), (_, _, key, key_end) = members
     algorithm = data[start:end]
     _, _, oid_end = der.read(algorithm)
     return Recipient(
-        rid=parse_certificate_id(data[rid:rid_end]),
+        rid=_parse_rid(data[rid:rid_end]),
         algorithm=algorithm_oid(algorithm),
         parameters=algorithm[oid_end:],
         encrypted_key=data[key:key_end],
     )
 
 
+def _parse_rid(data: bytes) -> CertificateId:
+    """Decode a RecipientIdentifier: most of them name one RA."""
+    return _parse_rid_cached(data) if len(data) <= _MAX_CACHED_BYTES else parse_certificate_id(data)
+
+
+_parse_rid_cached = lru_cache(maxsize=32)(parse_certificate_id)
+
+
 def _parse_encrypted_content(contents: bytes) -> tuple[str, bytes, bytes]:
     """Return cipher, IV and ciphertext of an EncryptedContentInfo whose [0] was made primitive (RFC 5652 §6.1)."""
     members = der.elements(contents)
-    if [m[0] for m in members] != [der.OBJECT_IDENTIFIER, der.SEQUENCE, 0x80]:
+    if len(members) != 3 or (members[0][0], members[1][0], members[2][0]) != _ENCRYPTED_CONTENT:
         raise MalformedMessage("encrypted content is broken")
     (_, _, type_start, type_end), (_, _, start, end), (_, _, text_start, text_end) = members
     if contents[type_start - 2 : type_end] != _DATA:

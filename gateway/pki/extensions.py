@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from gateway.errors import MalformedMessage
@@ -25,6 +26,8 @@ AUTHORITY_INFO_ACCESS = "1.3.6.1.5.5.7.1.1"
 
 MAX_EXTENSIONS = 64
 MAX_GENERAL_NAMES = 1024
+_MAX_CACHED_BYTES = 128
+"""Most extensions are the same in all that one CA issues: usages, constraints, pointers."""
 
 UPN_OID = "1.3.6.1.4.1.311.20.2.3"
 SID_PREFIX = "tag:microsoft.com,2022-09-14:sid:"
@@ -86,13 +89,29 @@ _KEY_USAGE_NUMBERS = MappingProxyType({name: number for number, name in enumerat
 def parse_extensions(data: bytes) -> tuple[Extension, ...]:
     """Decode a SEQUENCE OF Extension, such as extensionRequest's value; a repeated extension is refused (RFC 5280 §4.2)."""
     body = der.content(der.SEQUENCE, data)
-    extensions = tuple(_parse_extension(body, *element) for element in der.elements(body, limit=MAX_EXTENSIONS))
+    extensions = tuple([_parse_extension(body, element) for element in der.elements(body, limit=MAX_EXTENSIONS)])
     if len({e.oid for e in extensions}) != len(extensions):
         raise MalformedMessage("an extension is repeated")
     return extensions
 
 
-def _parse_extension(body: bytes, tag: int, _: int, start: int, end: int) -> Extension:
+def _parse_extension(body: bytes, element: tuple[int, int, int, int]) -> Extension:
+    _, start, _, end = element
+    if end - start <= _MAX_CACHED_BYTES:
+        try:
+            return _parse_known(body[start:end])
+        except MalformedMessage:
+            pass  # said below, by where it stands
+    return _parse_any(body, *element)
+
+
+@lru_cache(maxsize=128)
+def _parse_known(extension: bytes) -> Extension:
+    [element] = der.elements(extension)
+    return _parse_any(extension, *element)
+
+
+def _parse_any(body: bytes, tag: int, _: int, start: int, end: int) -> Extension:
     if tag != der.SEQUENCE:
         raise MalformedMessage("extension is broken")
     fields = der.elements(body, start, end)
@@ -110,7 +129,7 @@ def _parse_extension(body: bytes, tag: int, _: int, start: int, end: int) -> Ext
 def encode_extension(oid: str, critical: bool, value: bytes) -> bytes:
     """Return one Extension; `value` is the content of extnValue."""
     flag = b"\x01\x01\xff" if critical else b""
-    return der.tlv(der.SEQUENCE, der.oid(oid), flag, der.tlv(der.OCTET_STRING, value))
+    return der.sequence(der.oid(oid), flag, der.octet_string(value))
 
 
 # Subject alternative names
@@ -248,6 +267,7 @@ def encode_key_usage(names: Iterable[str]) -> bytes:
     return der.bit_string(octets, (last & -last).bit_length() - 1)
 
 
+@lru_cache(maxsize=64)
 def parse_key_usage(extn_value: bytes) -> frozenset[str]:
     """Decode the content of a keyUsage extension into bit names; bits beyond the nine of RFC 5280 are refused."""
     content = der.content(der.BIT_STRING, extn_value)
@@ -280,11 +300,18 @@ def encode_ekus(oids: Iterable[str]) -> bytes:
 
 def parse_ekus(extn_value: bytes) -> tuple[str, ...]:
     """Decode the content of an extendedKeyUsage extension into dotted OIDs (RFC 5280 §4.2.1.12)."""
+    return _parse_ekus_cached(extn_value) if len(extn_value) <= _MAX_CACHED_BYTES else _parse_ekus(extn_value)
+
+
+def _parse_ekus(extn_value: bytes) -> tuple[str, ...]:
     body = der.content(der.SEQUENCE, extn_value)
     found = der.elements(body, limit=MAX_EXTENSIONS)
     if any(f[0] != der.OBJECT_IDENTIFIER for f in found):
         raise MalformedMessage("extended key usage is broken")
     return tuple(der.decode_oid(body[start:end]) for _, _, start, end in found)
+
+
+_parse_ekus_cached = lru_cache(maxsize=64)(_parse_ekus)
 
 
 # Constraints and pointers

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from math import lcm
 from types import MappingProxyType
+from typing import cast
 
 from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
@@ -18,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway.pki import der
-from gateway.pki.algorithms import NO_DIGEST, hash_algorithm, signature_oid
+from gateway.pki.algorithms import NO_DIGEST, ecdsa, hash_algorithm, signature_oid
 from gateway.pki.public_keys import MAX_RSA_BITS, MIN_RSA_BITS, describe_public_key, load_public_key
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "default_digest",
     "describe_public_key",
     "generate_private_key",
+    "is_rsa",
     "key_matches",
     "load_private_key",
     "load_public_key",
@@ -36,15 +39,15 @@ __all__ = [
     "signature_algorithm",
 ]
 
-PrivateKey = (
-    rsa.RSAPrivateKey
-    | ec.EllipticCurvePrivateKey
-    | ed25519.Ed25519PrivateKey
+_HashingKey = (
+    ed25519.Ed25519PrivateKey
     | ed448.Ed448PrivateKey
     | mldsa.MLDSA44PrivateKey
     | mldsa.MLDSA65PrivateKey
     | mldsa.MLDSA87PrivateKey
 )
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | _HashingKey
+_PKCS1 = padding.PKCS1v15()
 
 _GENERATORS: Mapping[str, Callable[[], PrivateKey]] = MappingProxyType(
     {
@@ -148,11 +151,25 @@ def default_digest(key: PrivateKey) -> str:
 
 def sign(key: PrivateKey, data: bytes, digest: str = "sha256") -> bytes:
     """Sign `data`: PKCS#1 v1.5 with RSA, DER ECDSA with EC; `digest` is ignored by keys that hash by themselves."""
-    if isinstance(key, rsa.RSAPrivateKey):
-        return key.sign(data, padding.PKCS1v15(), hash_algorithm(digest))
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return key.sign(data, ec.ECDSA(hash_algorithm(digest)))
-    return key.sign(data)
+    kind = _kind(type(key))
+    if kind == "rsa":
+        return cast("rsa.RSAPrivateKey", key).sign(data, _PKCS1, hash_algorithm(digest))
+    if kind == "ec":
+        return cast("ec.EllipticCurvePrivateKey", key).sign(data, ecdsa(digest))
+    return cast("_HashingKey", key).sign(data)
+
+
+@lru_cache(maxsize=32)
+def _kind(key_class: type) -> str:
+    """Return `rsa`, `ec`, or `hashing` for keys that hash by themselves; an abstract class takes long to say what is of it."""
+    if issubclass(key_class, rsa.RSAPrivateKey):
+        return "rsa"
+    return "ec" if issubclass(key_class, ec.EllipticCurvePrivateKey) else "hashing"
+
+
+def is_rsa(key: PrivateKey) -> bool:
+    """Whether `key` is an RSA key."""
+    return _kind(type(key)) == "rsa"
 
 
 def signature_algorithm(key: PrivateKey, digest: str = "sha256") -> bytes:

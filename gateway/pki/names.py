@@ -133,7 +133,7 @@ def _parse(data: bytes) -> Name:
     for tag, _, start, end in der.elements(body, limit=MAX_ATTRIBUTES):
         if tag != der.SET or start == end:
             raise MalformedMessage("name is broken", "an RDN is no SET or empty")
-        rdn = tuple(_parse_attribute(body, *found) for found in der.elements(body, start, end, MAX_ATTRIBUTES))
+        rdn = tuple([_parse_attribute(body, *found) for found in der.elements(body, start, end, MAX_ATTRIBUTES)])
         count += len(rdn)
         if count > MAX_ATTRIBUTES:
             raise MalformedMessage("name has too many attributes")

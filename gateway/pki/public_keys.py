@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from functools import lru_cache
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
@@ -47,28 +48,37 @@ def describe_public_key(spki: bytes) -> PublicKey:
 
     Raises MalformedMessage when the structure is broken. The key itself is not checked here.
     """
-    return _describe_cached(spki) if len(spki) <= _MAX_CACHED_BYTES else _describe(spki)
+    return (_read_cached(spki) if len(spki) <= _MAX_CACHED_BYTES else _read(spki)).description
 
 
-def _describe(spki: bytes) -> PublicKey:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What reading a SubjectPublicKeyInfo shows; `exponent` is 0 where the key is none of RSA."""
+
+    description: PublicKey
+    exponent: int
+
+
+def _read(spki: bytes) -> _Read:
     whole = der.content(der.SEQUENCE, spki)
     start, end = der.read_as(der.SEQUENCE, whole)
     key_start, key_end = der.read_as(der.BIT_STRING, whole, end)
     oid_start, oid_end = der.read_as(der.OBJECT_IDENTIFIER, whole, start)
     if key_end != len(whole) or oid_end > end:
         raise MalformedMessage("public key is broken")
-    algorithm, bits, curve = _kind(
-        der.decode_oid(whole[oid_start:oid_end]), whole[oid_end:end], der.decode_bits(whole[key_start:key_end])
-    )
-    return PublicKey(spki, hashlib.sha256(spki).digest(), algorithm, bits, curve)
+    oid, key = der.decode_oid(whole[oid_start:oid_end]), der.decode_bits(whole[key_start:key_end])
+    if oid == RSA_ENCRYPTION:
+        modulus, exponent = _rsa_numbers(key)
+        return _Read(PublicKey(spki, hashlib.sha256(spki).digest(), "rsa", modulus.bit_length()), exponent)
+    algorithm, bits, curve = _kind(oid, whole[oid_end:end], key)
+    return _Read(PublicKey(spki, hashlib.sha256(spki).digest(), algorithm, bits, curve), 0)
 
 
-_describe_cached = lru_cache(maxsize=128)(_describe)
+_read_cached = lru_cache(maxsize=128)(_read)
 
 
 def _kind(oid: str, parameters: bytes, key: bytes) -> tuple[str, int, str | None]:
-    if oid == RSA_ENCRYPTION:
-        return "rsa", _rsa_numbers(key)[0].bit_length(), None
+    """Return what a `PublicKey` says of a key that is none of RSA."""
     if oid == EC_PUBLIC_KEY:
         tag, start, end = der.read(parameters)
         name = der.decode_oid(parameters[start:end]) if tag == der.OBJECT_IDENTIFIER else "explicit"
@@ -104,9 +114,9 @@ def load_public_key(spki: bytes) -> PublicKeyTypes:
 
 
 def _load(spki: bytes) -> PublicKeyTypes:
-    description = describe_public_key(spki)
-    if description.algorithm == "rsa":
-        _check_rsa(spki, description.bits)
+    read = _read_cached(spki) if len(spki) <= _MAX_CACHED_BYTES else _read(spki)
+    if read.description.algorithm == "rsa":
+        _check_rsa(read.description.bits, read.exponent)
     try:
         return load_der_public_key(spki)
     except UnsupportedAlgorithm as error:
@@ -118,11 +128,9 @@ def _load(spki: bytes) -> PublicKeyTypes:
 _load_cached = lru_cache(maxsize=128)(_load)
 
 
-def _check_rsa(spki: bytes, bits: int) -> None:
+def _check_rsa(bits: int, exponent: int) -> None:
     if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
         raise _unsupported(f"RSA modulus of {bits} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
-    key = der.elements(der.content(der.SEQUENCE, spki))[1]
-    exponent = _rsa_numbers(der.decode_bits(der.content(der.SEQUENCE, spki)[key[2] : key[3]]))[1]
     if exponent < 3 or exponent % 2 == 0 or exponent.bit_length() > _MAX_EXPONENT_BITS:
         raise _unsupported("RSA public exponent is even, 1 or longer than 32 bits")
 

@@ -42,10 +42,10 @@ def _providers(profile: Profile, request: EnrollmentRequest) -> Iterator[Credent
     Raises Rejection BAD_PROOF_OF_POSSESSION before a challenge is looked at in a message that another key has signed.
     """
     if profile.renewal is not None:
-        yield from (p for p in profile.credentials if p.kind is CredentialKind.CERTIFICATE)
+        yield from [p for p in profile.credentials if p.kind is CredentialKind.CERTIFICATE]
     if not request.is_renewal:
         _check_signer(request)
-        yield from (p for p in profile.credentials if p.kind is not CredentialKind.CERTIFICATE)
+        yield from [p for p in profile.credentials if p.kind is not CredentialKind.CERTIFICATE]
 
 
 def _check_signer(request: EnrollmentRequest) -> None:

@@ -15,13 +15,13 @@ import structlog
 from gateway.config.durations import format_duration
 from gateway.errors import Reason, Rejection, StoreUnavailable
 from gateway.metrics import worker as metrics
-from gateway.model import EnrollmentRequest, Issued, Outcome, Pending, Rejected, Requester, Unavailable
+from gateway.model import EnrollmentRequest, Issued, Outcome, Pending, Rejected, Requester, Unavailable, Verdict
 from gateway.ra import journal
 from gateway.ra.authenticate import authenticate
 from gateway.ra.compliance import check_compliance
 from gateway.ra.credentials.intune_jws import ChallengeRefused
 from gateway.ra.journal import Trail
-from gateway.ra.leases import Leases
+from gateway.ra.leases import Leases, done_within
 from gateway.ra.look_up import LookUp
 from gateway.ra.policy import decide, precheck_names
 from gateway.ra.profile import Profile, Snapshot
@@ -158,7 +158,7 @@ class RegistrationAuthority:
         except Exception:
             log.exception("a request failed for a reason that nobody foresaw")
             outcome, cause = Unavailable(Reason.INTERNAL, self._timing.hold_retry), "internal error"
-        if isinstance(outcome, Issued | Pending | Rejected | Unavailable):
+        if isinstance(outcome, Outcome):
             counted = not isinstance(outcome, Issued) and self._strangers.only_counted(
                 outcome, trail.event.profile, trail.event.source, self._clock()
             )
@@ -227,10 +227,12 @@ class RegistrationAuthority:
             profile.upstream_ca.not_after_limit(now),
             reserved_names=profile.reserved_names,
         )
-        if decision.grant is None or decision.violations:
-            first = decision.violations[0] if decision.violations else None
-            cause = "; ".join(f"{v.field}: {v.message}" for v in decision.violations)
-            raise Rejection(first.reason if first else Reason.DENIED, first.message if first else "refused by policy", cause)
+        violations = decision.violations
+        if decision.grant is None or violations:
+            first = violations[0] if violations else None
+            raise Rejection(
+                first.reason if first else Reason.DENIED, first.message if first else "refused by policy", _described(violations)
+            )
         row = new_row(
             request,
             requester,
@@ -242,7 +244,7 @@ class RegistrationAuthority:
             now=now,
             lease=self._timing.lease,
         )
-        warnings = trail.warnings = "; ".join(f"{v.field}: {v.message}" for v in decision.warnings)
+        warnings = trail.warnings = _described(decision.warnings)
         if profile.manual_approval:
             log.info("a request waits for approval", request_id=row.id, command=f"pki-gateway requests approve {row.id}")
         event = "enrollment.pending" if profile.manual_approval else "enrollment.opened"
@@ -289,8 +291,7 @@ class RegistrationAuthority:
 
     async def _join(self, snapshot: Snapshot, key: bytes, task: asyncio.Task[Work], trail: Trail, *, joined: bool) -> Outcome:
         """Wait for the task of this request, for as long as a client does; the task itself cannot be cancelled from here."""
-        done, _ = await asyncio.wait({task}, timeout=self._timing.answer_within)
-        if not done:
+        if not await done_within(task, self._timing.answer_within):
             row_id = self._leases.holds(key)
             if row_id is None:
                 raise StoreUnavailable("the store did not open the request in time")
@@ -359,6 +360,10 @@ class RegistrationAuthority:
         public = request.sought is Sought.CA_CERTIFICATES
         profile = snapshot.profile(request.profile, request.protocol) if public else await self._admit(snapshot, request, trail)
         return await self._lookup.answer(profile, request, trail)
+
+
+def _described(broken: tuple[Verdict, ...]) -> str:
+    return "; ".join([f"{v.field}: {v.message}" for v in broken])
 
 
 def _refused_opening(reason: Reason, opening: Opening) -> Rejection:

@@ -71,7 +71,7 @@ class Trail:
         if self._event is not None:
             self._event = replace(self._event, actor=self._actor)
         self.signed_challenge = requester.kind is CredentialKind.INTUNE_JWS
-        self._claims = ", ".join(f"{name} {value}" for name, value in requester.claims.items())
+        self._claims = ", ".join([f"{name} {value}" for name, value in requester.claims.items()])
 
     def tell(self, detail: str) -> str:
         """Return a detail with what credential and TLS client's certificate say of their holder, for log and audit."""

@@ -11,6 +11,7 @@ from gateway.audit import AuditEvent
 from gateway.ca.interfaces import IssueRequest
 from gateway.errors import Reason
 from gateway.model import (
+    Allowance,
     CertificateRequest,
     EnrollmentRequest,
     Grant,
@@ -26,7 +27,7 @@ from gateway.model import (
 from gateway.pki.certificate import Certificate
 from gateway.pki.names import format_name, parse_name
 from gateway.ra.devices import digest_of_names
-from gateway.ra.profile import Profile
+from gateway.ra.profile import Profile, Quota
 from gateway.store.interfaces import InventoryRow, LedgerRow, LedgerState, Opening, QuotaTake, WaitingFor
 
 NOBODY = ""
@@ -35,13 +36,15 @@ NOBODY = ""
 DELIVERABLE = frozenset({LedgerState.DELIVERED, LedgerState.CONFIRMED})
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_RANDOM_BITS = 80
+_PAIRS = tuple(first + second for first in _CROCKFORD for second in _CROCKFORD)
+"""Two characters for ten bits."""
+_RANDOM_BYTES = 10
 
 
 def new_request_id(now: datetime) -> RequestId:
     """Return a ULID: 48 bits of milliseconds and 80 random bits in 26 characters that sort by time."""
-    number = int(now.timestamp() * 1000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
-    return RequestId("".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5)))
+    number = int(now.timestamp() * 1000) << 8 * _RANDOM_BYTES | int.from_bytes(secrets.token_bytes(_RANDOM_BYTES), "big")
+    return RequestId("".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)]))
 
 
 def request_key(request: EnrollmentRequest, requester: Requester) -> bytes:
@@ -136,14 +139,17 @@ def new_opening(row: LedgerRow, request: EnrollmentRequest, requester: Requester
 
 def _quotas(profile: Profile, requester: Requester, asked: CertificateRequest) -> tuple[QuotaTake, ...]:
     """Return the profile's quotas and the credential's own; a device has one of each profile, whatever it proves itself by."""
-    device = requester.device or digest_of_names(asked)
-    named = (
-        (f"device:{profile.name}:{device}", profile.per_requester),
-        (f"profile:{profile.name}", profile.per_profile),
-    )
-    limits = [(key, quota.count, quota.window) for key, quota in named if quota]
-    limits += [(allowance.key, allowance.count, allowance.window) for allowance in requester.allowances]
-    return tuple(QuotaTake(key, count, max(1, math.ceil(window.total_seconds()))) for key, count, window in limits)
+    quotas = []
+    if profile.per_requester is not None:
+        device = requester.device or digest_of_names(asked)
+        quotas.append(_quota(f"device:{profile.name}:{device}", profile.per_requester))
+    if profile.per_profile is not None:
+        quotas.append(_quota(f"profile:{profile.name}", profile.per_profile))
+    return (*quotas, *[_quota(allowance.key, allowance) for allowance in requester.allowances])
+
+
+def _quota(key: str, limit: Quota | Allowance) -> QuotaTake:
+    return QuotaTake(key, limit.count, max(1, math.ceil(limit.window.total_seconds())))
 
 
 def outcome_of(row: LedgerRow, now: datetime, hold_retry: int) -> Outcome | None:
@@ -228,7 +234,7 @@ def inventory_row(
         request_id=row.id,
         request_sha256=hashlib.sha256(row.request).digest(),
         public_key_sha256=certificate.public_key.sha256,
-        subject=format_name(certificate.subject),
+        subject=row.subject if certificate.subject.der == row.grant.subject_der else format_name(certificate.subject),
         sans=san_texts(certificate.sans),
         not_before=certificate.not_before,
         not_after=certificate.not_after,
@@ -246,4 +252,4 @@ def subject_text(der: bytes) -> str:
 
 def san_texts(sans: tuple[SubjectAltName, ...]) -> tuple[str, ...]:
     """Return subject alternative names as `kind:value`."""
-    return tuple(f"{san.kind}:{san.value}" for san in sans)
+    return tuple([f"{san.kind}:{san.value}" for san in sans])

@@ -69,7 +69,7 @@ class KeyRing:
         """Seal `data` under the newest key; `purpose` must be given again to open it."""
         key, nonce = self.keys[0], secrets.token_bytes(_NONCE_BYTES)
         header = _VERSION + _key_id(key)
-        sealed = AESGCM(_subkey(key, "encrypt", purpose)).encrypt(nonce, data, header + purpose.encode())
+        sealed = _cipher(key, purpose).encrypt(nonce, data, header + purpose.encode())
         return header + nonce + sealed
 
     def decrypt(self, purpose: str, sealed: bytes) -> bytes:
@@ -79,7 +79,7 @@ class KeyRing:
             if header == _VERSION + _key_id(key):
                 try:
                     body = sealed[1 + _ID_BYTES + _NONCE_BYTES :]
-                    return AESGCM(_subkey(key, "encrypt", purpose)).decrypt(nonce, body, header + purpose.encode())
+                    return _cipher(key, purpose).decrypt(nonce, body, header + purpose.encode())
                 except (InvalidTag, ValueError):
                     raise StoreRefused(
                         f"a stored {purpose} value was changed and cannot be opened; restore it from a backup"
@@ -108,6 +108,12 @@ def _parse_key(text: bytes, number: int) -> bytes:
 def _subkey(key: bytes, use: str, purpose: str) -> bytes:
     """Derive a key for one use and purpose, so that no HMAC ever equals a derived key."""
     return hmac.digest(key, f"pki-gateway store {use}\0{purpose}".encode(), hashlib.sha256)
+
+
+@lru_cache(maxsize=4 * MAX_KEYS)
+def _cipher(key: bytes, purpose: str) -> AESGCM:
+    """Return the cipher for one purpose; it keeps no state between messages, but expands its key when it is made."""
+    return AESGCM(_subkey(key, "encrypt", purpose))
 
 
 def _key_id(key: bytes) -> bytes:

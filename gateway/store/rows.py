@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Table
@@ -117,7 +118,7 @@ def ledger_columns(row: LedgerRow, sealed_request: bytes) -> Columns:
 def read_ledger(r: Sequence[Any], keys: KeyRing, opened: LedgerRow | None = None) -> LedgerRow:
     """Read one row of LEDGER_SELECT; raises StoreUnavailable where no key opens its request.
 
-    `opened` is the same row as it was opened: request, names and grant never change afterwards.
+    `opened` is the same row as it was opened: request, form, names, grant and the time of its creation never change afterwards.
     """
     known = opened if opened is not None and opened.id == r[0] else None
     return LedgerRow(
@@ -131,7 +132,7 @@ def read_ledger(r: Sequence[Any], keys: KeyRing, opened: LedgerRow | None = None
         requester_key=r[7],
         owner=r[8],
         source=r[9],
-        form=RequestForm(r[10]),
+        form=known.form if known else RequestForm(r[10]),
         request=known.request if known else open_request(keys, r[11]),
         public_key=r[12],
         public_key_sha256=r[13],
@@ -150,7 +151,7 @@ def read_ledger(r: Sequence[Any], keys: KeyRing, opened: LedgerRow | None = None
         poll_at=_moment_or_none(r[26]),
         upstream_reference=r[27],
         attempts=r[28],
-        created_at=from_micros(r[29]),
+        created_at=known.created_at if known else from_micros(r[29]),
         updated_at=from_micros(r[30]),
         reason=Reason(r[31]) if r[31] else None,
         detail=r[32],
@@ -258,12 +259,14 @@ def to_serial(serial: int | None) -> str | None:
     return None if serial is None else format(serial, "x")
 
 
+@lru_cache(maxsize=64)
 def pack_chain(chain: tuple[bytes, ...]) -> tuple[bytes, bytes]:
-    """Return the SHA-256 and the packed form of a chain."""
+    """Return the SHA-256 and the packed form of a chain: there are few, and one comes with every certificate."""
     packed = b"".join(len(der).to_bytes(4, "big") + der for der in chain)
     return hashlib.sha256(packed).digest(), packed
 
 
+@lru_cache(maxsize=64)
 def unpack_chain(packed: bytes) -> tuple[bytes, ...]:
     """Read what `pack_chain` wrote."""
     ders, offset = [], 0

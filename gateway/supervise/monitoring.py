@@ -17,6 +17,7 @@ from gateway.supervise.acceptance import utc_now
 from gateway.supervise.observers import Observer
 from gateway.supervise.outcome import Outcome
 from gateway.supervise.process import Ending, WorkerProcess
+from gateway.supervise.turns import take_short_turns
 from gateway.supervise.workers import Workers
 from gateway.web.listener import Admission, ConnectionCaps
 from gateway.web.middleware import BodyLimits
@@ -44,7 +45,8 @@ class Monitoring(Observer):
 
     @asynccontextmanager
     async def answering(self, sock: socket.socket) -> AsyncIterator[None]:
-        """Answer on `sock`, which stays the caller's."""
+        """Answer on `sock`, which stays the caller's, as soon as somebody asks: workers would be waited for otherwise."""
+        take_short_turns()
         await self._server.start()
         self._server.listen(sock, Admission(_CAPS))
         try:

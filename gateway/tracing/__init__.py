@@ -50,6 +50,11 @@ def request_span(tracer: Tracer | None, name: str, traceparent: str | None) -> A
     return _NOTHING if tracer is None else tracer.request(name, traceparent)
 
 
+def is_traced() -> bool:
+    """Whether the current request is: what only its span would say need not be put together otherwise."""
+    return CURRENT.get() is not None
+
+
 def note(*, failed: bool = False, **facts: Fact) -> None:
     """Say what became of the current request: nothing that a log line must not say, since spans leave this machine."""
     tracer = CURRENT.get()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 log = structlog.get_logger(__name__)
@@ -63,18 +63,32 @@ def refusal(status: int, text: str) -> web.Response:
     return response
 
 
-def hide_internals() -> Middleware:
-    """Return the outermost middleware: whatever fails inside becomes a plain answer that names nothing of it."""
+def guard(limits: BodyLimits, places: InFlight, uncounted: frozenset[str]) -> Middleware:
+    """Return the middleware of every request: stores its body as `request[BODY]`, takes a place, lets no failure show its inside.
+
+    It answers 503 with Retry-After while every place is taken, except on `uncounted` paths. One middleware does all of it, since
+    each is a coroutine more.
+    """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            return await handler(request)
+            body = receive_at_once(request, limits)
+            if body is None:
+                body = await receive(request, limits)
+            if not isinstance(body, bytes):
+                return body
+            request[BODY] = body
+            if uncounted and request.path in uncounted:
+                return await handler(request)
+            if not places.enter():
+                return plain(503, "busy, try again", retry_after=1)
+            try:
+                return await handler(request)
+            finally:
+                places.leave()
         except web.HTTPException as error:
-            response = plain(error.status, error.reason.lower() if error.reason else "refused")
-            if allow := error.headers.get("Allow"):
-                response.headers["Allow"] = allow
-            return response
+            return _spell(error)
         except Exception:
             log.exception("a request failed inside; its client got 500", method=request.method, path=request.path[:200])
             return plain(500, "internal error")
@@ -82,34 +96,38 @@ def hide_internals() -> Middleware:
     return middleware
 
 
-def bound_body(limits: BodyLimits) -> Middleware:
-    """Return a middleware that reads the body under its limits and stores it as `request[BODY]`."""
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if any(coding.strip().lower() != "identity" for coding in request.headers.getall("Content-Encoding", ())):
-            return refusal(415, "content encodings are not accepted")
-        if not request.body_exists:
-            request[BODY] = b""
-            return await handler(request)
-        body = await read_body(request, limits)
-        if isinstance(body, web.Response):
-            return body
-        request[BODY] = body
-        return await handler(request)
-
-    return middleware
+def _spell(error: web.HTTPException) -> web.Response:
+    """Return what aiohttp refused in our own words."""
+    response = plain(error.status, error.reason.lower() if error.reason else "refused")
+    if allow := error.headers.get("Allow"):
+        response.headers["Allow"] = allow
+    return response
 
 
-async def read_body(request: web.BaseRequest, limits: BodyLimits) -> bytes | web.Response:
+def receive_at_once(request: web.BaseRequest, limits: BodyLimits) -> bytes | web.Response | None:
+    """Return the body that came with its header, as what is small does, or what refuses it; None: it has to be waited for."""
+    if hdrs.CONTENT_ENCODING in request.headers and not _is_plain(request):
+        return refusal(415, "content encodings are not accepted")
+    content = request.content
+    if not content.is_eof():
+        return None
+    try:
+        body = content.read_nowait()
+    except web.RequestPayloadError:
+        return _broken()
+    return body if len(body) <= limits.max_bytes else _too_large(limits)
+
+
+def _is_plain(request: web.BaseRequest) -> bool:
+    return all(coding.strip().lower() == "identity" for coding in request.headers.getall(hdrs.CONTENT_ENCODING))
+
+
+async def receive(request: web.BaseRequest, limits: BodyLimits) -> bytes | web.Response:
     """Return the body, or the answer that refuses it: 413 too large, 408 too slow, 400 broken off."""
     if (request.content_length or 0) > limits.max_bytes:
         return _too_large(limits)
     body = bytearray()
     try:
-        if request.content.is_eof():  # it came with its header, as what is small does: there is nothing to wait for
-            whole = request.content.read_nowait()
-            return whole if len(whole) <= limits.max_bytes else _too_large(limits)
         async with asyncio.timeout(limits.deadline.total_seconds()):
             while chunk := await request.content.readany():
                 body += chunk
@@ -118,46 +136,30 @@ async def read_body(request: web.BaseRequest, limits: BodyLimits) -> bytes | web
     except TimeoutError:
         return refusal(408, "the body took too long")
     except web.RequestPayloadError:
-        return refusal(400, "the body is broken")
+        return _broken()
     return bytes(body)
+
+
+def _broken() -> web.Response:
+    return refusal(400, "the body is broken")
 
 
 def _too_large(limits: BodyLimits) -> web.Response:
     return refusal(413, f"a body may have at most {limits.max_bytes} bytes")
 
 
-def bound_in_flight(places: InFlight, exempt: frozenset[str]) -> Middleware:
-    """Return a middleware that answers 503 with Retry-After while every place is taken, except on `exempt` paths."""
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in exempt:
-            return await handler(request)
-        if not places.enter():
-            return plain(503, "busy, try again", retry_after=1)
-        try:
-            return await handler(request)
-        finally:
-            places.leave()
-
-    return middleware
-
-
-class Ending:
-    """Makes every answer the last one of its connection, once it has begun (RFC 9112 §9.6)."""
+class LastWords:
+    """Sets headers that every answer carries, and makes it the last one of its connection once the end has begun."""
 
     def __init__(self) -> None:
-        self.has_begun = False
+        self.ending = False
 
-    async def say_so(self, _request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """Close the connection after this answer (an `on_response_prepare` signal)."""
-        if self.has_begun:
-            # aiohttp has written its own Connection header already.
-            response.headers["Connection"] = "close"
+    async def add(self, _request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Set them (an `on_response_prepare` signal)."""
+        headers = response.headers
+        headers[hdrs.SERVER] = SERVER_NAME
+        headers["X-Content-Type-Options"] = "nosniff"
+        if self.ending:
+            # RFC 9112 §9.6; aiohttp has written its own Connection header already.
+            headers[hdrs.CONNECTION] = "close"
             response.force_close()
-
-
-async def name_server(_request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Set headers that every answer carries (an `on_response_prepare` signal)."""
-    response.headers["Server"] = SERVER_NAME
-    response.headers["X-Content-Type-Options"] = "nosniff"

@@ -29,7 +29,7 @@ from gateway.pki.names import format_name
 from gateway.ra.authority import RegistrationAuthority
 from gateway.ra.requests import Found, LookUpRequest, PollRequest, Sought
 from gateway.ra.strangers import source_network
-from gateway.tracing import note, span
+from gateway.tracing import is_traced, note, span
 from gateway.web.derivations import Derivations
 from gateway.web.floods import FloodCounter
 from gateway.web.generation import Generation, ScepService
@@ -104,10 +104,12 @@ class PkiOperation:
             told = self._count(service, answer)
         with span("encode"):
             reply = Reply(answer, await self._encode(service, message, answer))
-        _note(service, message, answer)
-        _measure(service, message, answer, perf_counter() - begun)
+        if is_traced():
+            _note(service, message, answer)
+        seconds = perf_counter() - begun
+        _measure(service, message, answer, seconds)
         if told:
-            _log_answer(service, message, asked, answer, legacy, peer.source, perf_counter() - begun)
+            _log_answer(service, message, asked, answer, legacy, peer.source, seconds)
         return reply
 
     async def _decode(self, service: ScepService, message: PkiMessage, source: str) -> Asked:

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from datetime import datetime
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway.errors import MalformedMessage, Reason
 from gateway.metrics import worker as metrics
@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 PATH = r"/{root:(?i:scep|scep-mtls)}/{profile}{suffix:(?i:/?/?(?:(?:cgi-bin/)?pkiclient\.exe/?)?)}"
 """Windows and Cisco IOS append `/pkiclient.exe` or `/cgi-bin/pkiclient.exe` to the URL that they know, or to its slash."""
 MTLS_ROOT = "scep-mtls"
+_POSTED_QUERY = "operation=PKIOperation"
+_POSTED = operations.parse_query(_POSTED_QUERY)
+"""What nearly every POST asks for: it need not be read again."""
 
 
 class ScepEndpoint:
@@ -68,21 +71,21 @@ class ScepEndpoint:
         if wait is not None:
             return self._refuse_address(service, source, wait)
         try:
-            operation = operations.parse_query(request.raw_path.partition("?")[2])
+            query = request.raw_path.partition("?")[2]
+            operation = _POSTED if query == _POSTED_QUERY else operations.parse_query(query)
             if operation.name != operations.PKI_OPERATION and (operation.name or request.method == "GET"):
                 return _publish(service, operation.name)
             with request_span(self._tracer, "scep.PKIOperation", request.headers.get("traceparent")):
-                return await self._operate(generation, service, request, operation)
+                return await self._operate(generation, service, request, operation, source)
         except MalformedMessage as error:
             return self._refuse_malformed(service, source, error)
 
     async def _operate(
-        self, generation: Generation, service: ScepService, request: web.Request, operation: operations.Operation
+        self, generation: Generation, service: ScepService, request: web.Request, operation: operations.Operation, source: str
     ) -> web.Response:
         """Answer a PKIMessage. Raises MalformedMessage for what is none."""
         data = operations.decode_body(request[BODY]) if request.method == "POST" else operation.message
         message = pkimessage.decode_pki_message(data)
-        source = source_address(request)
         shown = client_certificate(request) if service.requires_client_certificate else None
         reply = await self._pki_operation.reply(generation, service, message, Peer(source, shown))
         if isinstance(reply.answer, Rejected):
@@ -143,4 +146,4 @@ def _spell(reply: Reply) -> web.Response:
 
 def _answer(body: bytes, media_type: str) -> web.Response:
     """Return 200; the media type stands alone, since Apple and certmonger compare it with no parameters."""
-    return web.Response(body=body, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
+    return web.Response(body=body, headers={hdrs.CONTENT_TYPE: media_type, hdrs.CACHE_CONTROL: "no-store"})

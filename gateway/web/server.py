@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.web.listener import Admission, Listener
-from gateway.web.middleware import BodyLimits, Ending, InFlight, bound_body, bound_in_flight, hide_internals, name_server
+from gateway.web.middleware import BodyLimits, InFlight, LastWords, guard
 
 KEEPALIVE_SECONDS = 75.0
 """How long an idle connection, or one with half a header, stays open: longer than a reverse proxy keeps it (60 s)."""
@@ -43,11 +43,10 @@ def _quiet_refusals(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-def build_app(routes: Sequence[web.RouteDef], body: BodyLimits, places: InFlight, ending: Ending) -> web.Application:
+def build_app(routes: Sequence[web.RouteDef], body: BodyLimits, places: InFlight, last: LastWords) -> web.Application:
     """Return an application whose requests pass every limit before their endpoint."""
-    app = web.Application(middlewares=[hide_internals(), bound_body(body), bound_in_flight(places, UNCOUNTED)])
-    app.on_response_prepare.append(name_server)
-    app.on_response_prepare.append(ending.say_so)
+    app = web.Application(middlewares=[guard(body, places, UNCOUNTED.intersection(route.path for route in routes))])
+    app.on_response_prepare.append(last.add)
     app.add_routes(routes)
     return app
 
@@ -59,10 +58,10 @@ class HttpServer:
         logger = logging.getLogger("gateway.http")
         logger.addFilter(_quiet_refusals)
         self._places = InFlight(limits.in_flight)
-        self._ending = Ending()
+        self._last = LastWords()
         self._grace = min(GRACE_SECONDS, drain_seconds / 2)
         self._runner = web.AppRunner(
-            build_app(routes, limits.body, self._places, self._ending),
+            build_app(routes, limits.body, self._places, self._last),
             handle_signals=False,
             access_log=None,
             logger=logger,
@@ -104,7 +103,7 @@ class HttpServer:
 
     async def stop_accepting(self) -> None:
         """Take no further connection; other workers still may. Every answer from now on is the last one of its connection."""
-        self._ending.has_begun = True
+        self._last.ending = True
         for listener in self._listeners:
             listener.stop()
         while self._sites:

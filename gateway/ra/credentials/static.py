@@ -38,7 +38,8 @@ class StaticCredential:
         given = request.challenge.encode("utf-8", "surrogatepass")
         if len(given) > MAX_CHALLENGE or not hmac.compare_digest(self._mac(given), self._digest):
             raise Rejection(Reason.CREDENTIAL_INVALID, "the challenge is not valid", "it is not the profile's static challenge")
-        return Requester(identity=f"static:{self._profile}:{digest_of_names(request.csr)}", kind=self.kind)
+        device = digest_of_names(request.csr)
+        return Requester(identity=f"static:{self._profile}:{device}", kind=self.kind, device=device)
 
     def _mac(self, secret: bytes) -> bytes:
         return hmac.digest(self._key, secret, "sha256")

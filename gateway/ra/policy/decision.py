@@ -74,8 +74,9 @@ def decide(
         *validity_verdicts,
         *extension_verdicts,
     )
-    if any(not v.passed and v.mode == "enforce" for v in verdicts):
-        return Decision(verdicts, None)
+    decision = Decision(verdicts, None)
+    if decision.violations:
+        return decision
     return Decision(
         verdicts,
         Grant(
@@ -94,13 +95,9 @@ def decide(
 def judge_names(policy: PolicyConfig, request: CertificateRequest, requester: Requester) -> GrantedNames:
     """Judge subject and subject alternative names, and say which would be certified."""
     sans, san_verdicts = judge_sans(policy.san, request.sans, requester.vouches_for_sid)
-    facts = {
-        "dns": next((name.value for name in sans if name.kind is SanKind.DNS), None),
-        "requester": requester.identity,
-        "owner": requester.owner,
-    }
+    facts = {} if policy.subject.template is None else _facts(sans, requester)
     subject, subject_verdicts = judge_subject(policy.subject, request.subject, facts)
-    if not request.sans:
+    if policy.san.dns_from_common_name and not request.sans:
         added = dns_from_common_name(policy.san, subject.values(COMMON_NAME))
         if added:
             sans, san_verdicts = judge_sans(policy.san, added, vouched=False)
@@ -116,19 +113,28 @@ def judge_names(policy: PolicyConfig, request: CertificateRequest, requester: Re
     )
 
 
+def _facts(sans: tuple[SubjectAltName, ...], requester: Requester) -> dict[str, str | None]:
+    """Return what a template may say that was not asked for in the subject."""
+    dns = next((name.value for name in sans if name.kind is SanKind.DNS), None)
+    return {"dns": dns, "requester": requester.identity, "owner": requester.owner}
+
+
 def precheck_names(policy: PolicyConfig, sans: tuple[SubjectAltName, ...]) -> Verdicts:
     """Judge names alone, before there is a request that carries them; nobody vouches for a SID here."""
     return (*judge_sans(policy.san, sans, vouched=False)[1], *judge_san_required(policy.san, sans))
 
 
 def _is_modified(request: CertificateRequest, names: GrantedNames, key_usage: tuple[str, ...], ekus: tuple[str, ...]) -> bool:
-    asked_names = {comparable_name(name.kind, name.value) for name in request.sans}
     return (
-        _texts(request.subject) != _texts(names.subject)
-        or asked_names != {comparable_name(name.kind, name.value) for name in names.sans}
+        (request.subject.rdns != names.subject.rdns and _texts(request.subject) != _texts(names.subject))
+        or (request.sans != names.sans and _comparable(request.sans) != _comparable(names.sans))
         or (request.key_usage is not None and request.key_usage != frozenset(key_usage))
         or (request.ekus is not None and frozenset(request.ekus) != frozenset(ekus))
     )
+
+
+def _comparable(sans: tuple[SubjectAltName, ...]) -> set[tuple[SanKind, str]]:
+    return {comparable_name(name.kind, name.value) for name in sans}
 
 
 def _texts(name: Name | Subject) -> list[set[tuple[str, str]]]:

@@ -49,6 +49,8 @@ def judge_extensions(rule: ExtensionRule, asked: tuple[Extension, ...], vouched:
 
     An extension that is not on the list is never copied: the mode says only whether that is a refusal.
     """
+    if not asked:
+        return (), _RULE.judge(rule.mode, (), "extensions copied: 0")
     listed = {extension.oid for extension in asked if _may_be_copied(rule, extension, vouched)}
     copied = tuple(e for e in asked if e.oid in listed)
     if len(listed) != len(copied):

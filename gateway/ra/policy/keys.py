@@ -9,6 +9,7 @@ from gateway.ra.policy.verdicts import Problem, Rule, Verdicts
 
 _RULE = Rule("key", "policy.key", Reason.POLICY_KEY)
 _SIGNATURE = Rule("request_signature", "policy.key", Reason.UNSUPPORTED_ALGORITHM)
+_ALLOWED_DIGEST = "the request is signed with an allowed digest"
 _DIGESTS = frozenset({"sha224", "sha256", "sha384", "sha512", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "none"})
 
 
@@ -23,10 +24,12 @@ def judge_request_signature(rule: KeyRule, digest: str) -> Verdicts:
 
     MD5 proves possession of nothing where collisions are to be had, so that no mode lets it pass: its own field alone does.
     """
+    if digest in _DIGESTS:
+        return _SIGNATURE.judge(rule.mode, (), _ALLOWED_DIGEST)
     weak = {"sha1": ("allow_sha1_signature", rule.allow_sha1_signature), "md5": ("allow_md5_signature", rule.allow_md5_signature)}
-    field, allowed = weak.get(digest, ("", digest in _DIGESTS))
+    field, allowed = weak.get(digest, ("", False))
     if allowed:
-        return _SIGNATURE.judge(rule.mode, (), "the request is signed with an allowed digest")
+        return _SIGNATURE.judge(rule.mode, (), _ALLOWED_DIGEST)
     mode = RuleMode.ENFORCE if digest == "md5" else rule.mode
     return _SIGNATURE.judge(mode, (Problem(field, f"the request is signed with {digest}, use SHA-256"),), "")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from gateway.config.policy import DnsNames, IpAddresses, NamePatterns, RuleMode, SanRule, Unlisted
@@ -23,7 +24,10 @@ _REQUIRED = Rule("subject_alternative_name_required", "policy.san.require", Reas
 _SID = Rule("sid", "policy.san.sid", Reason.POLICY_SAN)
 _FORM = Rule("name_form", "policy.san", Reason.POLICY_SAN)
 _SID_VALUE = re.compile(r"S-1-[0-9]{1,15}(?:-[0-9]{1,10}){1,15}", re.ASCII)
+_NEVER = frozenset({SanKind.OTHER, SanKind.DIRECTORY_NAME})
 _UNLISTED = "is of a type that is not allowed"
+_HONEST = "every name is what it looks like"
+_PASSED = "names that pass: "
 _SID_PREFIX = "tag:microsoft.com,"
 
 
@@ -60,17 +64,32 @@ def judge_sans(rule: SanRule, asked: tuple[SubjectAltName, ...], vouched: bool) 
     A type that the rule does not name is refused or dropped as `unlisted` says. Types that no rule can name (otherName other
     than a UPN, directoryName, …) and names that are not what they look like are never granted, whatever the mode.
     """
+    if not asked:
+        return (), _judge_none(rule.mode)
     if len(asked) > MAX_NAMES:
         return (), _FORM.judge(RuleMode.ENFORCE, [Problem("max", f"more than {MAX_NAMES} names are asked for")], "")
     judged = [_judge_san(rule, name, vouched) for name in _distinct(asked)]
-    granted = tuple(one.name for one in judged if one.name is not None)
-    found = {which: [one.problem for one in judged if one.problem and one.rule is which] for which in (_FORM, _RULE, _SID)}
+    granted = tuple([one.name for one in judged if one.name is not None])
+    found: dict[Rule, list[Problem]] = {_FORM: [], _RULE: [], _SID: []}
+    for one in judged:
+        if one.problem:
+            found[one.rule].append(one.problem)
     dropped = len(judged) - len(granted)
-    kept = f"names that pass: {len(granted)}" + (f", left out: {dropped}" if dropped else "")
+    kept = f"{_PASSED}{len(granted)}" + (f", left out: {dropped}" if dropped else "")
     return granted, (
-        *_FORM.judge(RuleMode.ENFORCE, found[_FORM], "every name is what it looks like"),
+        *_FORM.judge(RuleMode.ENFORCE, found[_FORM], _HONEST),
         *_RULE.judge(rule.mode, found[_RULE] + _count_problems(rule, granted), kept),
         *_judge_sids(granted, found[_SID]),
+    )
+
+
+@lru_cache(maxsize=len(RuleMode))
+def _judge_none(mode: RuleMode) -> Verdicts:
+    """Return what is said where no name is asked for: nothing can be wrong with it."""
+    return (
+        *_FORM.judge(RuleMode.ENFORCE, (), _HONEST),
+        *_RULE.judge(mode, (), f"{_PASSED}0"),
+        *_judge_sids((), []),
     )
 
 
@@ -90,12 +109,14 @@ def dns_from_common_name(rule: SanRule, common_names: tuple[str, ...]) -> tuple[
     return (make_san(SanKind.DNS, name),)
 
 
-def _distinct(asked: tuple[SubjectAltName, ...]) -> list[SubjectAltName]:
+def _distinct(asked: tuple[SubjectAltName, ...]) -> Sequence[SubjectAltName]:
+    if len(asked) < 2:
+        return asked
     return list({comparable_name(name.kind, name.value): name for name in reversed(asked)}.values())[::-1]
 
 
 def _judge_san(rule: SanRule, name: SubjectAltName, vouched: bool) -> _Judged:
-    if name.kind in {SanKind.OTHER, SanKind.DIRECTORY_NAME}:
+    if name.kind in _NEVER:
         return _refuse_or_drop(rule, Problem("", f"names of type {name.kind} are never certified"), _FORM)
     if name.kind is SanKind.SID or _looks_like_sid(name):
         return _judge_sid(rule, name, vouched)
@@ -213,14 +234,15 @@ def _judge_sid(rule: SanRule, name: SubjectAltName, vouched: bool) -> _Judged:
 
 
 def _judge_sids(granted: tuple[SubjectAltName, ...], problems: list[Problem]) -> Verdicts:
-    sids = sum(name.kind is SanKind.SID for name in granted)
+    sids = _count(granted, SanKind.SID)
     if sids > 1:
         problems = [*problems, Problem("max", "more than one SID is asked for")]
     return _SID.judge(RuleMode.ENFORCE, problems, "the credential vouches for the SID" if sids else "no SID is certified")
 
 
 def _count_problems(rule: SanRule, granted: tuple[SubjectAltName, ...]) -> list[Problem]:
-    problems = [Problem("max", f"{len(granted)} names, at most {rule.max} are allowed")] if len(granted) > rule.max else []
+    every = len(granted)
+    problems = [Problem("max", f"{every} names, at most {rule.max} are allowed")] if every > rule.max else []
     for kind, listed in (
         (SanKind.DNS, rule.dns),
         (SanKind.IP, rule.ip),
@@ -229,7 +251,10 @@ def _count_problems(rule: SanRule, granted: tuple[SubjectAltName, ...]) -> list[
         (SanKind.UPN, rule.upn),
         (SanKind.SID, rule.sid),
     ):
-        count = sum(name.kind is kind for name in granted)
-        if listed is not None and count > listed.max:
+        if listed is not None and every > listed.max and (count := _count(granted, kind)) > listed.max:
             problems.append(Problem(f"{kind.value}.max", f"{count} {kind} names, at most {listed.max} are allowed"))
     return problems
+
+
+def _count(names: tuple[SubjectAltName, ...], kind: SanKind) -> int:
+    return sum([name.kind is kind for name in names])

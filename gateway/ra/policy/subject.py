@@ -33,6 +33,7 @@ _FORM = Rule("subject_form", "policy.subject", Reason.POLICY_SUBJECT)
 _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9.]{1,64})\}", re.ASCII)
 _PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,\-./:=?]*", re.ASCII)
 _STRING_TAGS = frozenset({12, 18, 19, 20, 22, 26, 27, 28, 30})
+_WRITABLE = frozenset({UTF8_STRING, IA5_STRING})
 _UPPER_BOUNDS = {
     attribute_oid(name): bound
     for name, bound in {
@@ -64,7 +65,7 @@ class Subject:
 
     def values(self, oid: str) -> tuple[str, ...]:
         """Return the values of every attribute of type `oid`, in order."""
-        return tuple(a.value for rdn in self.rdns for a in rdn if a.oid == oid)
+        return tuple([a.value for rdn in self.rdns for a in rdn if a.oid == oid])
 
 
 @lru_cache(maxsize=4096)
@@ -99,9 +100,10 @@ def judge_subject(rule: SubjectRule, asked: Name, facts: Mapping[str, str | None
     `facts` are the values of `{dns}`, `{requester}` and `{owner}` in a template. Patterns judge what was asked for; values that
     the configuration itself sets are not judged again.
     """
-    replaced = frozenset(oid for name in rule.override if (oid := resolve_attribute(name)))
+    replaced = frozenset([oid for name in rule.override if (oid := resolve_attribute(name))])
     used = _template_attributes(rule.template) if rule.template is not None else None
-    judged = [a for rdn in asked.rdns for a in rdn if a.oid not in replaced and _counts(rule, a.oid, used)]
+    kept = _kept_attributes(rule, used)
+    judged = [a for rdn in asked.rdns for a in rdn if a.oid not in replaced and (kept is None or a.oid in kept)]
     form = _form_problems(judged)
     if form:
         return Subject(()), _FORM.judge(RuleMode.ENFORCE, form, "")
@@ -119,11 +121,11 @@ def judge_subject(rule: SubjectRule, asked: Name, facts: Mapping[str, str | None
     )
 
 
-def _counts(rule: SubjectRule, oid: str, used: frozenset[str | None] | None) -> bool:
-    """Say whether an asked attribute goes on to the subject: taken up by the template, or without one not dropped."""
+def _kept_attributes(rule: SubjectRule, used: frozenset[str | None] | None) -> frozenset[str | None] | None:
+    """Return which asked attributes go on to the subject, taken up by the template or without one not dropped; None: all."""
     if used is not None:
-        return oid in used
-    return not _drops(rule) or oid in _oids(rule.allow)
+        return used
+    return _oids(rule.allow) if _drops(rule) else None
 
 
 def _drops(rule: SubjectRule) -> bool:
@@ -155,24 +157,23 @@ def _form_problems(attributes: list[NameAttribute]) -> list[Problem]:
     """Find what no mode lets through: values that are no text, or text that does not show what it says."""
     problems = []
     for attribute in attributes:
-        name = attribute_name(attribute.oid)
         problem = "is no text" if attribute.tag not in _STRING_TAGS else text_problem(attribute.value, MAX_VALUE)
         if problem:
-            problems.append(Problem("", f"subject attribute {name} {problem}"))
+            problems.append(Problem("", f"subject attribute {attribute_name(attribute.oid)} {problem}"))
     return problems
 
 
 def _made_problems(subject: Subject) -> list[Problem]:
     made = [a for rdn in subject.rdns for a in rdn]
     problems = _form_problems(made)
-    if any(len({a.oid for a in rdn}) != len(rdn) for rdn in subject.rdns):
+    if len(made) > len(subject.rdns) and any(len({a.oid for a in rdn}) != len(rdn) for rdn in subject.rdns):
         problems.append(Problem("", "the subject has two attributes of one type in one RDN"))
     return problems
 
 
 def _listed_problems(rule: SubjectRule, attributes: list[NameAttribute]) -> list[Problem]:
     allowed = _oids(rule.allow)
-    unlisted = dict.fromkeys(a.oid for a in attributes if a.oid not in allowed)
+    unlisted = dict.fromkeys([a.oid for a in attributes if a.oid not in allowed])
     return [Problem("allow", f"subject attribute {attribute_name(oid)} is not allowed") for oid in unlisted]
 
 
@@ -181,14 +182,15 @@ def _value_problems(rule: SubjectRule, attributes: list[NameAttribute]) -> list[
     patterns = {resolve_attribute(name): (name, pattern) for name, pattern in rule.patterns.items()}
     problems = []
     for attribute in attributes:
-        name = attribute_name(attribute.oid)
         bound = _UPPER_BOUNDS.get(attribute.oid, 256)
         if len(attribute.value) > bound:
+            name = attribute_name(attribute.oid)
             problems.append(Problem("", f"subject attribute {name} is longer than {bound} characters"))
             continue
         field, pattern = patterns.get(attribute.oid, ("", None))
         if pattern is not None and not pattern.matches(attribute.value):
-            problems.append(Problem(f"patterns.{field}", f"{name} {shown(attribute.value)} does not match the pattern"))
+            said = f"{attribute_name(attribute.oid)} {shown(attribute.value)} does not match the pattern"
+            problems.append(Problem(f"patterns.{field}", said))
     return problems
 
 
@@ -211,19 +213,23 @@ def _keep_listed(rule: SubjectRule, rdns: _Rdns, replaced: frozenset[str]) -> _R
     if _drops(rule):
         allowed = _oids(rule.allow)
         rdns = tuple(tuple(a for a in rdn if a.oid in allowed or a.oid in replaced) for rdn in rdns)
-    return tuple(tuple(map(_writable, rdn)) for rdn in rdns if rdn)
+    return tuple([tuple([_writable(a) for a in rdn]) for rdn in rdns if rdn])
 
 
 def _writable(attribute: NameAttribute) -> NameAttribute:
     """Return the attribute in a string type that a CA may write and that fits its value (RFC 5280 §4.1.2.4)."""
-    printable = attribute.tag == PRINTABLE_STRING and _PRINTABLE.fullmatch(attribute.value)
-    fits = printable or attribute.tag in {UTF8_STRING, IA5_STRING}
-    return attribute if fits else NameAttribute(attribute.oid, attribute.value, UTF8_STRING)
+    tag = attribute.tag
+    if tag in _WRITABLE or (tag == PRINTABLE_STRING and _PRINTABLE.fullmatch(attribute.value)):
+        return attribute
+    return NameAttribute(attribute.oid, attribute.value, UTF8_STRING)
 
 
 def _override(rule: SubjectRule, rdns: _Rdns) -> tuple[_Rdns, list[Problem]]:
     """Set what the configuration sets: the first attribute of its type is replaced, the others go; else it stands in front."""
-    problems, added = [], []
+    problems: list[Problem] = []
+    added: list[tuple[NameAttribute, ...]] = []
+    if not rule.override:
+        return rdns, problems
     for name, value in rule.override.items():
         try:
             made = make_attribute(name, value)

@@ -43,7 +43,8 @@ _ONLY_LISTED = frozenset(
 def judge_ca_request(is_ca: bool, key_usage: frozenset[str] | None) -> Verdicts:
     """Refuse to make a CA, whatever is configured: basicConstraints CA:TRUE, keyCertSign, cRLSign."""
     asked = ["CA:TRUE"] if is_ca else []
-    asked += [bit for bit in KEY_USAGE_BITS if bit in _CA_BITS and bit in (key_usage or ())]
+    if key_usage is not None:
+        asked += _in_order(key_usage & _CA_BITS)
     problems = [Problem("", f"{what} is asked for, and CA certificates are never issued") for what in asked]
     return _CA.judge(RuleMode.ENFORCE, problems, "no CA certificate is asked for")
 
@@ -55,7 +56,7 @@ def judge_key_usage(rule: KeyUsageRule, asked: frozenset[str] | None, key: Publi
     is left, the default holds: a certificate without key usage would be good for everything.
     """
     capable = _CAPABLE.get(key.algorithm, _SIGN)
-    default = _meaningful(frozenset(rule.default) & capable)
+    default = _default_usage(rule.default, capable)
     if not asked:
         granted, verdicts = default, _KEY_USAGE.judge(rule.mode, (), "key usage is the profile's default")
     else:
@@ -67,7 +68,7 @@ def judge_key_usage(rule: KeyUsageRule, asked: frozenset[str] | None, key: Publi
     if not granted and (asked or rule.default):
         problem = Problem("default", f"no key usage is left that a key of type {key.algorithm} can do")
         verdicts += _KEY_USAGE.judge(RuleMode.ENFORCE, [problem], "")
-    return tuple(bit for bit in KEY_USAGE_BITS if bit in granted), verdicts
+    return _in_order(granted), verdicts
 
 
 def _key_usage_problems(rule: KeyUsageRule, asked: frozenset[str], capable: frozenset[str], key: PublicKey) -> list[Problem]:
@@ -84,6 +85,16 @@ def _key_usage_problems(rule: KeyUsageRule, asked: frozenset[str], capable: froz
     return problems
 
 
+@lru_cache(maxsize=256)
+def _default_usage(default: tuple[str, ...], capable: frozenset[str]) -> frozenset[str]:
+    return _meaningful(frozenset(default) & capable)
+
+
+@lru_cache(maxsize=512)
+def _in_order(bits: frozenset[str]) -> tuple[str, ...]:
+    return tuple(bit for bit in KEY_USAGE_BITS if bit in bits)
+
+
 def _meaningful(bits: frozenset[str]) -> frozenset[str]:
     """Leave out encipherOnly and decipherOnly where there is no keyAgreement to restrict (RFC 5280 §4.2.1.3)."""
     return bits if "keyAgreement" in bits else bits - _AGREEMENT_BITS
@@ -96,12 +107,12 @@ def judge_ekus(rule: EkuRule, asked: tuple[str, ...] | None) -> tuple[tuple[str,
     left, the default holds: a certificate without extended key usage would be good for everything.
     """
     forbidden = _forbidden_ekus(rule.allow, rule.dangerous_ekus)
-    default = tuple(oid for oid in resolve_ekus(rule.default) if oid not in forbidden)
+    default = _without(resolve_ekus(rule.default), forbidden)
     distinct = tuple(dict.fromkeys(asked or ()))
     if not distinct:
         granted, verdicts = default, _EKU.judge(rule.mode, (), "extended key usage is the profile's default")
     else:
-        kept, problems = _listed_ekus(rule, tuple(oid for oid in distinct if oid not in forbidden))
+        kept, problems = _listed_ekus(rule, _without(distinct, forbidden))
         granted = kept or default
         said = "every extended key usage is allowed" if kept == distinct else "what is not allowed is dropped"
         verdicts = _EKU.judge(rule.mode, problems, said)
@@ -110,6 +121,10 @@ def judge_ekus(rule: EkuRule, asked: tuple[str, ...] | None) -> tuple[tuple[str,
     if not granted and (distinct or rule.default) and not found:
         found = [Problem("", "no extended key usage is left")]
     return granted, verdicts + _DANGEROUS.judge(RuleMode.ENFORCE, found, "no dangerous extended key usage by accident")
+
+
+def _without(oids: tuple[str, ...], forbidden: frozenset[str]) -> tuple[str, ...]:
+    return oids if forbidden.isdisjoint(oids) else tuple(oid for oid in oids if oid not in forbidden)
 
 
 @lru_cache(maxsize=256)

@@ -23,7 +23,7 @@ def judge_validity(
     enforced rule cuts, one that warns only tells. Neither end lies outside the CA's own, except that `not_after: unlimited` is
     not capped (IEEE 802.1AR §8.7).
     """
-    now = now.replace(microsecond=0)
+    now = _in_whole_seconds(now)
     not_before = now - rule.backdate
     if ca_not_before is not None:
         not_before = max(not_before, ca_not_before)
@@ -32,7 +32,7 @@ def judge_validity(
     else:
         not_after, verdicts = _judge_length(rule, now, not_before)
         if ca_not_after is not None:
-            not_after = min(not_after, ca_not_after.replace(microsecond=0))
+            not_after = min(not_after, _in_whole_seconds(ca_not_after))
     return (not_before, not_after), (*verdicts, *_judge_ca(now, not_after, ca_not_before, ca_not_after))
 
 
@@ -51,5 +51,9 @@ def _judge_ca(now: datetime, not_after: datetime, ca_not_before: datetime | None
         problems = [Problem("", "the CA certificate is not valid yet")]
     else:
         problems = [] if not_after > now else [Problem("", "the certificate would have expired when it is issued")]
-    cut = ca_not_after is not None and not_after == ca_not_after.replace(microsecond=0)
+    cut = ca_not_after is not None and not_after == _in_whole_seconds(ca_not_after)
     return _CA.judge(RuleMode.ENFORCE, problems, "validity is cut to the CA's end" if cut else "validity is within the CA's")
+
+
+def _in_whole_seconds(at: datetime) -> datetime:
+    return at.replace(microsecond=0) if at.microsecond else at

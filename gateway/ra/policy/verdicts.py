@@ -25,9 +25,12 @@ class Problem:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """One rule by name, with the configuration section that it comes from and the reason that a refusal has."""
+    """One rule by name, with the configuration section that it comes from and the reason that a refusal has.
+
+    Each is a constant of its module, and equal to itself alone.
+    """
 
     name: str
     section: str
@@ -36,9 +39,9 @@ class Rule:
     def judge(self, mode: RuleMode, problems: Sequence[Problem], kept: str) -> Verdicts:
         """Return the rule's verdicts; `kept` says what is so when there is no problem."""
         if mode == RuleMode.OFF:
-            return _passed(self.name, "off", "not judged", self.reason, self.section)
+            return _passed(self, mode, "not judged")
         if not problems:
-            return _passed(self.name, mode.value, kept, self.reason, self.section)
+            return _passed(self, mode, kept)
         return tuple(self._broken(mode, problem) for problem in problems[:MAX_PROBLEMS])
 
     def _broken(self, mode: RuleMode, problem: Problem) -> Verdict:
@@ -47,9 +50,9 @@ class Rule:
 
 
 @lru_cache(maxsize=512)
-def _passed(name: str, mode: str, said: str, reason: Reason, section: str) -> Verdicts:
+def _passed(rule: Rule, mode: RuleMode, said: str) -> Verdicts:
     """Return the verdict of a rule that is kept: most rules are, and say the same of every request."""
-    return (Verdict(name, mode, True, said, reason, section),)
+    return (Verdict(rule.name, mode.value, True, said, rule.reason, rule.section),)
 
 
 def shown(text: str) -> str:

@@ -8,11 +8,9 @@ what was asked for.
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from typing import TYPE_CHECKING, cast
 
 from gateway.asn1 import cms as asn1_cms
 from gateway.asn1 import scep as asn1
@@ -26,6 +24,9 @@ from gateway.pki.keys import load_public_key
 from gateway.wire.scep import attributes, errors, message_data
 from gateway.wire.scep.identity import Algorithms, RaIdentity
 from gateway.wire.scep.message_data import CertificateQuery
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 __all__ = [
     "Algorithms",
@@ -104,12 +105,10 @@ class PkiMessage:
     @property
     def legacy(self) -> tuple[str, ...]:
         """The legacy algorithms that the message uses: any of `md5`, `sha1`, `des-ede3-cbc` and `des-cbc`."""
-        used = {self.digest, self.cipher}
-        with suppress(Rejection):
-            used.add(signature_digest(self.signed_data.signers[0].signature_algorithm) or "")
+        used = {self.digest, self.cipher, _signature_digest(self.signed_data.signers[0])}
         if self.envelope:
             used.update(recipient.cipher for recipient in self.envelope.passwords)
-        return tuple(name for name in LEGACY if name in used)
+        return () if used.isdisjoint(LEGACY) else tuple(name for name in LEGACY if name in used)
 
     @property
     def uses_password(self) -> bool:
@@ -160,6 +159,14 @@ def _message_type(number: int | None) -> MessageType | None:
     return MessageType(number) if number is not None and number in _MESSAGE_TYPES else None
 
 
+def _signature_digest(info: cms.SignerInfo) -> str:
+    """Return the digest that the signature's algorithm names, empty where it names none or is none that we know."""
+    try:
+        return signature_digest(info.signature_algorithm) or ""
+    except Rejection:
+        return ""
+
+
 def _digest(oid: str) -> str:
     try:
         return digest_name(oid)
@@ -188,7 +195,7 @@ def _may_be_named(certificate: bytes, sid: cms.CertificateId) -> bool:
     """Whether a certificate can be the one that is meant, told without reading all of it: strangers send others before it."""
     if sid.key_id is not None:
         return sid.key_id in certificate
-    return cms.parse_certificate_id(cms.issuer_and_serial(certificate)) == sid
+    return cms.is_named_by(certificate, sid)
 
 
 def verify_signature(message: PkiMessage, ra: RaIdentity, now: datetime) -> None:
@@ -276,8 +283,8 @@ def encode_success(message: PkiMessage, ra: RaIdentity, certificates: tuple[byte
     # DES is answered by 3DES, which every client that knows DES can read (RFC 8894 §2.9 forbids DES itself)
     cipher = "des-ede3-cbc" if message.cipher in _DES else message.cipher
     key = load_public_key(message.signer.public_key.der)
-    if isinstance(key, RSAPublicKey):
-        content = envelope.encrypt(data, cipher, key, cms.issuer_and_serial(message.signer.der))
+    if message.signer.public_key.algorithm == "rsa":
+        content = envelope.encrypt(data, cipher, cast("RSAPublicKey", key), cms.issuer_and_serial(message.signer.der))
     elif ra.password is not None:
         content = envelope.encrypt_with_password(data, cipher, ra.password)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from gateway.store.interfaces import AuditRow
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+TEXT = st.text(st.characters())
+"""Lone surrogates among it."""
 
 
 def chain(length: int, key: bytes = KEY) -> list[AuditRow]:
@@ -243,6 +245,17 @@ def test_any_text_makes_a_body_that_links(subject: str, detail: str) -> None:
     body = canonical_body(AuditEvent("e", AT, "a", "done", subject=subject, detail=detail))
     assert json.loads(body).get("subject", "") == subject
     assert len(link(KEY, 1, GENESIS, body)) == 32
+
+
+@given(TEXT, TEXT, TEXT, st.lists(TEXT, max_size=3), st.integers(0, 2**40), st.sampled_from([None, *Reason]))
+def test_body_is_the_json_that_any_reader_would_write(
+    actor: str, subject: str, detail: str, sans: list[str], number: int, reason: Reason | None
+) -> None:
+    event = AuditEvent(
+        "e", AT, actor, "done", subject=subject, detail=detail, sans=tuple(sans), generation=number, count=number, reason=reason
+    )
+    fields = {name: value for name, value in asdict(event).items() if value} | {"at": AT.isoformat()}
+    assert canonical_body(event) == json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
 def test_audit_key_is_hex() -> None:

@@ -166,3 +166,32 @@ def test_too_many_certificates_are_refused(rsa: cms.Signer) -> None:
 def test_broken_signed_data(change: Callable[[bytes], bytes], rsa: cms.Signer) -> None:
     with pytest.raises(MalformedMessage):
         cms.parse_signed_data(change(cms.sign_data(b"content", rsa, "sha256", ())))
+
+
+def test_content_info_in_whatever_form_its_lengths_are(rsa: cms.Signer) -> None:
+    message = cms.sign_data(b"content", rsa, "sha256", ())
+    head, rest = der.oid(asn1.OID_SIGNED_DATA), message[23:]
+    long = b"\x30\x83" + len(rest).to_bytes(3) + rest
+    explicit = b"\xa0\x84" + len(long).to_bytes(4) + long
+    assert message.startswith(b"\x30\x82")
+    assert cms.parse_signed_data(der.sequence(head, explicit)) == cms.parse_signed_data(message)
+
+
+@pytest.mark.parametrize("position", [3, 18, 22], ids=["whole", "explicit", "sequence"])
+def test_content_info_whose_lengths_differ(position: int, rsa: cms.Signer) -> None:
+    message = bytearray(cms.sign_data(b"content", rsa, "sha256", ()))
+    message[position] ^= 1
+    with pytest.raises(MalformedMessage):
+        cms.parse_signed_data(bytes(message))
+
+
+def test_certificates_are_told_by_issuer_and_serial_number(rsa: cms.Signer) -> None:
+    named = cms.parse_certificate_id(rsa.issuer_and_serial)
+    assert cms.is_named_by(rsa.certificate, named)
+    assert not cms.is_named_by(rsa.certificate, replace(named, serial=named.serial + 1))
+    assert not cms.is_named_by(rsa.certificate, replace(named, issuer_der=b"\x30\x00"))
+    assert not cms.is_named_by(rsa.certificate, cms.CertificateId(key_id=b"key"))
+    for tag in (der.OCTET_STRING, der.BOOLEAN):
+        broken = rsa.certificate.replace(b"\xa0\x03\x02\x01\x02\x02", b"\xa0\x03\x02\x01\x02" + bytes((tag,)))
+        with pytest.raises(MalformedMessage):
+            cms.is_named_by(broken, named)

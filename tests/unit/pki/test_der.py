@@ -99,6 +99,9 @@ def test_times_of_old_encoders(tag: int, content: bytes, moment: datetime) -> No
         pytest.param(0x17, b"", id="empty"),
         pytest.param(0x17, b"261302030405Z", id="month-13"),
         pytest.param(0x17, b"260102030460Z", id="second-60"),
+        pytest.param(0x17, b"260102240000Z", id="hour-24"),
+        pytest.param(0x17, b"260229030405Z", id="day-that-is-not"),
+        pytest.param(0x17, b"2601020304 5Z", id="space"),
         pytest.param(0x17, b"20260102030405Z", id="four-digit-year-in-utc-time"),
         pytest.param(0x18, b"00000101000000Z", id="year-0"),
         pytest.param(0x18, b"00010101000000+2300", id="before-year-1"),
@@ -153,6 +156,12 @@ def test_reading_refuses(data: bytes, offset: int) -> None:
         der.read(data, offset)
 
 
+@pytest.mark.parametrize("tag", [0x1F, 0x3F], ids=["primitive", "constructed"])
+def test_tag_numbers_above_30_are_never_expected(tag: int) -> None:
+    with pytest.raises(MalformedMessage):
+        der.read_as(tag, bytes((tag, 1, 0)))
+
+
 @settings(max_examples=300)
 @given(st.binary(max_size=40), st.integers(0, 40), st.integers(0, 45))
 def test_elements_stay_inside_or_are_refused(data: bytes, start: int, end: int) -> None:
@@ -174,9 +183,12 @@ def test_lists_are_limited() -> None:
 
 def test_whole_values_only() -> None:
     assert der.content(4, b"\x04\x01a") == b"a"
-    for broken in (b"\x04\x01ab", b"\x02\x01a", b""):
+    assert der.content(4, b"\x04\x81\x02ab") == der.content(4, b"\x04\x82\x00\x02ab") == b"ab"
+    for broken in (b"\x04\x01ab", b"\x02\x01a", b"", b"\x04", b"\x04\x82\x00\x01ab", b"\x04\x82\x00\x03ab", b"\x04\x80\0\0"):
         with pytest.raises(MalformedMessage):
             der.content(4, broken)
+    with pytest.raises(MalformedMessage):
+        der.content(0x1F, b"\x1f\x02ab")
     for broken in (b"", b"\x01\xff"):
         with pytest.raises(MalformedMessage):
             der.decode_bits(broken)

@@ -218,6 +218,15 @@ def test_extensions_go_both_ways() -> None:
     ]
 
 
+def test_extensions_met_before_are_the_same() -> None:
+    known = extensions.encode_extension(extensions.KEY_USAGE, True, b"\x03\x02\x05\xa0")
+    other = extensions.encode_extension("1.2.3.4", False, bytes(200))
+    first, second = (extensions.parse_extensions(der.sequence(*both)) for both in ((known, other), (other, known)))
+    assert first == second[::-1]
+    with pytest.raises(MalformedMessage, match="repeated"):
+        extensions.parse_extensions(der.sequence(known, known))
+
+
 def test_pointers_are_what_cryptography_writes() -> None:
     url = "http://127.0.0.1:8080/crl/issuing.crl"
     point = x509.DistributionPoint([x509.UniformResourceIdentifier(url)], None, None, None)

@@ -121,6 +121,18 @@ def test_parts_of_the_key_never_run_together(a: str, b: str, c: str, d: str) -> 
     assert (one == other) == ((a, b) == (c, d))
 
 
+def test_the_key_outlives_an_update() -> None:
+    assert request_key(REQUEST, REQUESTER).hex() == "d473fc16295967d557cc57f003d3dd7017e8c4cd19e3e332d0e93c12cf4d4451"
+
+
+def test_request_id_begins_with_its_time() -> None:
+    digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    number = 0
+    for character in new_request_id(NOW):
+        number = number * 32 + digits.index(character)
+    assert number >> 80 == NOW.timestamp() * 1000
+
+
 def test_request_ids_sort_by_time_and_never_repeat() -> None:
     ids = [new_request_id(NOW + timedelta(milliseconds=n)) for n in range(200)]
     assert ids == sorted(ids)
