@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import assert_never
 
+from gateway.ca.circuit import GuardedCA
 from gateway.ca.exec import DEFAULT_ENVIRONMENT, ExecCA, ExecSettings
 from gateway.ca.interfaces import Capability, UpstreamCA
 from gateway.ca.local import CaUrls, LocalCA, find_broken_links, find_ca_faults
@@ -50,7 +51,7 @@ def create(
         case LocalConfig():
             return _create_local(name, config, sources, urls, clock, newest_crl)
         case ExecConfig():
-            return _create_exec(name, config, sources)
+            return GuardedCA(_create_exec(name, config, sources))
         case _:
             assert_never(config)
 

@@ -243,6 +243,14 @@ SERVICE = Group(
             "Only the profiles that it signs for are concerned; the log says what became of each request.",
         ),
         Rule(
+            "PkiGatewayUpstreamCircuitOpen",
+            f"sum by (instance, upstream_ca) ({m.UPSTREAM_CIRCUIT_OPEN.name}) > 0",
+            "5m",
+            Severity.PAGE,
+            "Upstream CA {{ $labels.upstream_ca }} has failed again and again: {{ $value }} workers leave it alone.",
+            "Its clients are told to come later; it is tried again on its own. The log says how it failed.",
+        ),
+        Rule(
             "PkiGatewayUpstreamSlow",
             f"histogram_quantile(0.95, sum by (upstream_ca, le) (rate({m.UPSTREAM_SECONDS.name}_bucket[10m]))) > 10",
             "15m",

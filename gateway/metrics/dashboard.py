@@ -95,6 +95,11 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "s",
             ),
             Panel(
+                "Workers that leave a CA alone",
+                f"sum by (upstream_ca) ({m.UPSTREAM_CIRCUIT_OPEN.name}{{{_INSTANCE}}})",
+                "{{upstream_ca}}",
+            ),
+            Panel(
                 "Requests that wait",
                 f"max by (waiting_for) ({m.PENDING_REQUESTS.name}{{{_INSTANCE}}})",
                 "{{waiting_for}}",

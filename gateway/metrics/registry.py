@@ -185,6 +185,13 @@ UPSTREAM_SECONDS = Family(
     ("upstream_ca", "operation", "result"),
     _UPSTREAM_SECONDS,
 )
+UPSTREAM_CIRCUIT_OPEN = Family(
+    "gateway_upstream_circuit_open",
+    Kind.GAUGE,
+    "Workers that leave an upstream CA alone at present, because it has failed again and again.",
+    ("upstream_ca",),
+    merge=Merge.SUM,
+)
 STORE_COMMIT_SECONDS = Family(
     "gateway_store_commit_seconds",
     Kind.HISTOGRAM,
@@ -299,6 +306,7 @@ FAMILIES = (
     SIGNED_CHALLENGES,
     LEGACY_ALGORITHMS,
     UPSTREAM_SECONDS,
+    UPSTREAM_CIRCUIT_OPEN,
     STORE_COMMIT_SECONDS,
     AUDIT_WRITE_FAILURES,
     IN_FLIGHT,

@@ -61,6 +61,7 @@ _auth_failures = _counter(registry.AUTH_FAILURES)
 _signed_challenges = _counter(registry.SIGNED_CHALLENGES)
 _legacy_algorithms = _counter(registry.LEGACY_ALGORITHMS)
 _upstream_seconds = _histogram(registry.UPSTREAM_SECONDS)
+_upstream_circuit_open = _gauge(registry.UPSTREAM_CIRCUIT_OPEN)
 _store_commit_seconds = _histogram(registry.STORE_COMMIT_SECONDS)
 _audit_write_failures = _counter(registry.AUDIT_WRITE_FAILURES)
 _in_flight = _gauge(registry.IN_FLIGHT)
@@ -113,6 +114,11 @@ def count_legacy_algorithm(protocol: Protocol, profile: str, algorithm: str) -> 
 def observe_upstream(upstream_ca: UpstreamCAName, operation: UpstreamOperation, result: UpstreamResult, seconds: float) -> None:
     """Count one question to an upstream CA."""
     _upstreams(upstream_ca, operation, result).observe(seconds)
+
+
+def set_circuit(upstream_ca: UpstreamCAName, *, is_open: bool) -> None:
+    """Say whether this worker leaves an upstream CA alone."""
+    _upstream_circuit_open.labels(upstream_ca).set(is_open)
 
 
 def observe_commit(result: CommitResult, seconds: float) -> None:

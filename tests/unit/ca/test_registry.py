@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from pydantic import TypeAdapter
 
+from gateway.ca.circuit import GuardedCA
 from gateway.ca.exec import ExecCA
 from gateway.ca.interfaces import Capability, NotSent, UnknownResult, UpstreamCA, UpstreamIssued
 from gateway.ca.local import CaUrls, LocalCA
@@ -134,7 +135,8 @@ def test_newest_crl_is_read_where_it_is_kept() -> None:
 )
 def test_exec_operations(operations: list[str], capabilities: Capability) -> None:
     ca = make({**EXEC, "operations": operations})
-    assert isinstance(ca, ExecCA)
+    assert isinstance(ca, GuardedCA)
+    assert isinstance(ca.ca, ExecCA)
     assert ca.capabilities == capabilities
     assert ca.accepts == {RequestForm.PKCS10}
 
@@ -160,7 +162,9 @@ async def test_exec_program_path_and_environment(tmp_path: Path) -> None:
     assert isinstance(issued, UpstreamIssued)
     assert issued.reference == '[["--fast"], "1234", "b", "/usr/local/bin:/usr/bin:/bin"]'
     assert issued.chain == (ISSUING.der, ROOT.der)
-    assert "1234" not in repr(ca._settings)  # type: ignore[attr-defined] # an ExecCA
+    assert isinstance(ca, GuardedCA)
+    assert isinstance(ca.ca, ExecCA)
+    assert "1234" not in repr(ca.ca._settings)
 
 
 @pytest.mark.parametrize("mode", [None, 0o600], ids=["missing", "not executable"])

@@ -1,0 +1,129 @@
+"""Leaves an upstream CA alone for a while when it fails again and again: clients are told at once, and it can recover."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from time import monotonic
+from typing import TypeVar
+
+import structlog
+
+from gateway.ca.interfaces import IssueRequest, NotSent, UpstreamCA, UpstreamIssued, UpstreamPending, UpstreamRejected
+from gateway.metrics import worker as metrics
+from gateway.model import RevocationReason
+
+T = TypeVar("T")
+
+FAILURES = 5
+"""Failures one after the other that open the circuit."""
+FIRST_REST_SECONDS = 10.0
+LONGEST_REST_SECONDS = 300.0
+"""Each trial that fails doubles the rest, up to this."""
+TRIAL_SECONDS = 120.0
+"""After that a trial that has not ended counts for nothing, and another may be made."""
+
+log = structlog.get_logger(__name__)
+
+
+class Circuit:
+    """Closed while a CA answers, open while it rests and for one trial at a time; times are seconds of a monotonic clock."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._rest = FIRST_REST_SECONDS
+        self._resting_until: float | None = None
+        self._on_trial = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the CA rests, or is tried."""
+        return self._resting_until is not None
+
+    def wait(self, now: float) -> float:
+        """Return 0 where the CA may be asked, else the seconds until then; whoever may ask an open circuit makes the trial."""
+        if self._resting_until is None:
+            return 0.0
+        if now < self._resting_until:
+            return self._resting_until - now
+        self._resting_until, self._on_trial = now + TRIAL_SECONDS, True
+        return 0.0
+
+    def succeed(self) -> None:
+        """Note an answer, whatever it said."""
+        self._failures, self._rest, self._resting_until, self._on_trial = 0, FIRST_REST_SECONDS, None, False
+
+    def fail(self, now: float) -> None:
+        """Note that no answer came; what had been asked before the circuit opened changes nothing any more."""
+        self._failures += 1
+        if self._on_trial:
+            self._rest = min(self._rest * 2, LONGEST_REST_SECONDS)
+        if self._on_trial or (not self.is_open and self._failures >= FAILURES):
+            self._resting_until, self._on_trial = now + self._rest, False
+
+
+class GuardedCA:
+    """An upstream CA beyond this process, with its circuit; each worker has its own, and keeps it over reloads.
+
+    Only `issue` is refused while the circuit is open: the other questions are few, and their answers end a doubt.
+    """
+
+    def __init__(self, ca: UpstreamCA, clock: Callable[[], float] = monotonic) -> None:
+        self.name = ca.name
+        self.capabilities = ca.capabilities
+        self.accepts = ca.accepts
+        self.start = ca.start
+        self.close = ca.close
+        self.new_serial = ca.new_serial
+        self.chain = ca.chain
+        self.not_after_limit = ca.not_after_limit
+        self.crl = ca.crl
+        self.ca = ca
+        self._clock = clock
+        self._circuit = Circuit()
+        metrics.set_circuit(self.name, is_open=False)
+
+    async def issue(self, request: IssueRequest) -> UpstreamIssued | UpstreamPending:
+        """Issue one certificate; raises NotSent while the CA rests."""
+        wait = self._circuit.wait(self._clock())
+        if wait > 0:
+            raise NotSent("the CA has failed again and again and is left alone for a while", max(1, round(wait)))
+        return await self._watch(self.ca.issue(request))
+
+    async def poll(self, request: IssueRequest, reference: str) -> UpstreamIssued | UpstreamPending:
+        """Ask about an earlier `UpstreamPending`."""
+        return await self._watch(self.ca.poll(request, reference))
+
+    async def find(self, request: IssueRequest) -> UpstreamIssued | UpstreamPending | None:
+        """Say what became of `request`."""
+        return await self._watch(self.ca.find(request))
+
+    async def revoke(self, certificate: bytes, serial: int, reason: RevocationReason, when: datetime) -> None:
+        """Revoke."""
+        await self._watch(self.ca.revoke(certificate, serial, reason, when))
+
+    async def _watch(self, question: Awaitable[T]) -> T:
+        """Return the answer and note whether there was one; whoever stops waiting had none."""
+        answered = False
+        try:
+            answer = await question
+            answered = True
+        except UpstreamRejected:
+            answered = True
+            raise
+        finally:
+            self._note(answered=answered)
+        return answer
+
+    def _note(self, *, answered: bool) -> None:
+        was_open = self._circuit.is_open
+        if answered:
+            self._circuit.succeed()
+        else:
+            self._circuit.fail(self._clock())
+        if self._circuit.is_open != was_open:
+            metrics.set_circuit(self.name, is_open=self._circuit.is_open)
+            if answered:
+                log.info("the upstream CA answers again", upstream_ca=self.name)
+            else:
+                log.error("the upstream CA fails again and again: requests are told to come later", upstream_ca=self.name)
