@@ -13,24 +13,23 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gateway.config.policy import EkuRule, KeyRule, KeyUsageRule, PolicyConfig, SanRule, SubjectRule, ValidityRule
 from gateway.config.schema import (
+    AllOfCredential,
     Audit,
     CredentialConfig,
     Endpoints,
-    IntuneJwsCredential,
-    OneTimeCredential,
     ProfileConfig,
     ProfileLimits,
     Renewal,
     Server,
+    SingleCredential,
     SqliteStore,
-    StaticCredential,
 )
 from gateway.config.upstream_cas import UpstreamCAConfig
 
 T = TypeVar("T")
 _SERVER, _STORE, _AUDIT = TypeAdapter(Server), TypeAdapter(SqliteStore), TypeAdapter(Audit)
 _UPSTREAM_CA: TypeAdapter[UpstreamCAConfig] = TypeAdapter(UpstreamCAConfig)
-_CREDENTIAL: TypeAdapter[StaticCredential | OneTimeCredential | IntuneJwsCredential] = TypeAdapter(CredentialConfig)
+_CREDENTIAL: TypeAdapter[SingleCredential | AllOfCredential] = TypeAdapter(CredentialConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class ProfileParts:
     written: Mapping[str, Any]
     """The profile as plain data: what it refers to, and which sections it has, is judged whatever is wrong with them."""
     endpoints: Endpoints | None
-    credentials: tuple[StaticCredential | OneTimeCredential | IntuneJwsCredential | None, ...]
+    credentials: tuple[SingleCredential | AllOfCredential | None, ...]
     policy: PolicyRules
     limits: ProfileLimits | None
     renewal: Renewal | None

@@ -10,10 +10,12 @@ from gateway.config.defaults import ADMIN_SOCKET, MONITORING
 from gateway.config.fields import (
     ConfigName,
     Duration,
+    EstLabel,
     FilePath,
     HttpUrl,
     ListenAddress,
     Model,
+    Network,
     SecretSource,
     SocketPath,
     StatePath,
@@ -42,6 +44,18 @@ class ExternalUrl(Model):
     """Where CRLs and CA certificates are fetched, and SCEP over HTTP; `http://`."""
     https: HttpUrl
     """The same server over TLS; `https://`."""
+
+
+class Proxy(Model):
+    """A proxy that ends TLS in front of this server and says what it saw; nobody else is believed."""
+
+    addresses: Annotated[tuple[Network, ...], Field(min_length=1)]
+    """Where it connects from: addresses or networks."""
+    client_certificate: Literal["rfc9440", "nginx", "envoy", "haproxy"] | None = None
+    """How it hands over the TLS client's certificate: in `Client-Cert` (RFC 9440), in `X-SSL-Client-Cert` as nginx's
+    `$ssl_client_escaped_cert` or HAProxy's `%[ssl_c_der,base64]`, in Envoy's `X-Forwarded-Client-Cert`; absent: it does not."""
+    client_address: bool = False
+    """It sets `X-Forwarded-For` itself: the last address there is the client's."""
 
 
 class Limits(Model):
@@ -80,6 +94,8 @@ class Server(Model):
     """The unix socket for this program's own commands; mode 0660."""
     workers: Annotated[int, Field(ge=1, le=256)] | Literal["cores"] = "cores"
     """Worker processes; `cores` is one for each processor core."""
+    proxies: tuple[Proxy, ...] = ()
+    """Proxies that end TLS in front of this server."""
     limits: Limits = Limits()
     """What one client may cost."""
 
@@ -161,11 +177,50 @@ class ScepEndpoint(Model):
     """Put the CA chain into CertRep beside the leaf."""
 
 
+ServerKey = Literal["ec-p256", "ec-p384", "ec-p521", "rsa-2048", "rsa-3072", "rsa-4096"]
+
+
+class ServerKeygen(Model):
+    """Keys that the server draws for devices that cannot (RFC 7030 §4.4)."""
+
+    keys: Annotated[tuple[ServerKey, ...], Field(min_length=1)] = ("ec-p256", "rsa-2048")
+    """Kinds of key that are drawn; the first where the request does not say."""
+    symmetric_keys: dict[Annotated[str, Field(min_length=1, max_length=64)], SecretSource] = Field(default_factory=dict)
+    """Keys that encrypt the private key, 16, 24 or 32 bytes in hex, by the identifier that requests name (DecryptKeyIdentifier)."""
+    require_encryption: bool = False
+    """Refuse requests whose private key would leave under TLS alone."""
+
+
+class EstEndpoint(Model):
+    """EST at `/.well-known/est/LABEL` (RFC 7030)."""
+
+    label: EstLabel | None = None
+    """The label in the URL; absent: the profile's name."""
+    default: bool = False
+    """Serve this profile at `/.well-known/est` without a label as well; at most one profile."""
+    pop_linking: Literal["off", "if_present", "require"] = "if_present"
+    """Whether a request must be tied to its TLS connection; `require` refuses TLS 1.3, resumed sessions and proxies."""
+    csrattrs: Literal["template", "legacy", "both", "off"] = "both"
+    """What `csrattrs` tells clients of the policy: the template of RFC 9908, the attributes of RFC 7030, or nothing."""
+    rollover: FilePath | None = None
+    """PEM certificates that lead from an old root to a new one and back; `cacerts` gives them out."""
+    server_keygen: ServerKeygen | None = None
+    """Draw keys for devices; absent: refused."""
+    cmc: RaPair | None = None
+    """The certificate and key that sign answers to `fullcmc`; absent: refused."""
+    renewal_info: bool = False
+    """Tell clients when to renew, at `renewal-info/CERTID` (draft-ietf-lamps-est-renewal-info)."""
+    base64_wrap: Literal["auto", "always", "never"] = "auto"
+    """Line breaks in answers; `auto`: for clients that send a User-Agent, since old strongSwan sends none and wants none."""
+
+
 class Endpoints(Model):
     """The protocols by which this profile is reached; absent is closed."""
 
     scep: ScepEndpoint | None = None
     """SCEP."""
+    est: EstEndpoint | None = None
+    """EST."""
 
 
 class StaticCredential(Model):
@@ -232,7 +287,114 @@ class IntuneJwsCredential(Model):
     """Say that the profile's other kinds of challenge are accepted beside signed ones."""
 
 
-CredentialConfig = Annotated[StaticCredential | OneTimeCredential | IntuneJwsCredential, Field(discriminator="type")]
+class Ocsp(Model):
+    """Revocation of client certificates by OCSP (RFC 6960)."""
+
+    url: HttpUrl | None = None
+    """The responder; absent: the one that the certificate names."""
+    timeout: Duration = Field(default="3s", validate_default=True)
+    """How long an answer may take."""
+    if_unavailable: Literal["refuse", "accept"] = "refuse"
+    """What becomes of a certificate that no responder vouches for."""
+
+
+class TlsCertificateCredential(Model):
+    """A TLS client certificate of another CA, for a first enrollment over EST: a maker's device identity, say."""
+
+    type: Literal["tls_certificate"]
+    """TLS client certificates."""
+    anchors: FilePath
+    """PEM CA certificates that issue them."""
+    crls: FilePath | None = None
+    """CRLs of these CAs, PEM; a certificate whose CA has no valid CRL here is then refused."""
+    ocsp: Ocsp | None = None
+    """Ask a responder instead."""
+    names: Literal["same", "serial_number", "any"] = "same"
+    """Which names it may ask for: its own, any with its own serialNumber in the subject, or any that policy lets through."""
+
+
+class RaCertificateCredential(Model):
+    """A registration authority's TLS client certificate (id-kp-cmcRA), which asks for others, with their proof of possession."""
+
+    type: Literal["ra_certificate"]
+    """Certificates of registration authorities."""
+    anchors: FilePath
+    """PEM CA certificates that issue them."""
+    crls: FilePath | None = None
+    """CRLs of these CAs, PEM; a certificate whose CA has no valid CRL here is then refused."""
+    ocsp: Ocsp | None = None
+    """Ask a responder instead."""
+    subjects: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Their subjects, as `CN=ra1,O=Example`; no other may speak for devices of this profile."""
+
+
+class BasicCredential(Model):
+    """Name and password over TLS (HTTP Basic, RFC 7617)."""
+
+    type: Literal["basic"]
+    """HTTP Basic."""
+    users: SecretSource
+    """Lines `NAME:HASH`, made by `pki-gateway password hash`."""
+    realm: Annotated[str, Field(min_length=1, max_length=64, pattern=r"[ !#-\[\]-~]+")] = "pki-gateway"
+    """What clients show to their users."""
+    names: Literal["user", "any"] = "user"
+    """`user`: the CN must be the user's name; `any`: any name that policy lets through."""
+
+
+class DigestCredential(Model):
+    """HTTP Digest with MD5 for clients that know nothing better (RFC 7616); who reads its file can log in."""
+
+    type: Literal["digest_md5_legacy"]
+    """HTTP Digest with MD5."""
+    users: SecretSource
+    """Lines `NAME:HEX`, the MD5 of `NAME:REALM:PASSWORD`, made by `pki-gateway password digest`."""
+    realm: Annotated[str, Field(min_length=1, max_length=64, pattern=r"[ !#-\[\]-~]+")] = "pki-gateway"
+    """What the hashes were made with."""
+    names: Literal["user", "any"] = "user"
+    """`user`: the CN must be the user's name; `any`: any name that policy lets through."""
+
+
+class BearerCredential(Model):
+    """A signed JWT in the Authorization header (RFC 6750): RS256 or ES256."""
+
+    type: Literal["bearer"]
+    """Bearer tokens."""
+    anchors: FilePath
+    """PEM certificates whose keys sign the tokens: RSA of 2048 bits and more, or EC P-256."""
+    issuer: Annotated[str, Field(min_length=1, max_length=1024)]
+    """What `iss` must be."""
+    audience: Annotated[str, Field(min_length=1, max_length=1024)]
+    """What `aud` must be, or hold."""
+    max_age: Duration = Field(default="1h", validate_default=True)
+    """How long after `iat` a token is good, whatever its `exp` says."""
+    skew: Duration = Field(default="60s", validate_default=True)
+    """How far the issuer's clock may be from ours."""
+    names: Literal["subject", "any"] = "subject"
+    """`subject`: the CN must be the token's `sub`; `any`: any name that policy lets through."""
+
+
+SingleCredential = (
+    StaticCredential
+    | OneTimeCredential
+    | IntuneJwsCredential
+    | TlsCertificateCredential
+    | RaCertificateCredential
+    | BasicCredential
+    | DigestCredential
+    | BearerCredential
+)
+
+
+class AllOfCredential(Model):
+    """Several credentials of one request, all of which must be good."""
+
+    type: Literal["all_of"]
+    """All of several credentials."""
+    of: Annotated[tuple[Annotated[SingleCredential, Field(discriminator="type")], ...], Field(min_length=2, max_length=4)]
+    """The credentials; the first says who is asking, the names that any of them binds are bound."""
+
+
+CredentialConfig = Annotated[SingleCredential | AllOfCredential, Field(discriminator="type")]
 
 
 class ProfileLimits(Model):
@@ -261,8 +423,11 @@ class Renewal(Model):
 
     from_: Annotated[tuple[ConfigName, ...], Field(alias="from", min_length=1)]
     """Profiles whose certificates may be renewed here."""
-    messages: Annotated[tuple[Literal["RenewalReq", "PKCSReq"], ...], Field(min_length=1)] = ("RenewalReq",)
-    """SCEP message types that may renew; `PKCSReq` for clients that know no other."""
+    messages: Annotated[tuple[Literal["RenewalReq", "PKCSReq", "simplereenroll"], ...], Field(min_length=1)] = (
+        "RenewalReq",
+        "simplereenroll",
+    )
+    """Messages that may renew, of SCEP and EST; `PKCSReq` for SCEP clients that know no other."""
     window: Duration | None = None
     """How long before notAfter a renewal may begin; absent: at any time."""
     grace: Duration = Field(default="0s", validate_default=True)
