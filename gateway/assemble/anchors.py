@@ -9,9 +9,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
+from gateway.config.credentials import IntuneJwsCredential
 from gateway.config.document import DataPath, Problem
 from gateway.config.load import Sources
-from gateway.config.schema import IntuneJwsCredential, ProfileConfig
+from gateway.config.schema import ProfileConfig
 from gateway.errors import Rejection
 from gateway.model import ProfileName
 from gateway.pki.certificate import Certificate

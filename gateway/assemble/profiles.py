@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from gateway.assemble.anchors import ProfileAnchors
 from gateway.ca.interfaces import UpstreamCA
+from gateway.config.credentials import IntuneJwsCredential, OneTimeCredential, StaticCredential
+from gateway.config.fields import QuotaConfig
 from gateway.config.load import Sources
-from gateway.config.schema import IntuneJwsCredential, OneTimeCredential, ProfileConfig, QuotaConfig, StaticCredential
+from gateway.config.schema import ProfileConfig
 from gateway.model import ProfileName, Protocol, UpstreamCAName
 from gateway.ra.client_certificate import ClientTrust
 from gateway.ra.credentials.interfaces import CredentialProvider

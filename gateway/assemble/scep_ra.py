@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from time import thread_time
 
+from gateway.config.credentials import StaticCredential
 from gateway.config.document import ConfigurationFaults, DataPath, Problem
 from gateway.config.fields import SecretSource
 from gateway.config.load import Sources
 from gateway.config.policy import RuleMode
-from gateway.config.schema import ProfileConfig, ScepEndpoint, StaticCredential
+from gateway.config.schema import ProfileConfig, ScepEndpoint
 from gateway.errors import Rejection
 from gateway.pki import cms
 from gateway.pki.algorithms import verify_signature

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
+from gateway.config.credentials import IntuneJwsCredential, OneTimeCredential, StaticCredential
 from gateway.config.document import DataPath, Problem
 from gateway.config.parts import PolicyRules, ProfileParts
 from gateway.config.policy_checks import check_static_names
-from gateway.config.schema import IntuneJwsCredential, OneTimeCredential, StaticCredential
 from gateway.config.sources import Sources
 
 MIN_CHALLENGE = 8

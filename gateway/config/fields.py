@@ -262,3 +262,21 @@ class SecretSource(Model):
         if self.file is not None:
             return f"file {self.file}"
         return f"environment variable {self.env}" if self.env is not None else f"systemd credential {self.credential}"
+
+
+class RaPair(Model):
+    """An RA certificate and its key."""
+
+    certificate: FilePath
+    """The certificate, PEM."""
+    key: SecretSource
+    """Its private key, PEM."""
+
+
+class QuotaConfig(Model):
+    """At most `count` certificates (or failed requests) in any `window`."""
+
+    count: Annotated[int, Field(ge=1)]
+    """How many."""
+    window: Duration
+    """In which time."""

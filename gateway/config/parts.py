@@ -11,19 +11,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from gateway.config.credentials import AllOfCredential, CredentialConfig, SingleCredential
 from gateway.config.policy import EkuRule, KeyRule, KeyUsageRule, PolicyConfig, SanRule, SubjectRule, ValidityRule
-from gateway.config.schema import (
-    AllOfCredential,
-    Audit,
-    CredentialConfig,
-    Endpoints,
-    ProfileConfig,
-    ProfileLimits,
-    Renewal,
-    Server,
-    SingleCredential,
-    SqliteStore,
-)
+from gateway.config.schema import Audit, Endpoints, ProfileConfig, ProfileLimits, Renewal, Server, SqliteStore
 from gateway.config.upstream_cas import UpstreamCAConfig
 
 T = TypeVar("T")

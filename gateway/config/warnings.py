@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from gateway.config.credentials import IntuneJwsCredential, StaticCredential
 from gateway.config.document import DataPath, Problem
 from gateway.config.fields import Address
 from gateway.config.policy import RuleMode
 from gateway.config.scep_checks import listeners
-from gateway.config.schema import GatewayConfig, IntuneJwsCredential, ProfileConfig, ScepEndpoint, Server, StaticCredential
+from gateway.config.schema import GatewayConfig, ProfileConfig, ScepEndpoint, Server
 from gateway.config.sources import Sources
 from gateway.pki.certificate import pem_to_ders
 

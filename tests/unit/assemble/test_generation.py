@@ -12,15 +12,9 @@ from pydantic import BaseModel
 from gateway.assemble import Gateway, open_gateway
 from gateway.assemble.generation import Parts, build
 from gateway.assemble.judgement import judge
-from gateway.config.schema import (
-    GatewayConfig,
-    IntuneJwsCredential,
-    LegacyAlgorithms,
-    RaPair,
-    RenewalAnchors,
-    ScepEndpoint,
-    Server,
-)
+from gateway.config.credentials import IntuneJwsCredential
+from gateway.config.fields import RaPair
+from gateway.config.schema import GatewayConfig, LegacyAlgorithms, RenewalAnchors, ScepEndpoint, Server
 from gateway.config.shape import models, walk
 from gateway.config.view import redact
 from gateway.errors import ConfigurationError, Reason, Rejection
