@@ -6,10 +6,14 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from types import MappingProxyType
+from typing import Literal, Protocol
 
+from gateway.config.est import ServerKey
 from gateway.model import ProfileName, UpstreamCAName
+from gateway.pki.cms import Signer
 from gateway.ra.profile import Snapshot
+from gateway.web.proxies import Proxies
 from gateway.wire.scep.pkimessage import RaIdentity
 
 
@@ -42,6 +46,62 @@ class ScepService:
     failure_limit: FailureLimit | None
     reply_chain: bool
     offload: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One base64 body, for clients that want it in lines and for those that want it in one (RFC 8951 §3.1)."""
+
+    in_lines: bytes = field(repr=False)
+    in_one: bytes = field(repr=False)
+
+    def body(self, *, wrap: bool) -> bytes:
+        """Return the form that a client wants."""
+        return self.in_lines if wrap else self.in_one
+
+
+@dataclass(frozen=True, slots=True)
+class KeygenService:
+    """What keys an EST endpoint draws for its clients, and how it encrypts them (RFC 7030 §4.4)."""
+
+    keys: tuple[ServerKey, ...]
+    """The kinds, the first where the request does not say."""
+    symmetric_keys: Mapping[bytes, bytes] = field(repr=False)
+    """Key-encryption keys by the identifier that a DecryptKeyIdentifier holds."""
+    require_encryption: bool
+    signer: Signer | None
+    """Signs the key packages that are encrypted; None: they carry no signer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalInfo:
+    """When certificates should be renewed: between two moments of their lives (draft-ietf-lamps-est-renewal-info)."""
+
+    window: timedelta | None
+    """How long before notAfter the profile lets them; None: at any time."""
+
+
+@dataclass(frozen=True, slots=True)
+class EstService:
+    """The EST endpoint of one profile, with every answer prepared that does not depend on the request."""
+
+    profile: ProfileName
+    ca_certificates: Prepared
+    """The body of `cacerts`: root, chain and rollover certificates (RFC 7030 §4.1.3)."""
+    csr_attributes: Prepared | None
+    """The body of `csrattrs`; None: there are none to tell (RFC 7030 §4.5.2)."""
+    base64_wrap: Literal["auto", "always", "never"]
+    challenges: tuple[str, ...]
+    """Values of WWW-Authenticate, one a scheme that the profile takes, as `Basic realm="pki"`."""
+    takes_passwords: bool
+    """Some credential of the profile comes in challengePassword, which then is a link only where it equals one."""
+    failure_limit: FailureLimit | None
+    server_keygen: KeygenService | None = None
+    """None: `serverkeygen` is refused."""
+    cmc: Signer | None = None
+    """Signs the answers to `fullcmc`; None: it is refused."""
+    renewal_info: RenewalInfo | None = None
+    """None: `renewal-info` is refused."""
 
 
 class SignedCrl(Protocol):
@@ -92,3 +152,7 @@ class Generation:
     tls: Mapping[str, ssl.SSLContext]
     """By the listener's name in the configuration: `https`, and `https_mtls` where there is one."""
     config: Mapping[str, object]
+    est: Mapping[str, EstService] = field(default_factory=lambda: MappingProxyType({}))
+    """By label, and the default one under the empty label."""
+    proxies: Proxies = field(default_factory=Proxies)
+    """Who may say what a TLS client showed, and where it is."""
