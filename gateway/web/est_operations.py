@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.model import CertificateRequest, EnrollmentRequest, IssuedWithKey, Outcome
+from gateway.model import CertificateRequest, EnrollmentRequest, Issued, IssuedWithKey, Outcome
+from gateway.pki.csr import EST_LINKING_ATTRIBUTES, EstAttributes, parse_csr, read_est_attributes
 from gateway.ra.authority import RegistrationAuthority
 from gateway.ra.profile import Snapshot
 from gateway.web.generation import EstService
+from gateway.wire.est import messages
 
 EstAnswer = Outcome | IssuedWithKey
 
@@ -17,26 +19,23 @@ EstAnswer = Outcome | IssuedWithKey
 class Asked:
     """What a body asks for.
 
-    RFC 7894 has one attribute to prove who asks and one to tie a request to its connection; the challengePassword of RFC 7030
-    may be either, which is judged later. `details` are the operation's own.
+    `attributes` are those of EST in the same request, `details` the operation's own.
     """
 
     csr: CertificateRequest
-    otp_challenge: str | None = field(default=None, repr=False)
-    """otpChallenge (RFC 7894 §3.1)."""
-    identity_linking: str | None = field(default=None, repr=False)
-    """estIdentityLinking (RFC 7894 §3.3); a challengePassword is in `csr`."""
+    attributes: EstAttributes
     details: object = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class EstBody:
-    """What goes into an answer: its media type, parameters and all, and its octets, base64 as the client wants it."""
+    """What goes into an answer: its media type, parameters and all, and its octets, base64 as the client wants it.
+
+    The status is not its own: 200 where a certificate was issued, else as `wire.est.errors` says.
+    """
 
     media_type: str
     body: bytes = field(repr=False)
-    status: int | None = None
-    """None: what the answer has by itself, 200 where a certificate was issued, else as `wire.est.errors` says."""
 
 
 class EstOperation(Protocol):
@@ -47,8 +46,8 @@ class EstOperation(Protocol):
         """Its name, in the path and in the ledger."""
 
     @property
-    def media_types(self) -> frozenset[str]:
-        """What Content-Type may say, without parameters, in lower case; everything else is answered with 415."""
+    def media_type(self) -> str:
+        """What Content-Type must say, as `wire.est.messages.is_media_type` compares it; else the answer is 415."""
 
     def is_offered(self, service: EstService) -> bool:
         """Whether this profile has it; where it has not, the answer is 404."""
@@ -63,3 +62,33 @@ class EstOperation(Protocol):
 
     async def encode(self, service: EstService, asked: Asked | None, answer: EstAnswer, *, wrap: bool) -> EstBody | None:
         """Spell an answer; None where HTTP alone says it (202, 503, a refusal as text). Without `asked`, `decode` refused."""
+
+
+class SimpleEnroll:
+    """`simpleenroll` and `simplereenroll`: a PKCS#10, answered with the certificate alone (RFC 7030 §4.2)."""
+
+    media_type = messages.MEDIA_PKCS10
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def is_offered(self, _service: EstService) -> bool:
+        """Always: enrollment is what an EST server is for."""
+        return True
+
+    async def decode(self, _service: EstService, body: bytes) -> Asked:
+        """Read a PKCS#10 and verify its signature."""
+        csr = parse_csr(messages.decode_request(body), linking=EST_LINKING_ATTRIBUTES)
+        return Asked(csr, read_est_attributes(csr.der))
+
+    async def ask(
+        self, authority: RegistrationAuthority, snapshot: Snapshot, request: EnrollmentRequest, _asked: Asked
+    ) -> EstAnswer:
+        """Enroll."""
+        return await authority.enroll(snapshot, request)
+
+    async def encode(self, _service: EstService, _asked: Asked | None, answer: EstAnswer, *, wrap: bool) -> EstBody | None:
+        """Return the issued certificate without its chain, as clients expect (RFC 7030 §4.2.3)."""
+        if not isinstance(answer, Issued):
+            return None
+        return EstBody(messages.MEDIA_CERTS_ONLY, messages.encode_certs_only((answer.certificate,), wrap))

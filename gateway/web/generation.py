@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -91,10 +91,8 @@ class EstService:
     csr_attributes: Prepared | None
     """The body of `csrattrs`; None: there are none to tell (RFC 7030 §4.5.2)."""
     base64_wrap: Literal["auto", "always", "never"]
-    challenges: tuple[str, ...]
-    """Values of WWW-Authenticate, one a scheme that the profile takes, as `Basic realm="pki"`."""
-    takes_passwords: bool
-    """Some credential of the profile comes in challengePassword, which then is a link only where it equals one."""
+    challenges: Callable[[datetime], tuple[str, ...]] = field(repr=False)
+    """Makes the values of WWW-Authenticate at a time, one a scheme that the profile takes, as `Basic realm="pki"`."""
     failure_limit: FailureLimit | None
     server_keygen: KeygenService | None = None
     """None: `serverkeygen` is refused."""

@@ -65,7 +65,7 @@ class Proxies:
     def client_address(self, peer: str, headers: MultiMapping[str]) -> str:
         """Return the address of the client that a connection from `peer` serves: its own, unless it is a proxy that says so.
 
-        Whoever stands right of an entry of X-Forwarded-For wrote it; the first one from the right that is no proxy's is the client's.
+        An entry of X-Forwarded-For was written by whoever stands right of it; the last one that is no proxy is the client.
         """
         proxy = self.find(peer)
         if proxy is None or not proxy.client_address:
