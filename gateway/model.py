@@ -424,6 +424,8 @@ class Unavailable:
 
 
 Outcome = Issued | Pending | Rejected | Unavailable
+KeyOutcome = IssuedWithKey | Rejected | Unavailable
+"""Of a request for a server-made key, which is never held back."""
 
 
 def _b64(data: bytes) -> str:
