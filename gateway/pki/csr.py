@@ -61,18 +61,19 @@ class _Attributes:
     extensions: tuple[Extension, ...]
 
 
-def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES) -> CertificateRequest:
+def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES, proof: bool = True) -> CertificateRequest:
     """Decode a PKCS#10, DER or BER, and verify its signature over the certificationRequestInfo as received.
 
     `linking` are the attribute types that tie proof of possession to a connection; they do not count in `digest` (EST
-    adds challengePassword, RFC 7030 §3.5). Attributes need not be in DER order (strongSwan).
+    adds challengePassword, RFC 7030 §3.5). Attributes need not be in DER order (strongSwan). Without `proof` the signature is
+    not looked at and `signature_digest` is `none`: where the server draws the key, the one in the CSR proves nothing (§4.4.1).
     Raises MalformedMessage; Rejection BAD_PROOF_OF_POSSESSION, or UNSUPPORTED_ALGORITHM (what we do not know). MD5 is read and
     named in `signature_digest`, for policy to judge.
     """
     encoded = der.normalize(data)
     fields = _decode(encoded)
     attributes = _decode_attributes(fields.attributes)
-    digest = _verify_proof_of_possession(fields)
+    digest = _verify_proof_of_possession(fields) if proof else "none"
     by_oid = {e.oid: e.value for e in attributes.extensions}
     sans, usage = by_oid.get(extensions.SUBJECT_ALT_NAME), by_oid.get(extensions.KEY_USAGE)
     ekus, constraints = by_oid.get(extensions.EXTENDED_KEY_USAGE), by_oid.get(extensions.BASIC_CONSTRAINTS)
@@ -93,14 +94,6 @@ def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES) -> C
 
 
 @dataclass(frozen=True, slots=True)
-class SmimeCapability:
-    """An algorithm that the requester can decrypt with (RFC 8551 §2.5.2); `parameters` is DER, empty where absent."""
-
-    oid: str
-    parameters: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
 class EstAttributes:
     """What the attributes of a PKCS#10 say to an EST server beside what every protocol reads."""
 
@@ -112,7 +105,8 @@ class EstAttributes:
     """DecryptKeyIdentifier: names the symmetric key that a private key is to be encrypted with (RFC 7030 §4.4.1.1)."""
     asymmetric_decrypt_key_id: bytes | None = None
     """AsymmetricDecryptKeyIdentifier: the same for an asymmetric key (RFC 7030 §4.4.1.2)."""
-    smime_capabilities: tuple[SmimeCapability, ...] = ()
+    smime_capabilities: tuple[str, ...] | None = None
+    """OIDs of algorithms that it can decrypt with (RFC 8551 §2.5.2), None where it does not say; parameters are not read."""
 
 
 def read_est_attributes(csr_der: bytes) -> EstAttributes:
@@ -143,20 +137,20 @@ def _key_id(by_type: Mapping[str, bytes], oid: str) -> bytes | None:
     return key_id
 
 
-def _smime_capabilities(by_type: Mapping[str, bytes]) -> tuple[SmimeCapability, ...]:
+def _smime_capabilities(by_type: Mapping[str, bytes]) -> tuple[str, ...] | None:
     values = by_type.get(asn1_est.OID_SMIME_CAPABILITIES)
     if values is None:
-        return ()
+        return None
     body = der.content(der.SEQUENCE, values)
     return tuple(_smime_capability(body, *element) for element in der.elements(body, limit=MAX_CAPABILITIES))
 
 
-def _smime_capability(body: bytes, tag: int, _: int, start: int, end: int) -> SmimeCapability:
+def _smime_capability(body: bytes, tag: int, _: int, start: int, end: int) -> str:
     members = der.elements(body, start, end, limit=2)
     if tag != der.SEQUENCE or not members or members[0][0] != der.OBJECT_IDENTIFIER:
         raise MalformedMessage("S/MIME capabilities are broken")
-    oid_start, oid_end = members[0][2:]
-    return SmimeCapability(der.decode_oid(body[oid_start:oid_end]), body[oid_end:end])
+    _, _, oid_start, oid_end = members[0]
+    return der.decode_oid(body[oid_start:oid_end])
 
 
 _OWN_FIELDS = frozenset(

@@ -56,30 +56,31 @@ def decode_request(body: bytes, limit: int = MAX_BODY) -> bytes:
     Raises MalformedMessage, with reason TOO_LARGE over `limit` bytes. What was encoded is not looked at.
     """
     if len(body) > limit:
-        raise MalformedMessage("the request is too long", f"{len(body)} bytes", Reason.TOO_LARGE)
+        raise MalformedMessage("the body is too long", f"{len(body)} bytes", Reason.TOO_LARGE)
     if body[:1] == b"\x30":  # a SEQUENCE; base64 of one begins with M
         return body
     text = body.strip(_BLANKS)
     if text.startswith(b"-----"):
         text = _open_armour(text)
-    return _decode_base64(text)
+    return decode_base64(text)
 
 
 def _open_armour(text: bytes) -> bytes:
     """Return the base64 of PEM (RFC 7468 §2)."""
     found = _ARMOUR.fullmatch(text)
     if found is None:
-        raise MalformedMessage("the request is not one object in PEM")
+        raise MalformedMessage("the body is not one object in PEM")
     return found[2]
 
 
-def _decode_base64(text: bytes) -> bytes:
+def decode_base64(text: bytes) -> bytes:
+    """Return what base64 with blanks and line breaks anywhere stands for; MalformedMessage where it is none, or nothing."""
     try:
         decoded = base64.b64decode(text.translate(None, _BLANKS), validate=True)
     except binascii.Error:
-        raise MalformedMessage("the request is not base64") from None
+        raise MalformedMessage("the body is not base64") from None
     if not decoded:
-        raise MalformedMessage("the request is empty")
+        raise MalformedMessage("the body is empty")
     return decoded
 
 
