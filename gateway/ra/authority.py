@@ -368,7 +368,7 @@ class RegistrationAuthority:
         with span("policy"):
             self._decide(snapshot, profile, key.foresee(request), requester, same, now, trail)
             await check_compliance(profile.compliance, request, requester, now, self._timing.answer_within)
-        if self._leases.draining or self._keys.is_full:
+        if self._keys.is_full:
             return busy
         asked = await key.certify(request, self._keys)
         now = self._clock()

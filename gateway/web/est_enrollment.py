@@ -62,12 +62,13 @@ class EstEnrollment:
     ) -> Reply:
         """Answer one request, whatever it is."""
         begun = perf_counter()
-        asked: Asked | None = None
+        asked: Asked | Rejection
         try:
             with span("decode"):
-                asked = await operation.decode(service, sent.body)
+                asked = await operation.decode(service, sent.body, client.shown.certificate)
                 request = _enrollment(service, operation.name, asked, sent, client)
         except Rejection as error:
+            asked = error.with_traceback(None)
             # Nobody has proved anything yet: strangers must not be able to write a row and a line for each request.
             told = self._floods.count(Protocol.EST, service.profile, error.reason)
             answer: EstAnswer = Rejected(error.reason, error.detail, Remarks(cause=error.cause))
@@ -134,7 +135,9 @@ def _note(service: EstService, operation: str, outcome: Outcome) -> None:
     )
 
 
-def _log_answer(service: EstService, operation: str, asked: Asked | None, outcome: Outcome, source: str, seconds: float) -> None:
+def _log_answer(
+    service: EstService, operation: str, asked: Asked | Rejection, outcome: Outcome, source: str, seconds: float
+) -> None:
     """Write one line an answer: what was asked by whom, what became of it and why."""
     remarks = outcome.remarks
     log.info(
@@ -146,7 +149,7 @@ def _log_answer(service: EstService, operation: str, asked: Asked | None, outcom
         cause=remarks.cause or getattr(outcome, "detail", None),
         warnings=remarks.warnings or None,
         challenge=remarks.label or None,
-        subject=format_name(asked.csr.subject) if asked is not None else None,
+        subject=format_name(asked.csr.subject) if isinstance(asked, Asked) else None,
         requester=remarks.requester or None,
         request_id=getattr(outcome, "request_id", None),
         source=source,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.errors import Rejection
 from gateway.model import CertificateRequest, EnrollmentRequest, Issued, IssuedWithKey, Outcome
 from gateway.pki.csr import EST_LINKING_ATTRIBUTES, EstAttributes, parse_csr, read_est_attributes
 from gateway.ra.authority import RegistrationAuthority
@@ -52,16 +53,16 @@ class EstOperation(Protocol):
     def is_offered(self, service: EstService) -> bool:
         """Whether this profile has it; where it has not, the answer is 404."""
 
-    async def decode(self, service: EstService, body: bytes) -> Asked:
-        """Read a body; raises Rejection, MalformedMessage for what cannot be read."""
+    async def decode(self, service: EstService, body: bytes, client: bytes | None) -> Asked:
+        """Read a body; `client` is the TLS client's certificate. Raises Rejection, MalformedMessage for what cannot be read."""
 
     async def ask(
         self, authority: RegistrationAuthority, snapshot: Snapshot, request: EnrollmentRequest, asked: Asked
     ) -> EstAnswer:
         """Put the request to the registration authority."""
 
-    async def encode(self, service: EstService, asked: Asked | None, answer: EstAnswer, *, wrap: bool) -> EstBody | None:
-        """Spell an answer; None where HTTP alone says it (202, 503, a refusal as text). Without `asked`, `decode` refused."""
+    async def encode(self, service: EstService, asked: Asked | Rejection, answer: EstAnswer, *, wrap: bool) -> EstBody | None:
+        """Spell an answer to what was asked, or to what `decode` refused; None where HTTP alone says it (202, 503, text)."""
 
 
 class SimpleEnroll:
@@ -76,7 +77,7 @@ class SimpleEnroll:
         """Always: enrollment is what an EST server is for."""
         return True
 
-    async def decode(self, _service: EstService, body: bytes) -> Asked:
+    async def decode(self, _service: EstService, body: bytes, _client: bytes | None) -> Asked:
         """Read a PKCS#10 and verify its signature."""
         csr = parse_csr(messages.decode_request(body), linking=EST_LINKING_ATTRIBUTES)
         return Asked(csr, read_est_attributes(csr.der))
@@ -87,7 +88,7 @@ class SimpleEnroll:
         """Enroll."""
         return await authority.enroll(snapshot, request)
 
-    async def encode(self, _service: EstService, _asked: Asked | None, answer: EstAnswer, *, wrap: bool) -> EstBody | None:
+    async def encode(self, _service: EstService, _asked: Asked | Rejection, answer: EstAnswer, *, wrap: bool) -> EstBody | None:
         """Return the issued certificate without its chain, as clients expect (RFC 7030 §4.2.3)."""
         if not isinstance(answer, Issued):
             return None
