@@ -42,6 +42,11 @@ class Operation(StrEnum):
     CERT_POLL = "CertPoll"
     GET_CERT = "GetCert"
     GET_CRL = "GetCRL"
+    SIMPLEENROLL = "simpleenroll"
+    SIMPLEREENROLL = "simplereenroll"
+    SERVERKEYGEN = "serverkeygen"
+    FULLCMC = "fullcmc"
+    RENEWAL_INFO = "renewal-info"
     UNKNOWN = "unknown"
     """Another message type, or nothing that could be read."""
 

@@ -50,18 +50,6 @@ def source_address(request: web.BaseRequest) -> str:
     return request.remote or ""
 
 
-def client_certificate(request: web.BaseRequest) -> bytes | None:
-    """Return the certificate, DER, whose key the TLS client proved to hold; None where it showed none or was not asked for one.
-
-    TLS has found it below some anchor of some profile; whether that is one of this profile's is for the registration authority
-    to say (RFC 8446 §4.4.2.4).
-    """
-    tls: ssl.SSLObject | None = request.transport.get_extra_info("ssl_object") if request.transport else None
-    if tls is None or tls.context.verify_mode is ssl.CERT_NONE:
-        return None
-    return tls.getpeercert(binary_form=True)
-
-
 @dataclass(frozen=True, slots=True)
 class TlsClient:
     """Whoever sent a request, as its TLS connection says, or a listed proxy that ends TLS for it."""
@@ -115,7 +103,11 @@ def _binding(tls: ssl.SSLObject) -> str | None:
 
 
 def _shown_in(tls: ssl.SSLObject) -> Shown:
-    """Return the client's certificate and what it sent beside it; a resumed session keeps the first alone."""
+    """Return the client's certificate and what it sent beside it; a resumed session keeps the first alone.
+
+    TLS has found it below some anchor of some profile; whether that is one of this profile's is for the registration authority
+    to say (RFC 8446 §4.4.2.4).
+    """
     if tls.context.verify_mode is ssl.CERT_NONE:
         return NOTHING
     leaf = tls.getpeercert(binary_form=True)
