@@ -19,6 +19,11 @@ class ServerKeygen(Model):
     symmetric_keys: dict[Annotated[str, Field(min_length=1, max_length=64)], SecretSource] = Field(default_factory=dict)
     """Keys that encrypt the private key, 16, 24 or 32 bytes in hex, by the identifier that requests name
     (DecryptKeyIdentifier)."""
+    recipients: FilePath | None = None
+    """PEM certificates whose keys encrypt the private key, RSA or EC, by the subject key identifier that requests name
+    (AsymmetricDecryptKeyIdentifier); a TLS client's own certificate is always one."""
+    signer: RaPair | None = None
+    """The certificate and key that sign private keys before they are encrypted; absent: none is encrypted."""
     require_encryption: bool = False
     """Refuse requests whose private key would leave under TLS alone."""
 

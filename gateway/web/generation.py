@@ -14,6 +14,7 @@ from gateway.model import ProfileName, UpstreamCAName
 from gateway.pki.cms import Signer
 from gateway.ra.profile import Snapshot
 from gateway.web.proxies import Proxies
+from gateway.wire.est.server_keygen import KeyRecipients
 from gateway.wire.scep.pkimessage import RaIdentity
 
 
@@ -66,11 +67,8 @@ class KeygenService:
 
     keys: tuple[ServerKey, ...]
     """The kinds, the first where the request does not say."""
-    symmetric_keys: Mapping[bytes, bytes] = field(repr=False)
-    """Key-encryption keys by the identifier that a DecryptKeyIdentifier holds."""
-    require_encryption: bool
-    signer: Signer | None
-    """Signs the key packages that are encrypted; None: they carry no signer."""
+    recipients: KeyRecipients
+    """Whom they may be encrypted to."""
 
 
 @dataclass(frozen=True, slots=True)
