@@ -112,7 +112,7 @@ class BasicCredential(Model):
     """HTTP Basic."""
     users: SecretSource
     """Lines `NAME:HASH`, made by `pki-gateway password hash`."""
-    realm: Annotated[str, Field(min_length=1, max_length=64, pattern=r"[ !#-\[\]-~]+")] = "pki-gateway"
+    realm: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[ !#-\[\]-~]+$")] = "pki-gateway"
     """What clients show to their users."""
     names: Literal["user", "any"] = "user"
     """`user`: the CN must be the user's name; `any`: any name that policy lets through."""
@@ -125,7 +125,7 @@ class DigestCredential(Model):
     """HTTP Digest with MD5."""
     users: SecretSource
     """Lines `NAME:HEX`, the MD5 of `NAME:REALM:PASSWORD`, made by `pki-gateway password digest`."""
-    realm: Annotated[str, Field(min_length=1, max_length=64, pattern=r"[ !#-\[\]-~]+")] = "pki-gateway"
+    realm: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[ !#-\[\]-~]+$")] = "pki-gateway"
     """What the hashes were made with."""
     names: Literal["user", "any"] = "user"
     """`user`: the CN must be the user's name; `any`: any name that policy lets through."""

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 from gateway.config.credentials import IntuneJwsCredential, StaticCredential
 from gateway.config.document import DataPath, Problem
+from gateway.config.est_warnings import warn_of_est
 from gateway.config.fields import Address
+from gateway.config.listener_checks import listeners
 from gateway.config.policy import RuleMode
-from gateway.config.scep_checks import listeners
 from gateway.config.schema import GatewayConfig, ProfileConfig, ScepEndpoint, Server
 from gateway.config.sources import Sources
 from gateway.pki.certificate import pem_to_ders
@@ -34,6 +35,7 @@ def warn(config: GatewayConfig, sources: Sources) -> tuple[Problem, ...]:
             sentence = "MD5 signatures can be forged: what such a request asks for, its sender may not have signed"
             found.append(Problem((*where, "policy", "key", "allow_md5_signature"), sentence))
         found += _warn_of_challenges((*where, "credentials"), profile, sources)
+    found += warn_of_est(config)
     found += _warn_of_shared_anchors(config, sources)
     return tuple(found)
 

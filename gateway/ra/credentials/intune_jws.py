@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gateway.config import credentials
-from gateway.config.credential_checks import MAX_AGE, MAX_SKEW
+from gateway.config.duration_checks import MAX_AGE, MAX_SKEW
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.model import (
     Allowance,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.config import credentials
-from gateway.config.credential_checks import MAX_AGE, MAX_SKEW
+from gateway.config.duration_checks import MAX_AGE, MAX_SKEW
 from gateway.errors import Reason
 from gateway.model import (
     Allowance,
