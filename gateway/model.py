@@ -279,7 +279,13 @@ class Requester:
     """What the credential calls the device, for limits; None: the device is known by the names that it asks for."""
     renews: bytes | None = None
     """SHA-256 of the certificate that this request renews."""
+    factors: frozenset[CredentialKind] = frozenset()
+    """What it was proved by where several credentials had to be good (ALL_OF)."""
     claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def proved_by(self, *kinds: CredentialKind) -> bool:
+        """Say whether one of these kinds is what it was proved by, alone or with others."""
+        return self.kind in kinds or not self.factors.isdisjoint(kinds)
 
 
 @dataclass(frozen=True, slots=True)
