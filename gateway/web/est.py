@@ -14,8 +14,10 @@ from gateway.metrics import worker as metrics
 from gateway.model import Issued, Pending, Protocol, Rejected, Unavailable
 from gateway.ra.authority import RegistrationAuthority
 from gateway.tracing import Tracer, request_span
+from gateway.web.est_cmc import FullCmc
 from gateway.web.est_enrollment import EstEnrollment, Reply, Sent, outcome_of
 from gateway.web.est_operations import EstOperation, SimpleEnroll
+from gateway.web.est_server_keygen import ServerKeygen
 from gateway.web.failures import FailureCounter
 from gateway.web.floods import FloodCounter
 from gateway.web.generation import EstService, Generation, Prepared
@@ -49,7 +51,12 @@ class EstEndpoint:
         self._failures = FailureCounter()
         self._tracer = tracer
         self._enrollment = EstEnrollment(authority, floods)
-        operations: tuple[EstOperation, ...] = (SimpleEnroll(messages.SIMPLEENROLL), SimpleEnroll(messages.SIMPLEREENROLL))
+        operations: tuple[EstOperation, ...] = (
+            SimpleEnroll(messages.SIMPLEENROLL),
+            SimpleEnroll(messages.SIMPLEREENROLL),
+            ServerKeygen(executor, clock),
+            FullCmc(executor, clock),
+        )
         self._operations = {operation.name: operation for operation in operations}
 
     def routes(self) -> list[web.RouteDef]:
