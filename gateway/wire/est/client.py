@@ -85,16 +85,22 @@ def decode_answer(operation: str, status: int, headers: Mapping[str, str], body:
         return EstAnswer(status)
     if status != 200:
         return EstAnswer(status, retry_after=_retry_after(named), text=_text(body))
-    if operation == messages.CSRATTRS:
-        _check_media_type(media_type, messages.MEDIA_CSRATTRS)
-        return EstAnswer(status, csrattrs=_whole(messages.decode_base64(body)))
-    if operation == messages.SERVERKEYGEN:
-        return _decode_server_key(status, media_type, body)
-    _check_media_type(media_type, messages.MEDIA_CACERTS if operation == messages.CACERTS else messages.MEDIA_CERTS_ONLY)
-    found = _decode_certificates(messages.decode_base64(body))
-    if operation != messages.CACERTS and operation != messages.FULLCMC and len(found) != 1:
-        raise MalformedMessage("the answer holds more than the certificate that was asked for", f"{len(found)} certificates")
-    return EstAnswer(status, found)
+    return _decode_success(operation, media_type, body)
+
+
+def _decode_success(operation: str, media_type: str, body: bytes) -> EstAnswer:
+    match operation:
+        case messages.CSRATTRS:
+            _check_media_type(media_type, messages.MEDIA_CSRATTRS)
+            return EstAnswer(200, csrattrs=_whole(messages.decode_base64(body)))
+        case messages.SERVERKEYGEN:
+            return _decode_server_key(media_type, body)
+        case messages.CACERTS | messages.FULLCMC:
+            _check_media_type(media_type, messages.MEDIA_CACERTS)
+            return EstAnswer(200, _decode_certificates(messages.decode_base64(body)))
+        case _:
+            _check_media_type(media_type, messages.MEDIA_CERTS_ONLY)
+            return EstAnswer(200, _decode_issued(messages.decode_base64(body)))
 
 
 def _decode_cmc(status: int, media_type: str, body: bytes) -> EstAnswer:
@@ -107,24 +113,22 @@ def _decode_cmc(status: int, media_type: str, body: bytes) -> EstAnswer:
     return EstAnswer(status, _decode_certificates(decoded))
 
 
-def _decode_server_key(status: int, media_type: str, body: bytes) -> EstAnswer:
+def _decode_server_key(media_type: str, body: bytes) -> EstAnswer:
     """Take the key and the certificate, in this order or the other (RFC 7030 §4.4.2)."""
     parts = decode_multipart(body, media_type)
-    keys = [p for p in parts if _is_one_of(p.media_type, messages.MEDIA_PKCS8, messages.MEDIA_SERVER_KEY)]
+    keys = [p for p in parts if _is_key(p.media_type)]
     certificates = [p for p in parts if p not in keys and messages.is_media_type(p.media_type, messages.MEDIA_CERTS_ONLY)]
     if len(parts) != 2 or len(keys) != 1 or len(certificates) != 1:
         raise MalformedMessage("the answer is not a key and a certificate", ", ".join(p.media_type for p in parts))
-    found = _decode_certificates(certificates[0].data)
-    if len(found) != 1:
-        raise MalformedMessage("the answer holds more than the certificate that was asked for", f"{len(found)} certificates")
     encrypted = not messages.is_media_type(keys[0].media_type, messages.MEDIA_PKCS8)
-    return EstAnswer(status, found, key=_whole(keys[0].data), key_encrypted=encrypted)
+    return EstAnswer(200, _decode_issued(certificates[0].data), key=_whole(keys[0].data), key_encrypted=encrypted)
 
 
-def _is_one_of(media_type: str, *expected: str) -> bool:
-    """Whether a part says exactly one of these types: here the parameter must be there, or key and certificate look alike."""
-    named = "smime-type" in media_type.lower() or messages.is_media_type(media_type, messages.MEDIA_PKCS8)
-    return named and any(messages.is_media_type(media_type, one) for one in expected)
+def _is_key(media_type: str) -> bool:
+    """Whether a part holds a private key; an encrypted one must say so, or it would look like a certificate."""
+    if messages.is_media_type(media_type, messages.MEDIA_PKCS8):
+        return True
+    return "smime-type" in media_type.lower() and messages.is_media_type(media_type, messages.MEDIA_SERVER_KEY)
 
 
 def _check_media_type(found: str, expected: str) -> None:
@@ -137,6 +141,14 @@ def _decode_certificates(data: bytes) -> tuple[bytes, ...]:
     if signed.signers or not signed.certificates:
         raise MalformedMessage("the answer is not certificates alone")
     return signed.certificates
+
+
+def _decode_issued(data: bytes) -> tuple[bytes, ...]:
+    """Return the one certificate that was asked for (RFC 7030 §4.2.3)."""
+    found = _decode_certificates(data)
+    if len(found) != 1:
+        raise MalformedMessage("the answer holds more than the certificate that was asked for", f"{len(found)} certificates")
+    return found
 
 
 def _whole(data: bytes) -> bytes:
