@@ -46,6 +46,9 @@ from gateway.ra.requests import (
     Prechecked,
     PrecheckOutcome,
     PrecheckRequest,
+    RenewalWindow,
+    RenewalWindowOutcome,
+    RenewalWindowRequest,
     RevokeRequest,
     Sought,
 )
@@ -154,6 +157,12 @@ class RegistrationAuthority:
         """Return a CA chain, a CRL, or a certificate of the signer's own; unsigned, the first two leave no audit row."""
         trail = Trail(partial(journal.verb, "look_up", request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._look_up(snapshot, request, trail))
+
+    async def look_up_renewal(self, snapshot: Snapshot, request: RenewalWindowRequest) -> RenewalWindowOutcome:
+        """Return when a certificate should be renewed (RFC 9773 §4.2); it leaves no audit row."""
+        trail = Trail(partial(journal.verb, "look_up", request, snapshot.generation, self._clock()))
+        trail.recorded = True
+        return await self._audited(trail, self._look_up_renewal(snapshot, request))
 
     async def recover(self, snapshot: Snapshot) -> int:
         """Take up every ledger row that is due and that nobody works on; returns how many. Raises StoreUnavailable."""
@@ -445,6 +454,9 @@ class RegistrationAuthority:
         public = request.sought is Sought.CA_CERTIFICATES
         profile = snapshot.profile(request.profile, request.protocol) if public else await self._admit(snapshot, request, trail)
         return await self._lookup.answer(profile, request, trail)
+
+    async def _look_up_renewal(self, snapshot: Snapshot, request: RenewalWindowRequest) -> RenewalWindow:
+        return await self._lookup.renewal_window(snapshot.profile(request.profile, request.protocol), request)
 
 
 def _refused_opening(reason: Reason, opening: Opening) -> Rejection:

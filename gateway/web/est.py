@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import datetime
+from time import perf_counter
 
 import structlog
 from aiohttp import web
@@ -13,6 +14,7 @@ from gateway.errors import MalformedMessage, Reason
 from gateway.metrics import worker as metrics
 from gateway.model import Issued, Pending, Protocol, Rejected, Unavailable
 from gateway.ra.authority import RegistrationAuthority
+from gateway.ra.requests import RenewalWindow, RenewalWindowRequest
 from gateway.tracing import Tracer, request_span
 from gateway.web.est_cmc import FullCmc
 from gateway.web.est_enrollment import EstEnrollment, Reply, Sent, outcome_of
@@ -20,15 +22,19 @@ from gateway.web.est_operations import EstOperation, SimpleEnroll
 from gateway.web.est_server_keygen import ServerKeygen
 from gateway.web.failures import FailureCounter
 from gateway.web.floods import FloodCounter
-from gateway.web.generation import EstService, Generation, Prepared
+from gateway.web.generation import EstService, Generation
 from gateway.web.middleware import BODY
 from gateway.web.peer import TlsClient, see_client, source_address
-from gateway.wire.est import errors, messages
+from gateway.wire.est import errors, messages, renewal_info
 
 log = structlog.get_logger(__name__)
 
 PATH = "/.well-known/est/{operation}"
 LABELLED_PATH = "/.well-known/est/{label}/{operation}"
+RENEWAL_INFO_PATH = f"/.well-known/est/{messages.RENEWAL_INFO}/{{certificate}}"
+LABELLED_RENEWAL_INFO_PATH = f"/.well-known/est/{{label}}/{messages.RENEWAL_INFO}/{{certificate}}"
+RENEWAL_INFO_AGE = 21600
+"""Seconds after which a client should ask again when to renew (RFC 9773 §4.3 takes six hours)."""
 RETRY_WHEN_LIMITED = 10
 """Seconds after which a client that asked too much may ask again."""
 
@@ -50,6 +56,7 @@ class EstEndpoint:
         self._clock = clock
         self._failures = FailureCounter()
         self._tracer = tracer
+        self._authority = authority
         self._enrollment = EstEnrollment(authority, floods)
         operations: tuple[EstOperation, ...] = (
             SimpleEnroll(messages.SIMPLEENROLL),
@@ -61,7 +68,9 @@ class EstEndpoint:
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
-        return [web.route("*", path, self.handle) for path in (PATH, LABELLED_PATH)]
+        # no label may have the name of an operation, so the first path means one thing only
+        paths = (RENEWAL_INFO_PATH, LABELLED_RENEWAL_INFO_PATH, PATH, LABELLED_PATH)
+        return [web.route("*", path, self.handle) for path in paths]
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request under the generation that is in force when it comes, to its end."""
@@ -92,11 +101,11 @@ class EstEndpoint:
         self, generation: Generation, service: EstService, request: web.Request, client: TlsClient
     ) -> web.Response:
         """Answer by operation; one that the profile does not offer is not found (RFC 7030 §4.3.2, §4.4.2)."""
+        if "certificate" in request.match_info:
+            return await self._renewal_info(generation, service, request, client)
         name = request.match_info["operation"]
-        if name == messages.CACERTS:
-            return _publish(request, service, service.ca_certificates, messages.MEDIA_CACERTS)
-        if name == messages.CSRATTRS:
-            return _publish(request, service, service.csr_attributes, messages.MEDIA_CSRATTRS)
+        if name in _PUBLISHED:
+            return _publish(request, service, name)
         operation = self._operations.get(name)
         if operation is None or not operation.is_offered(service):
             return _refuse(404, "there is no such EST operation here")
@@ -107,6 +116,30 @@ class EstEndpoint:
         with request_span(self._tracer, f"est.{name}", request.headers.get("traceparent")):
             reply = await self._enrollment.reply(generation, service, operation, _sent(request, service), client)
         return self._spell(service, request, client, reply)
+
+    async def _renewal_info(
+        self, generation: Generation, service: EstService, request: web.Request, client: TlsClient
+    ) -> web.Response:
+        """Say when a certificate should be renewed (draft-ietf-lamps-est-renewal-info); raises MalformedMessage."""
+        if not service.renewal_info:
+            return _refuse(404, "there is no such EST operation here")
+        if request.method not in {"GET", "HEAD"}:
+            return _refuse_method("GET, HEAD")
+        begun, operation = perf_counter(), messages.RENEWAL_INFO
+        key_id, serial = renewal_info.parse_certificate_id(request.match_info["certificate"])
+        asked = RenewalWindowRequest(service.profile, Protocol.EST, operation, key_id, serial, client.source)
+        found = await self._authority.look_up_renewal(generation.snapshot, asked)
+        metrics.count_answer(Protocol.EST, service.profile, operation, found, perf_counter() - begun)
+        match found:
+            case RenewalWindow(start, end):
+                headers = {"Content-Type": renewal_info.MEDIA_JSON, "Retry-After": str(RENEWAL_INFO_AGE)}
+                return web.Response(body=renewal_info.encode_window(start, end), headers=headers)
+            case Unavailable(_, retry_after):
+                return _refuse(503, "not available now, try again", retry_after)
+            case Rejected():
+                self._floods.count(Protocol.EST, service.profile, found.reason)
+                self._failures.count(service.profile, service.failure_limit, client.source)
+                return _refuse(404, "there is no such certificate to renew")
 
     def _spell(self, service: EstService, request: web.Request, client: TlsClient, reply: Reply) -> web.Response:
         """Return what HTTP says of an answer: 200, 202 + Retry-After, or a refusal in a plain sentence (RFC 7030 §4.2.3)."""
@@ -167,14 +200,18 @@ def _is_failure(refused: Rejected, request: web.Request, schemes: tuple[str, ...
     return not asks
 
 
-def _publish(request: web.Request, service: EstService, prepared: Prepared | None, media_type: str) -> web.Response:
+_PUBLISHED = {messages.CACERTS: messages.MEDIA_CACERTS, messages.CSRATTRS: messages.MEDIA_CSRATTRS}
+
+
+def _publish(request: web.Request, service: EstService, name: str) -> web.Response:
     """Answer what is the same for everybody."""
     if request.method not in {"GET", "HEAD"}:
         return _refuse_method("GET, HEAD")
+    prepared = service.ca_certificates if name == messages.CACERTS else service.csr_attributes
     if prepared is None:
         return _refuse(404, "there is nothing of this kind to tell")
     wrap = messages.wrap_for(service.base64_wrap, request.headers.get("User-Agent"))
-    return _content(prepared.body(wrap=wrap), media_type)
+    return _content(prepared.body(wrap=wrap), _PUBLISHED[name])
 
 
 def _content(body: bytes, media_type: str) -> web.Response:

@@ -72,14 +72,6 @@ class KeygenService:
 
 
 @dataclass(frozen=True, slots=True)
-class RenewalInfo:
-    """When certificates should be renewed: between two moments of their lives (draft-ietf-lamps-est-renewal-info)."""
-
-    window: timedelta | None
-    """How long before notAfter the profile lets them; None: at any time."""
-
-
-@dataclass(frozen=True, slots=True)
 class EstService:
     """The EST endpoint of one profile, with every answer prepared that does not depend on the request."""
 
@@ -96,8 +88,8 @@ class EstService:
     """None: `serverkeygen` is refused."""
     cmc: Signer | None = None
     """Signs the answers to `fullcmc`; None: it is refused."""
-    renewal_info: RenewalInfo | None = None
-    """None: `renewal-info` is refused."""
+    renewal_info: bool = False
+    """It says when to renew (draft-ietf-lamps-est-renewal-info)."""
 
 
 class SignedCrl(Protocol):
