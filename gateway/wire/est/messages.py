@@ -140,4 +140,5 @@ def read_secrets(
 
 
 def _equal(one: str, other: str | None) -> bool:
-    return other is not None and hmac.compare_digest(one.encode(), other.encode())
+    """Compare without the line break that some base64 encoders write behind the last character."""
+    return other is not None and hmac.compare_digest(one.strip("\r\n").encode(), other.encode())

@@ -188,6 +188,7 @@ def request(password: str | None) -> CertificateRequest:
     [
         pytest.param(None, EstAttributes(), LINK, None, None, id="nothing"),
         pytest.param(LINK, EstAttributes(), LINK, None, LINK, id="challengePassword is the link"),
+        pytest.param(LINK + "\n", EstAttributes(), LINK, None, LINK + "\n", id="challengePassword is the link and a line break"),
         pytest.param("s3cret", EstAttributes(), LINK, "s3cret", "s3cret", id="challengePassword is something else"),
         pytest.param("s3cret", EstAttributes(), None, "s3cret", "s3cret", id="no link to compare with (TLS 1.3)"),
         pytest.param(None, EstAttributes(otp_challenge="123456"), LINK, "123456", None, id="otpChallenge"),
