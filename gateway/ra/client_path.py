@@ -47,8 +47,8 @@ class ClientCertificates:
 
     TLS has proved no more than that the client holds the key. Paths are remembered by the SHA-256 of the certificate, for the
     life of this object and thus one generation; when one of their certificates ends they are sought anew. Revocation is judged
-    each time, by inventory, by the CRLs of the anchors and by `revocation`. `own_keys` are the SHA-256 of the SubjectPublicKeyInfo of
-    the gateway's RA, TLS and CA keys: they authenticate nobody.
+    each time, by inventory, by the CRLs of the anchors and by `revocation`. `own_keys` are the SHA-256 of the
+    SubjectPublicKeyInfo of the gateway's RA, TLS and CA keys: they authenticate nobody.
     """
 
     def __init__(
