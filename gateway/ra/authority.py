@@ -22,6 +22,7 @@ from gateway.model import (
     KeyOutcome,
     Outcome,
     Pending,
+    Protocol,
     Rejected,
     Requester,
     Unavailable,
@@ -210,7 +211,8 @@ class RegistrationAuthority:
     async def _admit(self, snapshot: Snapshot, request: Addressed, trail: Trail) -> Profile:
         """Return the profile that a request is addressed to, once the TLS client has shown the certificate that it demands."""
         profile = snapshot.profile(request.profile, request.protocol)
-        if profile.client_trust is not None:
+        # It is SCEP's: over EST the certificate is itself a credential, or what is renewed.
+        if profile.client_trust is not None and request.protocol is not Protocol.EST:
             trail.client = await profile.client_trust.check(request.client_certificate, self._clock())
         return profile
 
