@@ -20,6 +20,7 @@ from gateway.pki.keys import generate_private_key, serialize_private_key
 from gateway.pki.names import parse_name_text
 from gateway.ra.authority import RegistrationAuthority
 from gateway.ra.profile import Snapshot
+from gateway.ra.requests import RenewalWindowOutcome, RenewalWindowRequest
 from gateway.web.est import EstEndpoint
 from gateway.web.floods import FloodCounter
 from gateway.web.generation import EstService, Generation, Prepared
@@ -68,10 +69,17 @@ class StubAuthority:
 
     outcomes: list[Outcome] = field(default_factory=list)
     asked: list[EnrollmentRequest] = field(default_factory=list)
+    window: RenewalWindowOutcome | None = None
+    sought: list[RenewalWindowRequest] = field(default_factory=list)
 
     async def enroll(self, _snapshot: Snapshot, request: EnrollmentRequest) -> Outcome:
         self.asked.append(request)
         return self.outcomes.pop(0) if self.outcomes else Issued(DEVICE, (FLEET.certificate,), RequestId("r"))
+
+    async def look_up_renewal(self, _snapshot: Snapshot, request: RenewalWindowRequest) -> RenewalWindowOutcome:
+        self.sought.append(request)
+        assert self.window is not None
+        return self.window
 
 
 class Front:

@@ -1,10 +1,11 @@
 """What the endpoint reads and answers, header by header, whatever the registration authority says (RFC 7030, RFC 8951)."""
 
 import base64
+import json
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import quote
@@ -17,8 +18,10 @@ from gateway.metrics.worker import REGISTRY
 from gateway.model import Issued, Outcome, Pending, Protocol, Rejected, Remarks, RequestId, Unavailable
 from gateway.pki.certificate import der_to_pem
 from gateway.pki.cms import parse_signed_data
+from gateway.ra.requests import RenewalWindow, RenewalWindowOutcome
 from gateway.web.generation import FailureLimit
 from gateway.web.proxies import CertificateForm, Proxies, TrustedProxy
+from gateway.wire.est.renewal_info import format_certificate_id
 from tests.flow.est.front import CSR, DEVICE, FLEET, PKCS10, SIMPLEENROLL, Front, exchange_bytes
 from tests.flow.scep.raw import RawAnswer, get, post
 
@@ -406,3 +409,42 @@ async def test_an_answer_keeps_the_generation_in_which_it_began(front: Front) ->
     occupancy = front.generation.snapshot.occupancy
     await front.ask(enroll())
     await occupancy.end()
+
+
+CERTIFICATE_ID = format_certificate_id(b"key", 0xABCDEF)
+RENEWAL_INFO = f"/.well-known/est/renewal-info/{CERTIFICATE_ID}"
+WINDOW = RenewalWindow(datetime(2027, 1, 1, tzinfo=UTC), datetime(2027, 1, 2, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    "target", [RENEWAL_INFO, f"/.well-known/est/a:1/renewal-info/{CERTIFICATE_ID}"], ids=["default", "label"]
+)
+async def test_when_to_renew(front: Front, target: str) -> None:
+    front.serve(renewal_info=True)
+    front.authority.window = WINDOW
+    answer = await front.ask(get(target))
+    assert (answer.status, answer.media_type, answer.headers["retry-after"]) == (200, "application/json", "21600")
+    assert json.loads(answer.body) == {"suggestedWindow": {"start": "2027-01-01T00:00:00Z", "end": "2027-01-02T00:00:00Z"}}
+    [asked] = front.authority.sought
+    assert (asked.profile, asked.protocol, asked.authority_key_id, asked.serial) == ("corp", Protocol.EST, b"key", 0xABCDEF)
+
+
+@pytest.mark.parametrize(
+    ("offered", "window", "request_", "status"),
+    [
+        pytest.param(False, WINDOW, get(RENEWAL_INFO), 404, id="not-offered"),
+        pytest.param(True, Rejected(Reason.UNKNOWN_CERTIFICATE, "x"), get(RENEWAL_INFO), 404, id="unknown"),
+        pytest.param(True, Unavailable(Reason.STORE_UNAVAILABLE, 5), get(RENEWAL_INFO), 503, id="unavailable"),
+        pytest.param(True, WINDOW, get("/.well-known/est/renewal-info/nonsense"), 400, id="no-name"),
+        pytest.param(True, WINDOW, get("/.well-known/est/renewal-info"), 404, id="no-certificate"),
+        pytest.param(True, WINDOW, enroll(RENEWAL_INFO), 405, id="post"),
+    ],
+)
+async def test_when_to_renew_is_not_told(
+    front: Front, offered: bool, window: RenewalWindowOutcome, request_: bytes, status: int
+) -> None:
+    front.serve(renewal_info=offered)
+    front.authority.window = window
+    answer = await front.ask(request_)
+    assert answer.status == status
+    assert ("retry-after" in answer.headers) is (status == 503)
