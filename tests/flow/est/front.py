@@ -1,6 +1,8 @@
 """The EST endpoint alone, on HTTP and both TLS listeners, before a registration authority that says what it is told."""
 
 import asyncio
+import base64
+import socket
 import ssl
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -161,3 +163,28 @@ async def exchange_bytes(port: int, request: bytes, context: ssl.SSLContext | No
             return await reader.read()
     finally:
         writer.close()
+
+
+@dataclass(frozen=True)
+class TwoConnections:
+    """What a client saw of two connections, the second with the session of the first."""
+
+    bindings: tuple[str, str]
+    reused: bool
+
+
+def converse_twice(front: Front, request: bytes, version: ssl.TLSVersion) -> TwoConnections:
+    """Send the same request over two connections with a client certificate, the second of which asks to resume the first."""
+    context = front.client_context(version, DEVICE)
+    bindings: list[str] = []
+    session: ssl.SSLSession | None = None
+    reused = False
+    for _ in range(2):
+        raw = socket.create_connection(front.mtls.getsockname(), 10)
+        with context.wrap_socket(raw, server_hostname="localhost", session=session) as tls:
+            bindings.append(base64.b64encode(tls.get_channel_binding("tls-unique") or b"").decode())
+            tls.sendall(request)
+            while tls.recv(65536):
+                pass
+            session, reused = tls.session, bool(tls.session_reused)
+    return TwoConnections((bindings[0], bindings[1]), reused)

@@ -1,5 +1,6 @@
 """What the endpoint reads and answers, header by header, whatever the registration authority says (RFC 7030, RFC 8951)."""
 
+import asyncio
 import base64
 import json
 import ssl
@@ -22,7 +23,7 @@ from gateway.ra.requests import RenewalWindow, RenewalWindowOutcome
 from gateway.web.generation import FailureLimit
 from gateway.web.proxies import CertificateForm, Proxies, TrustedProxy
 from gateway.wire.est.renewal_info import format_certificate_id
-from tests.flow.est.front import CSR, DEVICE, FLEET, PKCS10, SIMPLEENROLL, Front, exchange_bytes
+from tests.flow.est.front import CSR, DEVICE, FLEET, PKCS10, SIMPLEENROLL, Front, converse_twice, exchange_bytes
 from tests.flow.scep.raw import RawAnswer, get, post
 
 BODY = base64.b64encode(CSR)
@@ -448,3 +449,19 @@ async def test_when_to_renew_is_not_told(
     answer = await front.ask(request_)
     assert answer.status == status
     assert ("retry-after" in answer.headers) is (status == 503)
+
+
+async def test_both_ends_have_the_same_link_until_the_session_is_resumed(front: Front) -> None:
+    seen = await asyncio.to_thread(converse_twice, front, enroll(), TLS_1_2)
+    assert seen.reused
+    first, second = front.authority.asked
+    assert first.linking is not None
+    assert first.linking.expected == seen.bindings[0]
+    assert second.linking is not None
+    assert second.linking.expected is None
+    assert second.linking.unavailable == "the TLS session was resumed: connect with a full handshake"
+    assert first.client_certificate == second.client_certificate == DEVICE
+
+
+async def test_tls_1_3_sessions_are_not_resumed(front: Front) -> None:
+    assert not (await asyncio.to_thread(converse_twice, front, enroll(), TLS_1_3)).reused
