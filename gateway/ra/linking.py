@@ -27,12 +27,12 @@ def check_linking(mode: LinkingMode, request: EnrollmentRequest, requester: Requ
         presented = None
     if presented is None:
         if mode == "require":
-            raise _refused("must be tied", linking.unavailable or "it has neither estIdentityLinking nor challengePassword")
+            raise _refused(requester, "must be tied", linking.unavailable or "it has neither estIdentityLinking nor challengePassword")
         return
     if linking.expected is None:
-        raise _refused("cannot be tied", linking.unavailable or "it says nothing of itself")
+        raise _refused(requester, "cannot be tied", linking.unavailable or "it says nothing of itself")
     if not hmac.compare_digest(_comparable(presented), _comparable(linking.expected)):
-        raise _refused("is not tied", "it was made for another one")
+        raise _refused(requester, "is not tied", "it was made for another one")
 
 
 def _comparable(text: str) -> bytes:
@@ -40,5 +40,6 @@ def _comparable(text: str) -> bytes:
     return text.strip("\r\n").encode("utf-8", "surrogatepass")
 
 
-def _refused(what: str, why: str) -> Rejection:
-    return Rejection(Reason.BAD_PROOF_OF_POSSESSION, f"the request {what} to its TLS connection: {why}")
+def _refused(requester: Requester, what: str, why: str) -> Rejection:
+    detail = f"the request {what} to its TLS connection: {why}"
+    return Rejection(Reason.BAD_PROOF_OF_POSSESSION, detail, f"{detail} ({requester.identity})")

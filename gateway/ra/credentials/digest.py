@@ -15,7 +15,7 @@ from gateway.errors import Reason, Rejection
 from gateway.model import CredentialKind, EnrollmentRequest, ProfileName, Requester, Reservation
 from gateway.ra.credentials.basic import UserNames, user_requester
 from gateway.ra.credentials.http_schemes import read_authorization
-from gateway.ra.credentials.passwords import MAX_USERS, is_user_name, read_user_lines
+from gateway.ra.credentials.passwords import MAX_PASSWORD, MAX_USERS, is_user_name, read_user_lines
 
 RESERVATION_KIND = "digest"
 NONCE_LIFETIME = timedelta(minutes=5)
@@ -35,8 +35,8 @@ _REQUIRED = ("username", "realm", "nonce", "uri", "response", "nc", "cnonce", "q
 
 def digest_ha1(user: str, realm: str, password: str) -> str:
     """Return the MD5 of `USER:REALM:PASSWORD` in hex (RFC 7616 §3.4.2); ValueError for a name or password that cannot be."""
-    if not is_user_name(user) or not 0 < len(password) <= 1024:
-        raise ValueError("a user has a printable name without a colon, and a password")
+    if not is_user_name(user) or not 0 < len(password.encode()) <= MAX_PASSWORD:
+        raise ValueError(f"must have 1 to {MAX_PASSWORD} bytes, and the user a printable name without a colon")
     return _md5(f"{user}:{realm}:{password}")
 
 

@@ -48,7 +48,7 @@ class PasswordHash:
 def hash_password(password: bytes) -> str:
     """Return a line's hash of a new password, under a fresh salt; ValueError for none and for more than 1024 bytes."""
     if not 0 < len(password) <= MAX_PASSWORD:
-        raise ValueError(f"a password has 1 to {MAX_PASSWORD} bytes")
+        raise ValueError(f"must have 1 to {MAX_PASSWORD} bytes")
     parameters = ScryptParameters(secrets.token_bytes(_SALT_BYTES), 1 << _DEFAULT_LN)
     costs = f"ln={_DEFAULT_LN},r={parameters.r},p={parameters.p}"
     return f"$scrypt${costs}${_unpadded(parameters.salt)}${_unpadded(derive(password, parameters))}"
