@@ -21,9 +21,14 @@ _CURVES = {"ec-p256": "P-256", "ec-p384": "P-384", "ec-p521": "P-521"}
 def check_est(profile: ProfileParts, sources: Sources) -> Iterator[Problem]:
     """Yield what is wrong with the EST endpoint of one profile; paths begin at it."""
     endpoint = profile.endpoints.est if profile.endpoints is not None else None
-    if endpoint is None or endpoint.server_keygen is None:
+    if endpoint is None:
+        return
+    if endpoint.renewal_info and "renewal" not in profile.written:
+        yield Problem(("renewal_info",), "tells clients when to renew, and this profile has no renewal")
+    if endpoint.server_keygen is None:
         return
     yield from _check_wrapping_keys(endpoint.server_keygen, sources)
+    yield from _check_signer(endpoint.server_keygen)
     if profile.policy.key is not None:
         yield from _check_drawn_keys(endpoint.server_keygen, profile.policy.key)
     if profile.written.get("approval") == "manual":
@@ -34,9 +39,35 @@ def check_est(profile: ProfileParts, sources: Sources) -> Iterator[Problem]:
 def _check_wrapping_keys(keygen: ServerKeygen, sources: Sources) -> Iterator[Problem]:
     """Yield keys that are no AES keys; nothing of them is shown."""
     for identifier, source in keygen.symmetric_keys.items():
+        path: DataPath = ("server_keygen", "symmetric_keys", identifier)
+        if key_identifier(identifier) is None:
+            yield Problem(path, "must have 2 hexadecimal digits for each byte after hex:")
         secret = sources.secrets.get(str(source))
         if secret is not None and wrapping_key(secret) is None:
-            yield Problem(("server_keygen", "symmetric_keys", identifier), "must be 16, 24 or 32 bytes in hex")
+            yield Problem(path, "must be 16, 24 or 32 bytes in hex")
+
+
+def _check_signer(keygen: ServerKeygen) -> Iterator[Problem]:
+    """Yield what needs encrypted keys where none can be made: SignedData is inside of the EnvelopedData (RFC 7030 §4.4.2)."""
+    if keygen.signer is not None:
+        return
+    wanted = {
+        "symmetric_keys": bool(keygen.symmetric_keys),
+        "recipients": keygen.recipients is not None,
+        "require_encryption": keygen.require_encryption,
+    }
+    for field in (name for name, is_there in wanted.items() if is_there):
+        yield Problem(("server_keygen", field), "needs signer: private keys are signed before they are encrypted")
+
+
+def key_identifier(text: str) -> bytes | None:
+    """Return the identifier that a request names: the text in UTF-8, or after `hex:` its bytes; None where these are none."""
+    if not text.startswith("hex:"):
+        return text.encode("utf-8")
+    try:
+        return bytes.fromhex(text.removeprefix("hex:")) or None
+    except ValueError:
+        return None
 
 
 def wrapping_key(secret: bytes) -> bytes | None:

@@ -106,6 +106,7 @@ class CertificateKind(StrEnum):
     CLIENT_ANCHOR = "client_anchor"
     PREVIOUS_RA = "previous_ra"
     NEXT_CA = "next_ca"
+    RECIPIENT = "recipient"
 
 
 class RestartCause(StrEnum):

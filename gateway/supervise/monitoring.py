@@ -96,7 +96,9 @@ def _kind(path: DataPath, standing: Standing) -> CertificateKind:
         case Standing.CLIENT_ANCHOR:
             return CertificateKind.CLIENT_ANCHOR
         case Standing.RETIRED:
-            return CertificateKind.NEXT_CA if "next_ca" in path else CertificateKind.PREVIOUS_RA
+            return CertificateKind.NEXT_CA if {"next_ca", "rollover"} & set(path) else CertificateKind.PREVIOUS_RA
+        case Standing.RECIPIENT:
+            return CertificateKind.RECIPIENT
         case Standing.CURRENT if path[0] == "server":
             return CertificateKind.TLS
         case Standing.CURRENT if path[0] == "upstream_cas":
