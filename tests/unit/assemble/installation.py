@@ -179,12 +179,8 @@ class Installation:
             {"addresses": ["192.0.2.9/32"], "client_certificate": "rfc9440", "client_address": True},
         ]
         routers = {"label": "ca:1", "default": True, "pop_linking": "if_present", "csrattrs": "both", "base64_wrap": "auto"}
-        renewal = {
-            "from": ["routers"],
-            "messages": ["simplereenroll"],
-            "anchors": {"certificates": self.ca("fleet"), "crls": None},
-        }
-        renewal["anchors"]["crls"] = self.crl("fleet")
+        fleet = {"certificates": self.ca("fleet"), "crls": self.crl("fleet")}
+        renewal = {"from": ["routers"], "messages": ["simplereenroll"], "anchors": fleet}
         robots = {
             "server_keygen": {
                 "keys": ["ec-p256", "rsa-2048"],
