@@ -1,8 +1,8 @@
 """A client in its own process that sends prepared HTTP requests over TLS with a client certificate.
 
-`python -m bench.est_client PORT REQUESTS ANSWERS CONNECTIONS PAIR ROOT kept|fresh` works as `bench.client`: lines of numbers in, one
-JSON object a line out. `kept` keeps its connections for the whole life of the process, `fresh` makes one, with a full handshake,
-for every request. It does as little as it can: rates are measured beside it on the same machine.
+`python -m bench.est_client PORT REQUESTS ANSWERS CONNECTIONS PAIR ROOT kept|fresh` works as `bench.client`: lines of numbers in,
+one JSON object a line out. `kept` keeps its connections for the whole life of the process, `fresh` makes one, with a full
+handshake, for every request. It does as little as it can: rates are measured beside it on the same machine.
 """
 
 from __future__ import annotations
