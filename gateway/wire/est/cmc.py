@@ -212,24 +212,19 @@ def _verify(signed: cms.SignedData, csr: CertificateRequest, client: bytes | Non
 
 def _signing_key(signed: cms.SignedData, sid: cms.CertificateId, csr: CertificateRequest, client: bytes | None) -> bytes:
     """Return the SubjectPublicKeyInfo that the message must be signed under."""
-    shown = parse_certificate(client) if client is not None else None
-    if sid.key_id is not None:
-        if sid.key_id in _key_ids(csr):
-            return csr.public_key.der
-        if shown is not None and shown.subject_key_id == sid.key_id:
-            return shown.public_key.der
-    elif shown is not None and _is_named(shown, sid):
-        return shown.public_key.der
-    elif _carries(signed.certificates, sid, csr.public_key.sha256):
+    own = sid.key_id is not None and sid.key_id in tuple(_key_ids(csr))
+    if own or _carries(signed.certificates, sid, csr.public_key.sha256):
         return csr.public_key.der
+    shown = parse_certificate(client) if client is not None else None
+    if shown is not None and _is_named(shown, sid):
+        return shown.public_key.der
     raise Rejection(
         Reason.BAD_SIGNATURE, "the message must be signed by the key of its request or by the TLS client", "another signer"
     )
 
 
 def _key_ids(csr: CertificateRequest) -> Iterable[bytes]:
-    """Yield the identifiers of a request's key: the one that it asks for (RFC 5272 §3.2), and RFC 5280's own for clients that ask
-    for none."""
+    """Yield the identifiers of a request's key: the one that it asks for (RFC 5272 §3.2), and that of RFC 5280 §4.2.1.2."""
     for extension in csr.extensions:
         if extension.oid == SUBJECT_KEY_IDENTIFIER:
             yield der.content(der.OCTET_STRING, extension.value)
@@ -245,6 +240,8 @@ def _carries(certificates: Iterable[bytes], sid: cms.CertificateId, key_sha256: 
 
 
 def _is_named(certificate: Certificate, sid: cms.CertificateId) -> bool:
+    if sid.key_id is not None:
+        return certificate.subject_key_id == sid.key_id
     return (certificate.issuer_der, certificate.serial) == (sid.issuer_der, sid.serial)
 
 
