@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from time import perf_counter
 
 import structlog
@@ -120,7 +121,12 @@ def _enrollment(service: EstService, operation: str, asked: Asked, sent: Sent, c
 
 def _renewed(leaf: bytes | None) -> SignerCertificate | None:
     """Return the certificate that is to be renewed: the one that the client showed (RFC 7030 §3.3.2)."""
-    return None if leaf is None else to_signer(parse_certificate(leaf))
+    return None if leaf is None else _parse_signer(leaf)
+
+
+@lru_cache(maxsize=1024)
+def _parse_signer(leaf: bytes) -> SignerCertificate:
+    return to_signer(parse_certificate(leaf))
 
 
 def _note(service: EstService, operation: str, outcome: Outcome) -> None:
