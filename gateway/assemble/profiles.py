@@ -61,8 +61,8 @@ def _providers(
     return tuple(providers)
 
 
-_COST = {"static": 0, "one_time": 2}
-"""The shared secret is compared in memory, a one-time challenge is looked up."""
+_COST = {"static": 0, "one_time": 2, "basic": 3}
+"""The shared secret is compared in memory, a one-time challenge is looked up, a password takes 50 ms of a core."""
 
 
 def _renewal_rule(profile: ProfileConfig, anchors: ProfileAnchors) -> RenewalRule | None:

@@ -85,7 +85,7 @@ class TlsCertificateCredential(Model):
     crls: FilePath | None = None
     """CRLs of these CAs, PEM; a certificate whose CA has no valid CRL here is then refused."""
     ocsp: Ocsp | None = None
-    """Ask a responder instead."""
+    """Ask a responder; where `crls` are named too, both must be content."""
     names: Literal["same", "serial_number", "any"] = "same"
     """Which names it may ask for: its own, any with its own serialNumber in the subject, or any that policy lets through."""
 
@@ -100,7 +100,7 @@ class RaCertificateCredential(Model):
     crls: FilePath | None = None
     """CRLs of these CAs, PEM; a certificate whose CA has no valid CRL here is then refused."""
     ocsp: Ocsp | None = None
-    """Ask a responder instead."""
+    """Ask a responder; where `crls` are named too, both must be content."""
     subjects: Annotated[tuple[str, ...], Field(min_length=1)]
     """Their subjects, as `CN=ra1,O=Example`; no other may speak for devices of this profile."""
 

@@ -70,7 +70,7 @@ def check_est_credential(credential: SingleCredential, rules: PolicyRules) -> It
     """Yield what is wrong within one credential of EST; paths begin at it."""
     match credential:
         case TlsCertificateCredential() | RaCertificateCredential():
-            yield from _check_revocation(credential.crls, credential.ocsp)
+            yield from _check_ocsp(credential.ocsp)
             if isinstance(credential, RaCertificateCredential):
                 yield from _check_subjects(credential)
             elif credential.names == "serial_number":
@@ -86,11 +86,9 @@ def check_est_credential(credential: SingleCredential, rules: PolicyRules) -> It
             return
 
 
-def _check_revocation(crls: str | None, ocsp: Ocsp | None) -> Iterator[Problem]:
+def _check_ocsp(ocsp: Ocsp | None) -> Iterator[Problem]:
     if ocsp is None:
         return
-    if crls is not None:
-        yield Problem(("ocsp",), "and crls cannot both say what is revoked; remove one of them")
     yield from positive(("ocsp", "timeout"), ocsp.timeout)
     if ocsp.timeout > _MAX_WAIT:
         yield Problem(("ocsp", "timeout"), f"must not be longer than {_MAX_WAIT.seconds}s; devices wait no longer")

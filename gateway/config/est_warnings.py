@@ -19,8 +19,6 @@ def warn_of_est(config: GatewayConfig) -> Iterator[Problem]:
             sentence = "holds simplereenroll, which needs server.https_mtls or a proxy that hands over client certificates"
             yield Problem((*where, "renewal", "messages"), f"{sentence}: nobody renews by EST")
         yield from _warn_of_credentials(where, profile)
-    if profiles:
-        yield from _warn_of_versions(config.server)
     if any(_carries_secrets(profile) for profile in profiles.values()):
         yield from _warn_of_plain_text(config.server)
 
@@ -33,13 +31,6 @@ def _warn_of_credentials(where: DataPath, profile: ProfileConfig) -> Iterator[Pr
         if isinstance(credential, RaCertificateCredential) and credential.crls is None and credential.ocsp is None:
             sentence = "speaks for others, and who steals its key does too: name crls or ocsp, so that it can be revoked"
             yield Problem((*where, *path), sentence)
-
-
-def _warn_of_versions(server: Server) -> Iterator[Problem]:
-    """libest, and strongSwan's pki as it is built by default, speak nothing newer than TLS 1.2."""
-    for name, listener in (("https", server.https), ("https_mtls", server.https_mtls)):
-        if listener is not None and listener.min_version == "1.3":
-            yield Problem(("server", name, "min_version"), 'libest and strongSwan enroll by EST over TLS 1.2 only: write "1.2"')
 
 
 def _carries_secrets(profile: ProfileConfig) -> bool:

@@ -41,12 +41,15 @@ def warn(config: GatewayConfig, sources: Sources) -> tuple[Problem, ...]:
 
 
 def _warn_of_tls(config: GatewayConfig) -> Iterator[Problem]:
-    """Windows enrolls over TLS 1.2 only, and says 0x80072f8f where it is not spoken."""
-    if all(profile.endpoints.scep is None for profile in config.profiles.values()):
-        return
+    """Windows says 0x80072f8f where TLS 1.2 is not spoken; libest, and strongSwan as it is built by default, speak none newer."""
+    shut_out = []
+    if any(profile.endpoints.scep is not None for profile in config.profiles.values()):
+        shut_out.append("Windows enrolls by SCEP over TLS 1.2 only (0x80072f8f)")
+    if any(profile.endpoints.est is not None for profile in config.profiles.values()):
+        shut_out.append("libest and strongSwan enroll by EST over TLS 1.2 only")
     for name, listener in (("https", config.server.https), ("https_mtls", config.server.https_mtls)):
-        if listener is not None and listener.min_version == "1.3":
-            yield Problem(("server", name, "min_version"), 'Windows enrolls by SCEP over TLS 1.2 only (0x80072f8f): write "1.2"')
+        if shut_out and listener is not None and listener.min_version == "1.3":
+            yield Problem(("server", name, "min_version"), f'{", ".join(shut_out)}: write "1.2"')
 
 
 def _warn_of_urls(server: Server) -> Iterator[Problem]:

@@ -175,6 +175,7 @@ class Installation:
 
     def _use_every_key_of_est(self, base: dict[str, Any]) -> None:
         """Two profiles that are reached by EST alone: passwords and tokens in one, certificates and drawn keys in the other."""
+        self.profile["endpoints"]["est"]["default"] = False
         self.data["server"]["proxies"] = [
             {"addresses": ["192.0.2.9/32"], "client_certificate": "rfc9440", "client_address": True},
         ]
