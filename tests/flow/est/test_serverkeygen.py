@@ -1,4 +1,4 @@
-"""serverkeygen through the whole service: keys, plain and encrypted, read by Python's MIME parser and by openssl (RFC 7030 §4.4)."""
+"""serverkeygen through the whole service: plain and encrypted keys, read by a MIME parser and by openssl (RFC 7030 §4.4)."""
 
 from __future__ import annotations
 
