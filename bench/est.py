@@ -38,7 +38,7 @@ from tests.conftest import free_port, launch
 TURNS = 20
 ANSWER_BYTES = 900
 """A certs-only message with one P-256 certificate, in base64."""
-PATH = "/.well-known/est/simpleenroll"
+PATH = "/.well-known/est/devices/simpleenroll"
 TARGETS = "targets: kept alive 2.5x the ceiling and 2500/s on two workers; handshakes 60 % of the empty handler's rate"
 
 
@@ -151,10 +151,8 @@ class Bench:
         listener = {"listen": f"127.0.0.1:{self.port}", "certificate": "tls/server.pem", "key": {"file": "secrets/tls.key"}}
         config["server"]["https_mtls"] = listener
         devices = {"type": "tls_certificate", "anchors": str(self._anchors), "names": "any"}
-        endpoints = {"est": {"default": True}}
         profile = {name: value for name, value in config["profiles"]["demo"].items() if name != "renewal"}
-        config["profiles"]["est"] = {**profile, "endpoints": endpoints, "credentials": [devices]}
-        config["profiles"]["demo"]["endpoints"].pop("est", None)
+        config["profiles"]["devices"] = {**profile, "endpoints": {"est": {}}, "credentials": [devices]}
         return yaml.safe_dump(config, sort_keys=False)
 
 
