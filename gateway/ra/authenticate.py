@@ -98,10 +98,11 @@ def _checked(provider: CredentialProvider, requester: Requester) -> Requester:
 
 
 def _join(earlier: Rejection | None, later: Rejection) -> Rejection:
-    """Return one refusal with the cause of each provider, for the log; what was recognised as nobody's outweighs a bad secret."""
+    """Return one refusal with the cause of each provider, for the log; what was sent on purpose outweighs what came along."""
     if earlier is None:
         return later
-    telling = earlier if earlier.reason is not Reason.CREDENTIAL_INVALID else later
+    came_along = earlier.reason is Reason.CREDENTIAL_INVALID and later.reason is not Reason.CREDENTIAL_INVALID
+    telling = earlier if came_along else later
     return Rejection(telling.reason, telling.detail, f"{earlier.cause}; {later.cause}")
 
 

@@ -27,7 +27,8 @@ def check_linking(mode: LinkingMode, request: EnrollmentRequest, requester: Requ
         presented = None
     if presented is None:
         if mode == "require":
-            raise _refused(requester, "must be tied", linking.unavailable or "it has neither estIdentityLinking nor challengePassword")
+            why = linking.unavailable or "it has neither estIdentityLinking nor challengePassword"
+            raise _refused(requester, "must be tied", why)
         return
     if linking.expected is None:
         raise _refused(requester, "cannot be tied", linking.unavailable or "it says nothing of itself")

@@ -65,7 +65,9 @@ async def refusal(sent: str, at: Any = NOW, **settings: Any) -> Rejection:
         pytest.param(token(header={"alg": "ES256", "typ": "JWT"}), id="jwt"),
         pytest.param(token(header={"alg": "ES256", "typ": "at+JWT"}), id="access-token"),
         pytest.param(token(header={"alg": "ES256", "typ": "application/at+jwt"}), id="access-token-whole"),
-        pytest.param(token(header={"alg": "ES256", "kid": "1", "jku": "https://evil.example"}), id="keys-in-the-header-are-ignored"),
+        pytest.param(
+            token(header={"alg": "ES256", "kid": "1", "jku": "https://evil.example"}), id="keys-in-the-header-are-ignored"
+        ),
         pytest.param(token(nbf=ISSUED), id="not-before"),
         pytest.param(token(exp=ISSUED + 3600.5), id="fractions-of-seconds"),
         pytest.param(token(scope="est", jti="1", client_id="x"), id="other-claims"),

@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 
 from gateway.config.credentials import BearerCredential as BearerConfig
+from gateway.pki.certificate import parse_certificate
 from gateway.ra.client_path import ClientCertificates
 from gateway.ra.credentials.all_of import AllOfCredential
 from gateway.ra.credentials.basic import BasicCredential
@@ -14,7 +15,6 @@ from gateway.ra.credentials.http_schemes import read_authorization, takes_author
 from gateway.ra.credentials.interfaces import CredentialProvider, Derive
 from gateway.ra.credentials.static import StaticCredential
 from gateway.ra.credentials.tls_certificate import TlsCertificateCredential
-from gateway.pki.certificate import parse_certificate
 from tests.unit.ra.credentials.test_basic import USERS
 from tests.unit.ra.est import CORP
 from tests.unit.ra.fleet import ca_of
