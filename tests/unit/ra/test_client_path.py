@@ -12,7 +12,7 @@ import pytest
 from gateway.errors import Reason, Rejection, StoreUnavailable
 from gateway.pki.certificate import Certificate, der_to_pem, parse_certificate
 from gateway.pki.extensions import eku_oid
-from gateway.pki.path_building import Path
+from gateway.pki.path_building import Path, find_paths
 from gateway.pki.trust import TrustAnchors
 from gateway.ra import client_path
 from gateway.ra.client_path import ClientCertificates, KnownClient, certificate_id, client_certificate
@@ -121,9 +121,13 @@ async def test_certificates_that_came_along_help() -> None:
 
 
 async def test_a_path_is_sought_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    sought = []
-    find_paths = client_path.find_paths
-    monkeypatch.setattr(client_path, "find_paths", lambda *a: sought.append(1) or find_paths(*a))
+    sought: list[Certificate] = []
+
+    def seek(anchors: TrustAnchors, leaf: Certificate, *rest: Any) -> tuple[Path, ...]:
+        sought.append(leaf)
+        return find_paths(anchors, leaf, *rest)
+
+    monkeypatch.setattr(client_path, "find_paths", seek)
     ledger = Issued()
     known, certificate = clients(ledger=ledger), enroll()
     for _ in range(3):

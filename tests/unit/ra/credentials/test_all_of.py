@@ -148,8 +148,12 @@ async def test_a_requester_of_another_kind() -> None:
 
 @pytest.mark.parametrize(
     "kinds",
-    [(), (BASIC,), (BASIC, CredentialKind.ALL_OF), (BASIC, CredentialKind.CERTIFICATE)],
-    ids=lambda kinds: "+".join(kinds),
+    [
+        pytest.param((), id="nothing"),
+        pytest.param((BASIC,), id="one"),
+        pytest.param((BASIC, CredentialKind.ALL_OF), id="composed-of-composed"),
+        pytest.param((BASIC, CredentialKind.CERTIFICATE), id="a-renewal"),
+    ],
 )
 def test_what_cannot_be_composed(kinds: tuple[CredentialKind, ...]) -> None:
     with pytest.raises(ValueError, match="all_of"):

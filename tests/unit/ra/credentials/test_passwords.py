@@ -71,7 +71,7 @@ def test_hashes(text: str) -> None:
     ],
 )
 def test_no_hashes(text: str) -> None:
-    with pytest.raises(ValueError, match="scrypt hash|costs") as refused:
+    with pytest.raises(ValueError, match=r"scrypt hash|costs") as refused:
         parse_password_hash(text)
     assert HASH not in str(refused.value)
     assert "secret" not in str(refused.value)
