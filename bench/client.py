@@ -38,11 +38,19 @@ class Round:
 class Client:
     """The client's process as its master sees it."""
 
-    def __init__(self, url: str, messages: Path, answers: Path, connections: int, prefix: Sequence[str] = ()) -> None:
-        arguments = (url, str(messages), str(answers), str(connections))
-        self._process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "bench.client", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def __init__(
+        self,
+        url: str,
+        messages: Path,
+        answers: Path,
+        connections: int,
+        prefix: Sequence[str] = (),
+        module: str = "bench.client",
+        arguments: Sequence[str] = (),
+    ) -> None:
+        """`module` is what speaks for the client, and gets `arguments` after its own."""
+        command = (*prefix, sys.executable, "-m", module, url, str(messages), str(answers), str(connections), *arguments)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def send(self, first: int, last: int, meanwhile: Callable[[], object] | None = None) -> Round:
         """Have the messages of one round sent; `meanwhile` is called again and again until the answers are there."""

@@ -46,6 +46,14 @@ class CredentialKind(StrEnum):
     ONE_TIME = "one_time"
     INTUNE_JWS = "intune_jws"
     CERTIFICATE = "certificate"
+    """A certificate that is renewed."""
+    TLS_CERTIFICATE = "tls_certificate"
+    RA_CERTIFICATE = "ra_certificate"
+    """The certificate of a registration authority that asks for others (id-kp-cmcRA, RFC 6402 §2.10)."""
+    BASIC = "basic"
+    DIGEST = "digest"
+    BEARER = "bearer"
+    ALL_OF = "all_of"
     ADMIN = "admin"
 
 
@@ -175,6 +183,19 @@ class SignerCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class Linking:
+    """What ties a request to its TLS connection (RFC 7030 §3.5).
+
+    `presented` is the text that the request brought for it, None for none; `expected` is base64 of the connection's tls-unique
+    (RFC 5929 §3), None where there is none, and `unavailable` then says in plain words why.
+    """
+
+    presented: str | None = field(default=None, repr=False)
+    expected: str | None = field(default=None, repr=False)
+    unavailable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EnrollmentRequest:
     """One request for one certificate, whatever protocol it came in by.
 
@@ -194,6 +215,12 @@ class EnrollmentRequest:
     """The protocol's own word that this is a renewal; the profile's `renewal` rule must then allow it."""
     client_certificate: bytes | None = field(default=None, repr=False)
     """The certificate, DER, that the TLS client proved to hold the key of; nothing else about it is checked yet."""
+    client_chain: tuple[bytes, ...] = field(default=(), repr=False)
+    """What the TLS client sent beside it, DER; it helps to find a path and proves nothing."""
+    authorization: str | None = field(default=None, repr=False)
+    """The HTTP Authorization header (RFC 9110 §11.6.2)."""
+    linking: Linking | None = None
+    """None where the protocol has no such thing."""
 
     @property
     def requester_key(self) -> bytes:
@@ -252,7 +279,13 @@ class Requester:
     """What the credential calls the device, for limits; None: the device is known by the names that it asks for."""
     renews: bytes | None = None
     """SHA-256 of the certificate that this request renews."""
+    factors: frozenset[CredentialKind] = frozenset()
+    """What it was proved by where several credentials had to be good (ALL_OF)."""
     claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def proved_by(self, *kinds: CredentialKind) -> bool:
+        """Say whether one of these kinds is what it was proved by, alone or with others."""
+        return self.kind in kinds or not self.factors.isdisjoint(kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +394,14 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
+class IssuedWithKey:
+    """A certificate and the private key that was drawn for it, PKCS#8 DER; the key exists here and nowhere else."""
+
+    issued: Issued
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """Accepted and not finished; ask again after `retry_after` seconds."""
 
@@ -388,6 +429,8 @@ class Unavailable:
 
 
 Outcome = Issued | Pending | Rejected | Unavailable
+KeyOutcome = IssuedWithKey | Rejected | Unavailable
+"""Of a request for a server-made key, which is never held back."""
 
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode

@@ -1,9 +1,11 @@
 """A real server for tests: `pki-gateway init` and `serve` as a user runs them, on free loopback ports."""
 
+import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -12,9 +14,18 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from http.client import HTTPSConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from gateway.pki.certificate import Certificate, parse_certificate
+from gateway.pki.csr import build_csr
+from gateway.pki.keys import PrivateKey, generate_private_key
+from gateway.pki.names import parse_name_text
+from gateway.wire.est.client import EstAnswer, basic_authorization, decode_answer, get_request, post_request
 
 START_SECONDS = 60.0
 COMMAND = (sys.executable, "-m", "gateway")
@@ -71,6 +82,46 @@ class RunningServer:
     def static_challenge(self) -> str:
         return (self.state / "secrets" / "demo-scep-challenge").read_text().strip()
 
+    @property
+    def root(self) -> Path:
+        return self.state / "ca" / "root.pem"
+
+    @property
+    def est_password(self) -> str:
+        """The password of the user `demo`."""
+        return (self.state / "secrets" / "demo-est-password").read_text().strip()
+
+    def est(
+        self,
+        operation: str,
+        body: bytes | None = None,
+        *,
+        label: str | None = "demo",
+        password: str | None = None,
+        client: tuple[Path, Path] | None = None,
+        port: int | None = None,
+    ) -> EstAnswer:
+        """Send one EST request over TLS: GET without a body, else POST with its DER; `client` is certificate and key, PEM."""
+        authorization = None if password is None else basic_authorization("demo", password)
+        asked = get_request(operation, label) if body is None else post_request(operation, body, label, authorization)
+        tls = ssl.create_default_context(cafile=self.root)
+        if client is not None:
+            tls.load_cert_chain(*client)
+        with closing(HTTPSConnection("localhost", port or self.https_port, context=tls, timeout=20)) as connection:
+            connection.request(asked.method, asked.path, asked.body or None, dict(asked.headers))
+            reply = connection.getresponse()
+            return decode_answer(operation, reply.status, dict(reply.getheaders()), reply.read())
+
+    def enroll_by_est(
+        self, subject: str = "CN=device-1", key: PrivateKey | None = None, **how: Any
+    ) -> tuple[Certificate, PrivateKey]:
+        """Return a new certificate and its key; `how` as for `est`, else the user `demo` asks."""
+        own = key or generate_private_key("ec-p256")
+        how.setdefault("password", self.est_password)
+        answer = self.est("simpleenroll", build_csr(own, parse_name_text(subject).der), **how)
+        assert answer.status == 200, f"{answer.status}: {answer.text}"
+        return parse_certificate(answer.certificates[0]), own
+
     def get(self, path: str) -> bytes:
         with urllib.request.urlopen(self.url + path, timeout=10) as reply:
             return bytes(reply.read())
@@ -98,6 +149,14 @@ class RunningServer:
 
 
 StartServer = Callable[..., RunningServer]
+
+
+def with_https_mtls(text: str, port: int) -> str:
+    """Return a configuration of `init` with a listener that asks for client certificates, and a demo that renews by EST."""
+    data = yaml.safe_load(text)
+    data["server"]["https_mtls"] = {**data["server"]["https"], "listen": f"127.0.0.1:{port}"}
+    data["profiles"]["demo"]["renewal"]["messages"] = ["RenewalReq", "PKCSReq", "simplereenroll"]
+    return json.dumps(data)
 
 
 def launch(

@@ -9,9 +9,11 @@ from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
+from gateway.config.credentials import BearerCredential, IntuneJwsCredential, RaCertificateCredential, TlsCertificateCredential
 from gateway.config.document import DataPath, Problem
+from gateway.config.listener_checks import each_credential, renews_by_est
 from gateway.config.load import Sources
-from gateway.config.schema import IntuneJwsCredential, ProfileConfig
+from gateway.config.schema import ProfileConfig
 from gateway.errors import Rejection
 from gateway.model import ProfileName
 from gateway.pki.certificate import Certificate
@@ -49,14 +51,26 @@ class ProfileAnchors:
     profile: ProfileName
     clients: TrustAnchors | None
     renewals: TrustAnchors | None
-    challenges: Mapping[int, tuple[Certificate, ...]]
-    """By the number of the credential."""
+    signers: Mapping[DataPath, tuple[Certificate, ...]]
+    """The issuers of signed challenges and tokens, by the place of the credential in its profile."""
+    makers: Mapping[DataPath, TrustAnchors]
+    """The CAs of TLS clients that enroll by EST, by the place of the credential in its profile."""
+    renews_by_est: bool
+    """Certificates below `renewals` are shown in TLS."""
 
     def challenge_certificates(self) -> Iterator[tuple[DataPath, Certificate]]:
-        """Yield the certificates whose keys sign challenges, each with the field that names its file."""
-        for number, certificates in self.challenges.items():
-            path = ("profiles", self.profile, "credentials", number, "anchors")
+        """Yield the certificates whose keys sign challenges and tokens, each with the field that names its file."""
+        for place, certificates in self.signers.items():
+            path = ("profiles", self.profile, *place, "anchors")
             yield from ((path, certificate) for certificate in certificates)
+
+    def client_bundles(self) -> Iterator[TrustAnchors]:
+        """Yield the CAs whose certificates TLS clients show; those of a fleet that moves here only where EST renews."""
+        if self.clients is not None:
+            yield self.clients
+        yield from self.makers.values()
+        if self.renews_by_est and self.renewals is not None:
+            yield self.renewals
 
     def client_certificates(self) -> Iterator[tuple[DataPath, Certificate]]:
         """Yield the CAs of clients and fleets, each with the field that names its file."""
@@ -75,6 +89,9 @@ class ProfileAnchors:
             yield (*scep, "client_anchors"), (*scep, "client_crls"), self.clients
         if self.renewals is not None:
             yield (*renewal, "certificates"), (*renewal, "crls"), self.renewals
+        for place, anchors in self.makers.items():
+            credential = ("profiles", self.profile, *place)
+            yield (*credential, "anchors"), (*credential, "crls"), anchors
 
 
 def read_anchors(name: ProfileName, profile: ProfileConfig, sources: Sources) -> tuple[ProfileAnchors, tuple[Problem, ...]]:
@@ -90,15 +107,23 @@ def read_anchors(name: ProfileName, profile: ProfileConfig, sources: Sources) ->
         where = ("profiles", name, "renewal", "anchors")
         files = (profile.renewal.anchors.certificates, profile.renewal.anchors.crls)
         renewals = _read_bundle(((*where, "certificates"), (*where, "crls")), files, sources, found)
-    challenges = {}
-    for number, credential in enumerate(profile.credentials):
-        if isinstance(credential, IntuneJwsCredential):
-            path = ("profiles", name, "credentials", number, "anchors")
-            file = credential.anchors
-            anchors = _read(path, file, partial(parse_challenge_anchors, sources.file(file)), found)
-            if anchors is not None:
-                challenges[number] = anchors
-    return ProfileAnchors(name, clients, renewals, MappingProxyType(challenges)), tuple(found)
+    by_est = profile.endpoints.est is not None and renews_by_est(profile.renewal)
+    signers: dict[DataPath, tuple[Certificate, ...]] = {}
+    makers: dict[DataPath, TrustAnchors] = {}
+    for place, credential in each_credential(profile.credentials):
+        path = ("profiles", name, *place)
+        match credential:
+            case IntuneJwsCredential(anchors=file) | BearerCredential(anchors=file):
+                certificates = _read((*path, "anchors"), file, partial(parse_challenge_anchors, sources.file(file)), found)
+                if certificates is not None:
+                    signers[place] = certificates
+            case TlsCertificateCredential(anchors=file, crls=crls) | RaCertificateCredential(anchors=file, crls=crls):
+                anchors = _read_bundle(((*path, "anchors"), (*path, "crls")), (file, crls), sources, found)
+                if anchors is not None:
+                    makers[place] = anchors
+            case _:
+                continue
+    return ProfileAnchors(name, clients, renewals, MappingProxyType(signers), MappingProxyType(makers), by_est), tuple(found)
 
 
 def _read_bundle(

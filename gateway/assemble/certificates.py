@@ -11,6 +11,8 @@ from gateway.assemble.anchors import ProfileAnchors
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.local import describe_dates
 from gateway.config.document import DataPath, Problem
+from gateway.config.est import EstEndpoint
+from gateway.config.fields import RaPair
 from gateway.config.load import Sources
 from gateway.config.schema import GatewayConfig, ScepEndpoint
 from gateway.config.upstream_cas import LocalCA as LocalCAConfig
@@ -30,6 +32,7 @@ class Standing(Enum):
     RETIRED = "ours, before its time or after it"
     CHALLENGE_ANCHOR = "another's; without it challenges are refused"
     CLIENT_ANCHOR = "another's; without it some certificates are refused"
+    RECIPIENT = "another's; private keys are encrypted to it"
 
     @property
     def is_ours(self) -> bool:
@@ -65,11 +68,8 @@ def name_certificates(
     """Yield every certificate that can be read."""
     for path, file, standing in _files(config):
         yield from (NamedCertificate(path, leaf, standing) for leaf in _read(sources.file(file))[:1])
-    for name, profile in config.profiles.items():
-        if profile.endpoints.scep is not None and profile.endpoints.scep.next_ca is not None:
-            path = ("profiles", name, "endpoints", "scep", "next_ca")
-            found = _read(sources.file(profile.endpoints.scep.next_ca))
-            yield from (NamedCertificate(path, certificate, Standing.RETIRED) for certificate in found)
+    for path, file, standing in _bundles(config):
+        yield from (NamedCertificate(path, certificate, standing) for certificate in _read(sources.file(file)))
     for ca, upstream in cas.items():
         for number, der in enumerate(upstream.chain()):
             field = "chain" if number or not isinstance(config.upstream_cas[ca], LocalCAConfig) else "certificate"
@@ -90,6 +90,30 @@ def _files(config: GatewayConfig) -> Iterator[tuple[DataPath, str, Standing]]:
         if profile.endpoints.scep is not None:
             for path, file, standing in _ra_files(profile.endpoints.scep):
                 yield ("profiles", name, "endpoints", "scep", *path), file, standing
+        if profile.endpoints.est is not None:
+            for path, pair in est_pairs(profile.endpoints.est):
+                yield ("profiles", name, "endpoints", "est", *path, "certificate"), pair.certificate, Standing.CURRENT
+
+
+def est_pairs(endpoint: EstEndpoint) -> Iterator[tuple[DataPath, RaPair]]:
+    """Yield the pairs with which an EST endpoint signs, each with its place in the endpoint."""
+    if endpoint.cmc is not None:
+        yield ("cmc",), endpoint.cmc
+    if endpoint.server_keygen is not None and endpoint.server_keygen.signer is not None:
+        yield ("server_keygen", "signer"), endpoint.server_keygen.signer
+
+
+def _bundles(config: GatewayConfig) -> Iterator[tuple[DataPath, str, Standing]]:
+    """Yield the files of which every certificate counts: of CAs that come and go, and of those whom keys are encrypted to."""
+    for name, profile in config.profiles.items():
+        scep, est = profile.endpoints.scep, profile.endpoints.est
+        where: DataPath = ("profiles", name, "endpoints")
+        if scep is not None and scep.next_ca is not None:
+            yield (*where, "scep", "next_ca"), scep.next_ca, Standing.RETIRED
+        if est is not None and est.rollover is not None:
+            yield (*where, "est", "rollover"), est.rollover, Standing.RETIRED
+        if est is not None and est.server_keygen is not None and est.server_keygen.recipients is not None:
+            yield (*where, "est", "server_keygen", "recipients"), est.server_keygen.recipients, Standing.RECIPIENT
 
 
 def _ra_files(endpoint: ScepEndpoint) -> Iterator[tuple[DataPath, str, Standing]]:
@@ -156,6 +180,9 @@ def warn_of_dates(named: NamedCertificate, now: datetime) -> Problem | None:
                 return Problem(named.path, f"{name} {fault}: what it has signed is refused")
             if left < SOON:
                 return Problem(named.path, f"{name} ends in {left.days} days: put its successor beside it")
+        case Standing.RECIPIENT:
+            if left < timedelta(0):
+                return Problem(named.path, f"{name} {describe_dates(certificate, now)}, and keys are still encrypted to it")
         case Standing.CURRENT:
             if left < SOON:
                 return Problem(named.path, f"{name} ends in {left.days} days: renew it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gateway.assemble.est import warn_of_est_chains
 from gateway.assemble.identities import Identities
 from gateway.config.document import DataPath, Problem
 from gateway.config.schema import GatewayConfig, ScepEndpoint
@@ -19,6 +20,7 @@ _RA_USAGES = frozenset({eku_oid("certificateRequestAgent"), eku_oid("serverAuth"
 
 def warn_of_clients(config: GatewayConfig, identities: Identities) -> Iterator[Problem]:
     """Yield every demand that an endpoint does not meet; whether it matters depends on the devices that come."""
+    yield from warn_of_est_chains(identities.est)
     for name, identity in identities.scep.items():
         profile = config.profiles[name]
         endpoint = profile.endpoints.scep

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,8 +13,10 @@ import structlog
 
 from gateway.assemble.continuity import Lasting
 from gateway.assemble.crl_tasks import CrlTasks
+from gateway.assemble.est import est_signers
 from gateway.assemble.generation import Built, Parts, build, prove_identity
 from gateway.assemble.operations import Operations, ServiceCommands
+from gateway.assemble.scep_ra import prove_signer
 from gateway.assemble.succession import Succession
 from gateway.audit import AuditHead, append_head, parse_audit_key
 from gateway.ca.crl import CrlPublisher
@@ -23,8 +26,10 @@ from gateway.config.schema import GatewayConfig
 from gateway.model import UpstreamCAName
 from gateway.ra.administration import Administration
 from gateway.ra.authority import RegistrationAuthority
+from gateway.ra.credentials.passwords import ScryptPool
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite import SqliteStore, check_usable
+from gateway.validation.ocsp import OcspClient
 from gateway.web.generation import Generation
 from gateway.web.ops import Probe
 
@@ -136,8 +141,11 @@ class Gateway:
         return (Probe("store", self.store.ping), Probe("ra keys", self._prove_identities))
 
     async def _prove_identities(self) -> None:
-        for service in self.generation.scep.values():
+        generation = self.generation
+        for service in generation.scep.values():
             await asyncio.to_thread(prove_identity, service.identity)
+        for signer in est_signers(generation.est.values()):
+            await asyncio.to_thread(prove_signer, signer)
 
     def _publishers(self) -> Mapping[UpstreamCAName, CrlPublisher]:
         return {name: duty.publisher for name, duty in self._succession.current.lasting.crls.items()}
@@ -147,6 +155,8 @@ class Gateway:
         try:
             await self._succession.close()
         finally:
+            self._parts.passwords.close()
+            await self._parts.ocsp.close()
             await self.store.close()
 
 
@@ -191,7 +201,7 @@ async def open_gateway(
         head_interval=config.audit.head_interval.total_seconds(),
         clock=clock,
     )
-    parts = Parts(store, keys, clock, worker)
+    parts = Parts(store, keys, clock, worker, ScryptPool(password_places(config)), OcspClient())
     first = build(config, sources, generation, parts)
     await store.start()
     succession = Succession(first)
@@ -201,6 +211,12 @@ async def open_gateway(
         await store.close()
         raise
     return Gateway(parts, succession, service)
+
+
+def password_places(config: GatewayConfig) -> int:
+    """Return how many passwords this worker may check at once, so that all of them together take one a core."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, cores // (cores if config.server.workers == "cores" else config.server.workers))
 
 
 def require_store(config: GatewayConfig, sources: Sources) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 
 from gateway.assemble.continuity import CrlDuty, Lasting, ca_fingerprints
+from gateway.assemble.credentials import Surroundings
+from gateway.assemble.est import Challenges, est_services
 from gateway.assemble.identities import Identities, establish
-from gateway.assemble.profiles import Surroundings, build_profile
+from gateway.assemble.profiles import build_profile
 from gateway.assemble.scep_ra import prove_identity
 from gateway.ca.crl import CrlPublisher, CrlSchedule
 from gateway.ca.interfaces import UpstreamCA
@@ -22,11 +25,15 @@ from gateway.errors import ConfigurationError
 from gateway.model import ProfileName, UpstreamCAName
 from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.names import normalize_name
+from gateway.ra.credentials.http_schemes import www_authenticate
+from gateway.ra.credentials.passwords import ScryptPool
 from gateway.ra.policy.subject import ComparableName
-from gateway.ra.profile import Snapshot
+from gateway.ra.profile import Profile, Snapshot
 from gateway.store.interfaces import Store
 from gateway.store.keys import KeyRing
+from gateway.validation.ocsp import OcspClient
 from gateway.web.generation import FailureLimit, Generation, Publication, ScepService
+from gateway.web.proxies import Proxies, TrustedProxy
 from gateway.wire.scep.identity import RaIdentity
 from gateway.wire.scep.operations import ca_capabilities, ca_certificate_chain, ca_certificates, next_ca_certificates
 
@@ -35,6 +42,7 @@ __all__ = ["CHALLENGE_PURPOSE", "Built", "Parts", "build", "prove_identity"]
 SLOW_RSA_BITS = 3072
 """From this size on a private-key operation takes long enough (0.7 ms and more) to be kept off the event loop."""
 CHALLENGE_PURPOSE = "challenge"
+_NONCE_PURPOSE = "digest-nonce"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +53,16 @@ class Parts:
     keys: KeyRing
     clock: Callable[[], datetime]
     worker: str
+    passwords: ScryptPool
+    ocsp: OcspClient
 
     def challenge_macs(self, challenge: str) -> tuple[bytes, ...]:
         """Return the HMACs of a one-time challenge, newest store key first."""
         return self.keys.macs(CHALLENGE_PURPOSE, challenge.encode("utf-8", "surrogatepass"))
+
+    def nonce_macs(self, data: bytes) -> tuple[bytes, ...]:
+        """Return the HMACs of what goes into a nonce of HTTP Digest, newest store key first."""
+        return self.keys.macs(_NONCE_PURPOSE, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +92,9 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts, be
     cas = identities.cas
     crls = _crl_duties(config, cas, parts, before)
     own_keys, reserved = _own_keys(config, sources, identities), _reserved_names(identities)
-    around = Surroundings(sources, cas, parts.store, parts.challenge_macs, own_keys, reserved)
+    around = Surroundings(
+        sources, cas, parts.store, parts.challenge_macs, parts.nonce_macs, parts.passwords, parts.ocsp.source, own_keys, reserved
+    )
     profiles = {name: build_profile(name, config.profiles[name], anchors, around) for name, anchors in identities.anchors.items()}
     generation = Generation(
         number=number,
@@ -87,8 +103,15 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts, be
         publications=MappingProxyType({name: _publication(name, ca, crls.get(name)) for name, ca in cas.items()}),
         tls=identities.tls,
         config=MappingProxyType(redact(config)),
+        est=MappingProxyType(est_services(config, sources, identities.est, partial(_schemes, profiles))),
+        proxies=Proxies(TrustedProxy(p.addresses, p.client_certificate, p.client_address) for p in config.server.proxies),
     )
     return Built(generation, config, Lasting(cas, MappingProxyType(fingerprints), MappingProxyType(crls)))
+
+
+def _schemes(profiles: Mapping[ProfileName, Profile], name: ProfileName) -> Challenges:
+    """Return what makes the values of WWW-Authenticate for one profile."""
+    return partial(www_authenticate, profiles[name].credentials)
 
 
 def _crl_duties(

@@ -10,11 +10,13 @@ from types import MappingProxyType
 
 from gateway.assemble.anchors import ProfileAnchors, read_anchors
 from gateway.assemble.certificates import NamedCertificate, name_certificates, refuse_own_anchors
+from gateway.assemble.est import EstIdentity, build_identities, check_users
 from gateway.assemble.scep_ra import build_ra, read_next_ca
 from gateway.audit import parse_audit_key
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.registry import CaUrls, create
 from gateway.config.document import ConfigurationFaults, DataPath, Problem
+from gateway.config.listener_checks import renews_by_est
 from gateway.config.load import Sources
 from gateway.config.schema import GatewayConfig
 from gateway.config.upstream_cas import LocalCA as LocalCAConfig
@@ -34,6 +36,7 @@ class Identities:
     cas: Mapping[UpstreamCAName, UpstreamCA]
     scep: Mapping[ProfileName, RaIdentity]
     next_cas: Mapping[ProfileName, tuple[bytes, ...]]
+    est: Mapping[ProfileName, EstIdentity]
     anchors: Mapping[ProfileName, ProfileAnchors]
     tls: Mapping[str, ssl.SSLContext]
     """By the listener's name in the configuration."""
@@ -64,12 +67,36 @@ def establish(
     for text, profile in config.profiles.items():
         anchors[ProfileName(text)], faults = read_anchors(ProfileName(text), profile, sources)
         problems += faults
-    tls = _build_tls(config, sources, anchors, problems)
+    tls = _build_tls(config, sources, _client_cas(config, cas, anchors), problems)
     scep, next_cas = _build_scep(config, sources, cas, problems)
+    est = build_identities(config, sources, cas, problems)
+    problems += check_users(config, sources)
     certificates = tuple(name_certificates(config, sources, cas, anchors))
     problems += refuse_own_anchors(certificates)
-    frozen = (MappingProxyType(cas), MappingProxyType(scep), MappingProxyType(next_cas), MappingProxyType(anchors))
-    return Identities(*frozen, MappingProxyType(tls), certificates, tuple(problems))
+    return Identities(
+        MappingProxyType(cas),
+        MappingProxyType(scep),
+        MappingProxyType(next_cas),
+        MappingProxyType(est),
+        MappingProxyType(anchors),
+        MappingProxyType(tls),
+        certificates,
+        tuple(problems),
+    )
+
+
+def _client_cas(
+    config: GatewayConfig, cas: Mapping[UpstreamCAName, UpstreamCA], anchors: Mapping[ProfileName, ProfileAnchors]
+) -> tuple[bytes, ...]:
+    """Return the CAs, DER, below which TLS takes client certificates: the union over all profiles, each of which judges anew.
+
+    Where EST renews, these are our own CAs too, those of other profiles as well: a profile may have changed its CA.
+    """
+    bundles = [bundle for named in anchors.values() for bundle in named.client_bundles()]
+    found = [certificate.der for bundle in bundles for certificate in bundle.certificates]
+    if any(profile.endpoints.est is not None and renews_by_est(profile.renewal) for profile in config.profiles.values()):
+        found += (ca.chain()[0] for ca in cas.values())
+    return tuple(dict.fromkeys(found))
 
 
 def _build_scep(
@@ -97,21 +124,19 @@ def _build_scep(
 
 
 def _build_tls(
-    config: GatewayConfig, sources: Sources, anchors: Mapping[ProfileName, ProfileAnchors], problems: list[Problem]
+    config: GatewayConfig, sources: Sources, client_cas: tuple[bytes, ...], problems: list[Problem]
 ) -> dict[str, ssl.SSLContext]:
-    """Return the context of each listener; that of `https_mtls` is over the client anchors of every profile that has some.
+    """Return the context of each listener; that of `https_mtls` takes client certificates below `client_cas`, DER.
 
     What is wrong goes to `problems`, but for anchors that cannot be read: that is told where they are named.
     """
     https, mtls = config.server.https, config.server.https_mtls
-    clients = (bundle.clients.certificates for bundle in anchors.values() if bundle.clients is not None)
-    readable = tuple(certificate.der for certificates in clients for certificate in certificates)
     build: dict[str, Callable[[], ssl.SSLContext]] = {
         "https": lambda: server_context(sources.file(https.certificate), sources.secret(https.key), https.min_version)
     }
     if mtls is not None:
         files = (sources.file(mtls.certificate), sources.secret(mtls.key), mtls.min_version)
-        build["https_mtls"] = lambda: mtls_context(*files, readable) if readable else server_context(*files, "https_mtls")
+        build["https_mtls"] = lambda: mtls_context(*files, client_cas) if client_cas else server_context(*files, "https_mtls")
     contexts = {}
     for listener, context in build.items():
         try:

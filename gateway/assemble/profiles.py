@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from gateway.assemble.anchors import ProfileAnchors
-from gateway.ca.interfaces import UpstreamCA
-from gateway.config.load import Sources
-from gateway.config.schema import IntuneJwsCredential, OneTimeCredential, ProfileConfig, QuotaConfig, StaticCredential
+from gateway.assemble.credentials import CredentialBuilder, Surroundings
+from gateway.config.credentials import OneTimeCredential
+from gateway.config.fields import QuotaConfig
+from gateway.config.listener_checks import each_credential
+from gateway.config.schema import ProfileConfig
 from gateway.model import ProfileName, Protocol, UpstreamCAName
 from gateway.ra.client_certificate import ClientTrust
 from gateway.ra.credentials.interfaces import CredentialProvider
-from gateway.ra.credentials.intune_jws import IntuneJwsCredential as IntuneJwsProvider
-from gateway.ra.credentials.one_time import OneTimeCredential as OneTimeProvider
-from gateway.ra.credentials.static import StaticCredential as StaticProvider
-from gateway.ra.policy.subject import ComparableName
 from gateway.ra.profile import Profile, Quota, RenewalRule
 from gateway.ra.renewal import RenewalCredential
-from gateway.store.interfaces import Store
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every profile of a generation is compiled with."""
-
-    sources: Sources
-    cas: Mapping[UpstreamCAName, UpstreamCA]
-    store: Store
-    challenge_macs: Callable[[str], tuple[bytes, ...]]
-    own_keys: frozenset[bytes]
-    """SHA-256 of the SubjectPublicKeyInfo of each of the gateway's own keys."""
-    reserved_names: frozenset[ComparableName]
 
 
 def build_profile(name: ProfileName, profile: ProfileConfig, anchors: ProfileAnchors, around: Surroundings) -> Profile:
     """Return the profile as the registration authority takes it."""
     renewal = _renewal_rule(profile, anchors)
-    one_times = (c for c in profile.credentials if isinstance(c, OneTimeCredential))
+    one_times = (c for _, c in each_credential(profile.credentials) if isinstance(c, OneTimeCredential))
     one_time = next(one_times, OneTimeCredential(type="one_time"))
     return Profile(
         name=name,
-        endpoints=frozenset({Protocol.SCEP} if profile.endpoints.scep else ()),
+        endpoints=frozenset(_protocols(profile)),
         upstream_ca=around.cas[UpstreamCAName(profile.upstream_ca)],
         credentials=_providers(name, profile, renewal, anchors, around),
         policy=profile.policy,
@@ -55,24 +38,31 @@ def build_profile(name: ProfileName, profile: ProfileConfig, anchors: ProfileAnc
         reserved_names=around.reserved_names,
         own_keys=around.own_keys,
         client_trust=_client_trust(profile, anchors, around),
+        linking=profile.endpoints.est.pop_linking if profile.endpoints.est else "off",
     )
+
+
+def _protocols(profile: ProfileConfig) -> Iterator[Protocol]:
+    if profile.endpoints.scep is not None:
+        yield Protocol.SCEP
+    if profile.endpoints.est is not None:
+        yield Protocol.EST
 
 
 def _providers(
     name: ProfileName, profile: ProfileConfig, renewal: RenewalRule | None, anchors: ProfileAnchors, around: Surroundings
 ) -> tuple[CredentialProvider, ...]:
     """Return the providers in the order in which they are asked: what costs no look into the store comes first."""
-    secrets = (around.sources.secret(c.challenge) for c in profile.credentials if isinstance(c, StaticCredential))
-    providers: list[CredentialProvider] = [StaticProvider(name, secret) for secret in secrets]
-    for number, credential in enumerate(profile.credentials):
-        if isinstance(credential, IntuneJwsCredential):
-            exclusive = not credential.with_other_challenges
-            providers.append(IntuneJwsProvider(name, anchors.challenges[number], credential, exclusive=exclusive))
-    if any(isinstance(credential, OneTimeCredential) for credential in profile.credentials):
-        providers.append(OneTimeProvider(name, around.store, around.challenge_macs, profile.retransmission_window))
+    numbered = sorted(enumerate(profile.credentials), key=lambda one: _COST.get(one[1].type, 1))
+    build = CredentialBuilder(name, profile.retransmission_window, anchors, around)
+    providers = [build.provider(("credentials", number), credential) for number, credential in numbered]
     if renewal is not None:
         providers.append(RenewalCredential(renewal, around.store, profile.policy, around.own_keys))
     return tuple(providers)
+
+
+_COST = {"static": 0, "one_time": 2, "basic": 3}
+"""The shared secret is compared in memory, a one-time challenge is looked up, a password takes 50 ms of a core."""
 
 
 def _renewal_rule(profile: ProfileConfig, anchors: ProfileAnchors) -> RenewalRule | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from time import thread_time
 
+from gateway.config.credentials import StaticCredential
 from gateway.config.document import ConfigurationFaults, DataPath, Problem
 from gateway.config.fields import SecretSource
 from gateway.config.load import Sources
 from gateway.config.policy import RuleMode
-from gateway.config.schema import ProfileConfig, ScepEndpoint, StaticCredential
+from gateway.config.schema import ProfileConfig, ScepEndpoint
 from gateway.errors import Rejection
 from gateway.pki import cms
 from gateway.pki.algorithms import verify_signature
@@ -111,10 +112,11 @@ def prove_identity(identity: RaIdentity) -> None:
     """Sign with every RA key that signs and verify under its certificate; raises ValueError when that fails."""
     signers = (identity.signer, *(pair.signer for pair in identity.pairs if pair.signer is not None))
     for signer in {signer.certificate: signer for signer in signers}.values():
-        _prove(signer)
+        prove_signer(signer)
 
 
-def _prove(signer: cms.Signer) -> None:
+def prove_signer(signer: cms.Signer) -> None:
+    """Sign with a key and verify under its certificate; raises ValueError when that fails."""
     certificate, algorithm = parse_certificate(signer.certificate), signature_algorithm(signer.key)
     try:
         verify_signature(certificate.public_key.der, algorithm, sign(signer.key, _TEST_DATA), _TEST_DATA)

@@ -35,6 +35,7 @@ COMMANDS = {
     "restart": Command("gateway.cli.restart", "restart"),
     "config": Command("gateway.cli.config", "app", "Check, show and compare the configuration."),
     "challenge": Command("gateway.cli.challenge", "app", "One-time challenges."),
+    "password": Command("gateway.cli.password", "app", "Passwords of EST users."),
     "requests": Command("gateway.cli.requests", "app", "Enrollments that wait for a person."),
     "certs": Command("gateway.cli.certs", "app", "The inventory of certificates."),
     "crl": Command("gateway.cli.crl", "app", "Certificate revocation lists."),

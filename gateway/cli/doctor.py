@@ -20,8 +20,8 @@ from gateway.audit import parse_audit_key
 from gateway.cli.client import connect, read_admin_socket
 from gateway.cli.options import ConfigOption, ExitCode, FormatOption, OutputFormat, fail, print_records, with_exit_codes
 from gateway.config.document import dotted
+from gateway.config.listener_checks import addresses
 from gateway.config.load import Sources, read
-from gateway.config.scep_checks import addresses
 from gateway.config.schema import GatewayConfig
 from gateway.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from gateway.pki.trust import CrlTerm

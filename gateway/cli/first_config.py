@@ -62,6 +62,8 @@ profiles:
       scep:                         # http://127.0.0.1:@HTTP@/scep/demo
         ra_certificate: ca/ra.pem
         ra_key: {file: secrets/ra.key}
+      est:                          # https://localhost:@HTTPS@/.well-known/est/demo
+        default: true               # and without the label, for clients that know none
 
     upstream_ca: local
 
@@ -73,11 +75,14 @@ profiles:
       - type: static                # one secret for all devices: convenient, and as good as the place where it is kept
         challenge: {file: secrets/demo-scep-challenge}
         any_name: true              # its holder may ask for any name that the policy below lets through
+      - type: basic                 # EST only: names and passwords; `pki-gateway password hash NAME` makes a line
+        users: {file: secrets/demo-est-users}   # one user, `demo`; the password is in secrets/demo-est-password
+        names: any                  # `user`: the CN must be the user's name
 
     # A certificate of this profile may be renewed before it ends, without a challenge.
     renewal:
       from: [demo]
-      messages: [RenewalReq, PKCSReq]   # many clients renew with PKCSReq
+      messages: [RenewalReq, PKCSReq]   # many clients renew with PKCSReq; EST: simplereenroll, with server.https_mtls
       grace: 0s                     # not after it has expired
 
     # What may be certified; the same for every endpoint. Each rule takes `mode: enforce | warn | off`.

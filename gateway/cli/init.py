@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.options import CommandError, program, with_exit_codes
-from gateway.config.defaults import MONITORING_PORT
+from gateway.config.defaults import DEMO_LOGIN_FILE, DEMO_USER, MONITORING_PORT
 
 PRIVATE = 0o600
 PUBLIC = 0o644
@@ -89,13 +89,14 @@ def make_files(
     from gateway.ca.bootstrap import KeyChoice, create_hierarchy, create_secrets
     from gateway.ca.local import CaUrls
     from gateway.cli.first_config import CA_NAME, STORE_PATH, format_first_config
+    from gateway.ra.credentials.passwords import hash_password
     from gateway.store.keys import KeyRing
     from gateway.store.sqlite import new_store
 
     url = f"http://127.0.0.1:{http_port}"
     urls = CaUrls(f"{url}/crl/{CA_NAME}.crl", f"{url}/ca/{CA_NAME}.crt")
     hierarchy = create_hierarchy(KeyChoice(ra_key, ca_key), urls, now)
-    drawn = create_secrets()
+    drawn, password = create_secrets(), secrets.token_hex(16)
     store = new_store(KeyRing.parse(drawn.store_key.encode("ascii")), parse_audit_key(drawn.audit_key.encode("ascii")))
     return (
         NewFile("ca/root.pem", hierarchy.root.certificate, PUBLIC),
@@ -109,6 +110,8 @@ def make_files(
         NewFile("secrets/store.key", f"{drawn.store_key}\n".encode("ascii")),
         NewFile("secrets/audit.key", f"{drawn.audit_key}\n".encode("ascii")),
         NewFile("secrets/demo-scep-challenge", f"{drawn.challenge}\n".encode("ascii")),
+        NewFile(DEMO_LOGIN_FILE, f"{password}\n".encode("ascii")),
+        NewFile("secrets/demo-est-users", f"{DEMO_USER}:{hash_password(password.encode('ascii'))}\n".encode("ascii")),
         NewFile(STORE_PATH, store),
         NewFile(LAST, format_first_config(http_port, https_port, monitoring_port).encode("utf-8")),
     )
@@ -230,6 +233,7 @@ def describe_result(directory: Path) -> str:
             f"  {directory / LAST}   the configuration: edit it",
             f"  {directory / 'ca/root.pem'}   the root to trust",
             f"  {directory / 'secrets/demo-scep-challenge'}   the static challenge of profile demo",
+            f"  {directory / DEMO_LOGIN_FILE}   the password of its user {DEMO_USER}, for EST",
             f"  {directory / 'secrets/root.key'}   not needed to run: move it offline",
         )
     )

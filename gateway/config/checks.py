@@ -6,14 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
-from gateway.config.credential_checks import check_credentials, positive
+from gateway.config.credential_checks import check_credentials
 from gateway.config.defaults import DEMO_PROFILE, UPSTREAM_CALL_SECONDS
 from gateway.config.document import DataPath, Problem
+from gateway.config.duration_checks import positive
+from gateway.config.est_checks import check_est, check_labels, check_linking, check_proxies
 from gateway.config.fields import SecretSource
+from gateway.config.listener_checks import EST_RENEWAL, check_client_certificates, check_listeners, listeners
 from gateway.config.parts import Parts, ProfileParts
 from gateway.config.policy_checks import check_policy
-from gateway.config.scep_checks import check_client_certificates, check_listeners, check_scep, listeners
-from gateway.config.schema import ProfileLimits
+from gateway.config.scep_checks import check_scep
+from gateway.config.schema import ProfileLimits, Renewal
 from gateway.config.sentences import suggest
 from gateway.config.sources import Sources
 from gateway.config.upstream_cas import ExecCA, LocalCA, UpstreamCAConfig
@@ -23,6 +26,8 @@ def check(parts: Parts, sources: Sources) -> tuple[Problem, ...]:
     """Return every disagreement between parts, and within parts that their models let through."""
     found = list(_check_server(parts))
     found += check_client_certificates(parts)
+    found += check_labels(parts)
+    found += check_linking(parts)
     found += _check_store_and_audit(parts)
     for name, upstream_ca in parts.upstream_cas.items():
         found += _under(("upstream_cas", name), _check_upstream_ca(upstream_ca))
@@ -41,6 +46,7 @@ def _check_server(parts: Parts) -> Iterator[Problem]:
     if server is None:
         return
     yield from _under(("server",), check_listeners(server))
+    yield from _under(("server",), check_proxies(server))
     if not server.external_url.http.startswith("http://"):
         # A client that fetches a CRL over https to check an https certificate never ends (RFC 5280 §8).
         yield Problem(("server", "external_url", "http"), 'must begin with "http://": CRLs are fetched without TLS')
@@ -91,19 +97,33 @@ def _check_upstream_ca(upstream_ca: UpstreamCAConfig | None) -> Iterator[Problem
 
 
 def _check_profile(profile: ProfileParts, sources: Sources) -> Iterator[Problem]:
-    if profile.endpoints is not None and profile.endpoints.scep is None:
-        yield Problem(("endpoints",), "opens no endpoint; name at least one: scep")
+    if profile.endpoints is not None and profile.endpoints.scep is None and profile.endpoints.est is None:
+        yield Problem(("endpoints",), "opens no endpoint; name at least one: scep, est")
     if profile.written and not profile.written.get("credentials") and profile.written.get("renewal") is None:
         yield Problem((), 'lets nobody enroll; name "credentials" or "renewal"')
     yield from positive(("retransmission_window",), profile.retransmission_window)
     if profile.renewal is not None:
         yield from positive(("renewal", "window"), profile.renewal.window)
+        yield from _check_messages(profile, profile.renewal)
     if profile.limits is not None:
         yield from _check_quotas(profile.limits)
     if profile.endpoints is not None and profile.endpoints.scep is not None:
         yield from _under(("endpoints", "scep"), check_scep(profile.endpoints.scep))
+    yield from _under(("endpoints", "est"), check_est(profile, sources))
     yield from check_credentials(profile, sources)
     yield from _under(("policy",), check_policy(profile.policy))
+
+
+def _check_messages(profile: ProfileParts, renewal: Renewal) -> Iterator[Problem]:
+    """Yield a rule that no endpoint has a message for."""
+    endpoints = profile.endpoints
+    if endpoints is None or (endpoints.scep is None and endpoints.est is None):
+        return
+    by_est = EST_RENEWAL in renewal.messages
+    if endpoints.scep is None and not by_est:
+        yield Problem(("renewal", "messages"), f"names no message of EST, by which alone this profile is reached: {EST_RENEWAL}")
+    elif endpoints.est is None and set(renewal.messages) == {EST_RENEWAL}:
+        yield Problem(("renewal", "messages"), "names no message of SCEP, by which alone this profile is reached: RenewalReq")
 
 
 def _unknown(name: str, what: str, known: Iterable[str]) -> str:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import timedelta
 from typing import Any
 
+from gateway.config.credentials import (
+    AllOfCredential,
+    IntuneJwsCredential,
+    OneTimeCredential,
+    SingleCredential,
+    StaticCredential,
+)
 from gateway.config.document import DataPath, Problem
+from gateway.config.duration_checks import check_token_times, positive
+from gateway.config.est_credential_checks import check_all_of, check_carriers, check_est_credential, check_once
+from gateway.config.listener_checks import each_credential
 from gateway.config.parts import PolicyRules, ProfileParts
 from gateway.config.policy_checks import check_static_names
-from gateway.config.schema import IntuneJwsCredential, OneTimeCredential, StaticCredential
 from gateway.config.sources import Sources
 
 MIN_CHALLENGE = 8
@@ -18,26 +26,21 @@ MIN_PWRI_CHALLENGE = 16
 """Shortest one that messages are encrypted under: whoever records a message can guess at it, as often as he likes."""
 MAX_CHALLENGE = 255
 """RFC 2985 §5.4.1 (pkcs-9-ub-challengePassword)."""
-MAX_AGE = timedelta(days=7)
-"""Most that `max_age` may be: a used challenge is remembered as long as it could be presented again."""
-MAX_SKEW = timedelta(hours=1)
-_ZERO = timedelta(0)
 _PROVE_TIME = ("iat", "exp")
-
-
-def positive(path: DataPath, duration: timedelta | None) -> Iterator[Problem]:
-    """Yield a problem where a duration is there and not longer than zero."""
-    if duration is not None and duration <= _ZERO:
-        yield Problem(path, "must be longer than zero")
 
 
 def check_credentials(profile: ProfileParts, sources: Sources) -> Iterator[Problem]:
     """Yield what is wrong with the credentials of one profile; paths begin at the profile."""
+    for path, member in each_credential(profile.credentials):
+        found = _check_credential(member, profile.policy, sources)
+        yield from (Problem((*path, *problem.path), problem.sentence) for problem in found)
     for number, credential in enumerate(profile.credentials):
-        if credential is not None:
-            found = _check_credential(credential, profile.policy, sources)
+        if isinstance(credential, AllOfCredential):
+            found = check_all_of(credential)
             yield from (Problem(("credentials", number, *problem.path), problem.sentence) for problem in found)
+    yield from check_carriers(profile)
     types = written_types(profile.written)
+    yield from check_once(types)
     if types.count("one_time") > 1:
         yield Problem(("credentials",), "names one_time twice; once is enough")
     if types.count("intune_jws") > 1:
@@ -57,9 +60,7 @@ def written_types(written: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(item.get("type")) for item in items if isinstance(item, dict))
 
 
-def _check_credential(
-    credential: StaticCredential | OneTimeCredential | IntuneJwsCredential, rules: PolicyRules, sources: Sources
-) -> Iterator[Problem]:
+def _check_credential(credential: SingleCredential, rules: PolicyRules, sources: Sources) -> Iterator[Problem]:
     match credential:
         case OneTimeCredential():
             yield from positive(("ttl",), credential.ttl)
@@ -71,6 +72,8 @@ def _check_credential(
                 yield from check_static_names(rules)
         case IntuneJwsCredential():
             yield from _check_signed(credential)
+        case _:
+            yield from check_est_credential(credential, rules)
 
 
 def _check_challenge(secret: bytes | None) -> Iterator[Problem]:
@@ -89,13 +92,7 @@ def _check_challenge(secret: bytes | None) -> Iterator[Problem]:
 
 def _check_signed(credential: IntuneJwsCredential) -> Iterator[Problem]:
     """Judge times and claims of signed challenges."""
-    yield from positive(("max_age",), credential.max_age)
-    if credential.max_age > MAX_AGE:
-        yield Problem(("max_age",), f"must not be longer than {MAX_AGE.days}d")
-    if credential.skew > MAX_SKEW:
-        yield Problem(("skew",), "must not be longer than 1h: so wrong a clock must be set")
-    if credential.skew >= credential.max_age > _ZERO:
-        yield Problem(("skew",), "must be shorter than max_age")
+    yield from check_token_times(credential.max_age, credential.skew)
     if not set(_PROVE_TIME) & set(credential.required_claims):
         # Without either a challenge would be good for ever, and no memory of used ones is that long.
         yield Problem(("required_claims",), 'must hold "exp" or "iat": without both a challenge has no end')

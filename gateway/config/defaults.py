@@ -11,3 +11,7 @@ UPSTREAM_CALL_SECONDS = 90
 """The longest that one call to an upstream CA may take; after it the result is unknown."""
 DEMO_PROFILE = "demo"
 """The playground that `init` writes: a profile of this name is served on loopback only."""
+DEMO_USER = "demo"
+"""Its user for EST."""
+DEMO_LOGIN_FILE = "secrets/demo-est-password"
+"""Where `init` leaves that user's password, seen from the configuration file's folder; the service does not read it."""

@@ -33,6 +33,8 @@ MAX_PATTERN = 512
 _OID = re.compile(r"(?:[01]\.(?:[0-9]|[123][0-9])|2\.(?:0|[1-9][0-9]*))(?:\.(?:0|[1-9][0-9]*))*", re.ASCII)
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*", re.ASCII)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+_LABEL = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]{1,64}", re.ASCII)
+"""What a path segment may hold without an escape (RFC 3986 §3.3)."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -84,6 +86,13 @@ def parse_config_name(value: str) -> str:
     """Read the name of a profile or an upstream CA, which is also a part of URLs. Raises ValueError."""
     if _NAME.fullmatch(value) is None:
         raise ValueError("must be 1 to 63 lower-case letters, digits and hyphens, and not begin with a hyphen")
+    return value
+
+
+def parse_est_label(value: str) -> str:
+    """Read the label of an EST service, one segment of a URL (RFC 7030 §3.2.2). Raises ValueError."""
+    if _LABEL.fullmatch(value) is None or value in {".", ".."}:
+        raise ValueError("must be 1 to 64 letters, digits and characters that a URL segment may hold, such as - . : _")
     return value
 
 
@@ -218,6 +227,7 @@ ObjectIdentifier = Annotated[
 ConfigName = Annotated[
     str, AfterValidator(parse_config_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"})
 ]
+EstLabel = Annotated[str, AfterValidator(parse_est_label), WithJsonSchema({"type": "string", "pattern": f"^{_LABEL.pattern}$"})]
 HttpUrl = Annotated[str, PlainValidator(parse_http_url), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#@ ]+"})]
 ListenAddress = Annotated[
     Address,
@@ -252,3 +262,21 @@ class SecretSource(Model):
         if self.file is not None:
             return f"file {self.file}"
         return f"environment variable {self.env}" if self.env is not None else f"systemd credential {self.credential}"
+
+
+class RaPair(Model):
+    """An RA certificate and its key."""
+
+    certificate: FilePath
+    """The certificate, PEM."""
+    key: SecretSource
+    """Its private key, PEM."""
+
+
+class QuotaConfig(Model):
+    """At most `count` certificates (or failed requests) in any `window`."""
+
+    count: Annotated[int, Field(ge=1)]
+    """How many."""
+    window: Duration
+    """In which time."""

@@ -11,26 +11,15 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from gateway.config.credentials import AllOfCredential, CredentialConfig, SingleCredential
 from gateway.config.policy import EkuRule, KeyRule, KeyUsageRule, PolicyConfig, SanRule, SubjectRule, ValidityRule
-from gateway.config.schema import (
-    Audit,
-    CredentialConfig,
-    Endpoints,
-    IntuneJwsCredential,
-    OneTimeCredential,
-    ProfileConfig,
-    ProfileLimits,
-    Renewal,
-    Server,
-    SqliteStore,
-    StaticCredential,
-)
+from gateway.config.schema import Audit, Endpoints, ProfileConfig, ProfileLimits, Renewal, Server, SqliteStore
 from gateway.config.upstream_cas import UpstreamCAConfig
 
 T = TypeVar("T")
 _SERVER, _STORE, _AUDIT = TypeAdapter(Server), TypeAdapter(SqliteStore), TypeAdapter(Audit)
 _UPSTREAM_CA: TypeAdapter[UpstreamCAConfig] = TypeAdapter(UpstreamCAConfig)
-_CREDENTIAL: TypeAdapter[StaticCredential | OneTimeCredential | IntuneJwsCredential] = TypeAdapter(CredentialConfig)
+_CREDENTIAL: TypeAdapter[SingleCredential | AllOfCredential] = TypeAdapter(CredentialConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +41,7 @@ class ProfileParts:
     written: Mapping[str, Any]
     """The profile as plain data: what it refers to, and which sections it has, is judged whatever is wrong with them."""
     endpoints: Endpoints | None
-    credentials: tuple[StaticCredential | OneTimeCredential | IntuneJwsCredential | None, ...]
+    credentials: tuple[SingleCredential | AllOfCredential | None, ...]
     policy: PolicyRules
     limits: ProfileLimits | None
     renewal: Renewal | None

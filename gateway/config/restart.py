@@ -13,6 +13,7 @@ _LIVE: tuple[DataPath, ...] = (
     ("profiles",),
     ("upstream_cas",),
     ("server", "external_url"),
+    ("server", "proxies"),
     ("server", "https", "certificate"),
     ("server", "https", "key"),
     ("server", "https_mtls", "certificate"),

@@ -1,14 +1,12 @@
-"""SCEP endpoints that contradict themselves, or the listeners that they need (RFC 8894)."""
+"""SCEP endpoints that contradict themselves (RFC 8894)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.config.credential_checks import positive
 from gateway.config.document import DataPath, Problem
-from gateway.config.fields import Address
-from gateway.config.parts import Parts
-from gateway.config.schema import ScepEndpoint, Server
+from gateway.config.duration_checks import positive
+from gateway.config.schema import ScepEndpoint
 
 
 def check_scep(endpoint: ScepEndpoint) -> Iterator[Problem]:
@@ -36,41 +34,3 @@ def _check_pairs(endpoint: ScepEndpoint) -> Iterator[Problem]:
         if file in seen:
             yield Problem(path, f"is the same file as {seen[file]}")
         seen.setdefault(file, name)
-
-
-def check_listeners(server: Server) -> Iterator[Problem]:
-    """Yield listeners of one server that share an address; paths begin at the server."""
-    seen: dict[Address, str] = {}
-    for path, address in addresses(server):
-        name = ".".join(("server", *map(str, path)))
-        if address.port and address in seen:
-            yield Problem(path, f"is the same address as {seen[address]}: {address}")
-        seen.setdefault(address, name.removesuffix(".listen"))
-
-
-def addresses(server: Server) -> Iterator[tuple[DataPath, Address]]:
-    """Yield every address that is listened on, for clients or for monitoring; paths begin at the server."""
-    yield from listeners(server)
-    yield ("monitoring",), server.monitoring
-
-
-def listeners(server: Server) -> Iterator[tuple[DataPath, Address]]:
-    """Yield where the server listens for clients, each with the path of the field that says so; paths begin at the server."""
-    yield ("http",), server.http
-    yield ("https", "listen"), server.https.listen
-    if server.https_mtls is not None:
-        yield ("https_mtls", "listen"), server.https_mtls.listen
-
-
-def check_client_certificates(parts: Parts) -> Iterator[Problem]:
-    """Yield profiles that ask for a TLS client certificate where no listener does, and a listener that asks for nobody."""
-    scep = {name: profile.endpoints.scep for name, profile in parts.profiles.items() if profile.endpoints is not None}
-    asking = [name for name, endpoint in scep.items() if endpoint is not None and endpoint.client_certificate == "require"]
-    if parts.server is None:
-        return
-    if parts.server.https_mtls is None:
-        for name in asking:
-            path = ("profiles", name, "endpoints", "scep", "client_certificate")
-            yield Problem(path, "needs server.https_mtls, the listener that asks clients for a certificate")
-    elif not asking and len(scep) == len(parts.profiles):
-        yield Problem(("server", "https_mtls"), "serves no profile; set client_certificate: require in one, or remove it")

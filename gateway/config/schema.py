@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from gateway.config.credentials import CredentialConfig
 from gateway.config.defaults import ADMIN_SOCKET, MONITORING
+from gateway.config.est import EstEndpoint
 from gateway.config.fields import (
     ConfigName,
     Duration,
@@ -14,6 +16,9 @@ from gateway.config.fields import (
     HttpUrl,
     ListenAddress,
     Model,
+    Network,
+    QuotaConfig,
+    RaPair,
     SecretSource,
     SocketPath,
     StatePath,
@@ -42,6 +47,18 @@ class ExternalUrl(Model):
     """Where CRLs and CA certificates are fetched, and SCEP over HTTP; `http://`."""
     https: HttpUrl
     """The same server over TLS; `https://`."""
+
+
+class Proxy(Model):
+    """A proxy that ends TLS in front of this server and says what it saw; nobody else is believed."""
+
+    addresses: Annotated[tuple[Network, ...], Field(min_length=1)]
+    """Where it connects from: addresses or networks."""
+    client_certificate: Literal["rfc9440", "nginx", "envoy", "haproxy"] | None = None
+    """How it hands over the TLS client's certificate: in `Client-Cert` (RFC 9440), in `X-SSL-Client-Cert` as nginx's
+    `$ssl_client_escaped_cert` or HAProxy's `%[ssl_c_der,base64]`, in Envoy's `X-Forwarded-Client-Cert`; absent: it does not."""
+    client_address: bool = False
+    """It sets `X-Forwarded-For` itself: the last address there is the client's."""
 
 
 class Limits(Model):
@@ -80,6 +97,8 @@ class Server(Model):
     """The unix socket for this program's own commands; mode 0660."""
     workers: Annotated[int, Field(ge=1, le=256)] | Literal["cores"] = "cores"
     """Worker processes; `cores` is one for each processor core."""
+    proxies: tuple[Proxy, ...] = ()
+    """Proxies that end TLS in front of this server."""
     limits: Limits = Limits()
     """What one client may cost."""
 
@@ -104,15 +123,6 @@ class Audit(Model):
     """A file that signed heads are appended to; they are logged in any case."""
     head_interval: Duration = Field(default="60s", validate_default=True)
     """How often a signed head leaves."""
-
-
-class RaPair(Model):
-    """An RA certificate and its key; RSA."""
-
-    certificate: FilePath
-    """The certificate, PEM."""
-    key: SecretSource
-    """Its private key, PEM."""
 
 
 class LegacyAlgorithms(Model):
@@ -166,73 +176,8 @@ class Endpoints(Model):
 
     scep: ScepEndpoint | None = None
     """SCEP."""
-
-
-class StaticCredential(Model):
-    """One shared secret for all requests: needs subject and SAN rules, or `any_name: true`."""
-
-    type: Literal["static"]
-    """A static challenge."""
-    challenge: SecretSource
-    """The secret: 8 to 255 printable ASCII characters."""
-    any_name: bool = False
-    """Say that whoever knows the secret may ask for any name that policy lets through."""
-
-
-class OneTimeCredential(Model):
-    """Challenges made by `pki-gateway challenge new`, each good for one certificate."""
-
-    type: Literal["one_time"]
-    """One-time challenges."""
-    ttl: Duration = Field(default="1h", validate_default=True)
-    """Lifetime where `--ttl` does not say otherwise."""
-    max_ttl: Duration = Field(default="7d", validate_default=True)
-    """The longest lifetime that `--ttl` may ask for."""
-
-
-class QuotaConfig(Model):
-    """At most `count` certificates (or failed requests) in any `window`."""
-
-    count: Annotated[int, Field(ge=1)]
-    """How many."""
-    window: Duration
-    """In which time."""
-
-
-class IntuneJwsCredential(Model):
-    """Challenges that are signed JWTs and name the device (docs/intune.md); this is not Microsoft's own Intune challenge."""
-
-    type: Literal["intune_jws"]
-    """Signed challenges."""
-    anchors: FilePath
-    """PEM certificates whose keys sign the challenges: RSA of 2048 bits and more, or EC P-256."""
-    audience: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """What `aud` must be, or hold; absent: not judged."""
-    max_age: Duration = Field(default="1h", validate_default=True)
-    """How long after `iat` a challenge is good, whatever its `exp` says; one without `iat`, where `required_claims` lets it pass,
-    is bounded by `exp` alone."""
-    skew: Duration = Field(default="60s", validate_default=True)
-    """How far the issuer's clock may be from ours."""
-    required_claims: tuple[Literal["iss", "sub", "iat", "exp", "nonce", "aud"], ...] = (
-        "iss",
-        "sub",
-        "iat",
-        "exp",
-        "nonce",
-        "aud",
-    )
-    """Claims without which a challenge is malformed; `aud` counts only where `audience` is set."""
-    absent_claims: Literal["none", "unconstrained"] = "none"
-    """What it means when a claim for one type of name is absent: the CSR must have no such name, or any that policy allows."""
-    per_device: QuotaConfig | None = Field(default={"count": 3, "window": "24h"}, validate_default=True)
-    """Certificates for one device, which is `sub` and `iss` together; null: unlimited."""
-    replay_capacity: Annotated[int, Field(ge=1, le=10000000)] = 100000
-    """How many used challenges are remembered at once; when it is full, new ones are refused."""
-    with_other_challenges: bool = False
-    """Say that the profile's other kinds of challenge are accepted beside signed ones."""
-
-
-CredentialConfig = Annotated[StaticCredential | OneTimeCredential | IntuneJwsCredential, Field(discriminator="type")]
+    est: EstEndpoint | None = None
+    """EST."""
 
 
 class ProfileLimits(Model):
@@ -261,8 +206,11 @@ class Renewal(Model):
 
     from_: Annotated[tuple[ConfigName, ...], Field(alias="from", min_length=1)]
     """Profiles whose certificates may be renewed here."""
-    messages: Annotated[tuple[Literal["RenewalReq", "PKCSReq"], ...], Field(min_length=1)] = ("RenewalReq",)
-    """SCEP message types that may renew; `PKCSReq` for clients that know no other."""
+    messages: Annotated[tuple[Literal["RenewalReq", "PKCSReq", "simplereenroll"], ...], Field(min_length=1)] = (
+        "RenewalReq",
+        "simplereenroll",
+    )
+    """Messages that may renew, of SCEP and EST; `PKCSReq` for SCEP clients that know no other."""
     window: Duration | None = None
     """How long before notAfter a renewal may begin; absent: at any time."""
     grace: Duration = Field(default="0s", validate_default=True)

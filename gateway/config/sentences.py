@@ -21,7 +21,7 @@ def problems_of(error: ValidationError, annotation: Any, data: Any, base: DataPa
     said: dict[DataPath, list[str]] = {}
     for details in error.errors(include_url=False, include_input=False):
         node = locate(annotation, data, details["loc"])
-        if details["type"] == "too_short" and node.data:
+        if details["type"] == "too_short" and len(node.data or ()) >= details["ctx"]["min_length"]:
             continue  # its entries are there, and each says what is wrong with it
         path, sentence = _describe(details, node, annotation, data)
         said.setdefault(path, []).append(sentence)

@@ -18,7 +18,8 @@ from gateway.config.fields import FilePath, SecretSource
 from gateway.config.shape import alternatives, model_for, walk
 
 MAX_FILE = 1048576
-MAX_SECRET = 65536
+MAX_SECRET = 1048576
+"""What systemd hands over as one credential, and room for the passwords of ten thousand users."""
 CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
 """The variable in which systemd names the folder of a unit's credentials (systemd.exec(5))."""
 _MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})

@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from gateway.config.credentials import IntuneJwsCredential, StaticCredential
 from gateway.config.document import DataPath, Problem
+from gateway.config.est_warnings import warn_of_est
 from gateway.config.fields import Address
+from gateway.config.listener_checks import listeners
 from gateway.config.policy import RuleMode
-from gateway.config.scep_checks import listeners
-from gateway.config.schema import GatewayConfig, IntuneJwsCredential, ProfileConfig, ScepEndpoint, Server, StaticCredential
+from gateway.config.schema import GatewayConfig, ProfileConfig, ScepEndpoint, Server
 from gateway.config.sources import Sources
 from gateway.pki.certificate import pem_to_ders
 
@@ -33,17 +35,21 @@ def warn(config: GatewayConfig, sources: Sources) -> tuple[Problem, ...]:
             sentence = "MD5 signatures can be forged: what such a request asks for, its sender may not have signed"
             found.append(Problem((*where, "policy", "key", "allow_md5_signature"), sentence))
         found += _warn_of_challenges((*where, "credentials"), profile, sources)
+    found += warn_of_est(config)
     found += _warn_of_shared_anchors(config, sources)
     return tuple(found)
 
 
 def _warn_of_tls(config: GatewayConfig) -> Iterator[Problem]:
-    """Windows enrolls over TLS 1.2 only, and says 0x80072f8f where it is not spoken."""
-    if all(profile.endpoints.scep is None for profile in config.profiles.values()):
-        return
+    """Windows says 0x80072f8f where TLS 1.2 is not spoken; libest, and strongSwan as it is built by default, speak none newer."""
+    shut_out = []
+    if any(profile.endpoints.scep is not None for profile in config.profiles.values()):
+        shut_out.append("Windows enrolls by SCEP over TLS 1.2 only (0x80072f8f)")
+    if any(profile.endpoints.est is not None for profile in config.profiles.values()):
+        shut_out.append("libest and strongSwan enroll by EST over TLS 1.2 only")
     for name, listener in (("https", config.server.https), ("https_mtls", config.server.https_mtls)):
-        if listener is not None and listener.min_version == "1.3":
-            yield Problem(("server", name, "min_version"), 'Windows enrolls by SCEP over TLS 1.2 only (0x80072f8f): write "1.2"')
+        if shut_out and listener is not None and listener.min_version == "1.3":
+            yield Problem(("server", name, "min_version"), f'{", ".join(shut_out)}: write "1.2"')
 
 
 def _warn_of_urls(server: Server) -> Iterator[Problem]:

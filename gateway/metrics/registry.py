@@ -42,6 +42,11 @@ class Operation(StrEnum):
     CERT_POLL = "CertPoll"
     GET_CERT = "GetCert"
     GET_CRL = "GetCRL"
+    SIMPLEENROLL = "simpleenroll"
+    SIMPLEREENROLL = "simplereenroll"
+    SERVERKEYGEN = "serverkeygen"
+    FULLCMC = "fullcmc"
+    RENEWAL_INFO = "renewal-info"
     UNKNOWN = "unknown"
     """Another message type, or nothing that could be read."""
 
@@ -101,6 +106,7 @@ class CertificateKind(StrEnum):
     CLIENT_ANCHOR = "client_anchor"
     PREVIOUS_RA = "previous_ra"
     NEXT_CA = "next_ca"
+    RECIPIENT = "recipient"
 
 
 class RestartCause(StrEnum):

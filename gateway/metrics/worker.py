@@ -39,6 +39,10 @@ REGISTRY = CollectorRegistry()
 
 _RESULTS = {Issued: Result.ISSUED, Pending: Result.PENDING, Rejected: Result.REJECTED, Unavailable: Result.UNAVAILABLE}
 _OPERATIONS = {operation.value: operation for operation in Operation}
+_ENROLLING = {
+    Protocol.SCEP: (Operation.PKCS_REQ, Operation.RENEWAL_REQ),
+    Protocol.EST: (Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL),
+}
 _LEGACY = {algorithm.value: algorithm for algorithm in LegacyAlgorithm}
 
 
@@ -76,7 +80,7 @@ def open_profile(protocol: Protocol, profile: ProfileName, challenge_results: It
 
     `challenge_results` is the closed set of what may become of a signed challenge; empty for a profile that takes none.
     """
-    for operation in (Operation.PKCS_REQ, Operation.RENEWAL_REQ):
+    for operation in _ENROLLING.get(protocol, ()):
         _answers(protocol, profile, operation, Result.ISSUED, None)
     for result in challenge_results:
         _challenges(profile, result)

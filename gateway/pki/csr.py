@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from gateway.asn1 import est as asn1_est
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.model import CertificateRequest, Extension, RequestForm, SubjectAltName
 from gateway.pki import der, extensions
@@ -18,15 +19,21 @@ from gateway.pki.public_keys import describe_public_key
 MAX_ATTRIBUTES = 32
 MAX_CHALLENGE_BYTES = 16384
 """A signed challenge has a few KB, twice that as BMPString; how long one of its kind may be, its reader says."""
+MAX_LINKING_BYTES = 1024
+"""base64 of tls-unique has 16 characters in ASCII, 255 at most (RFC 7030 §3.5), four times that as UniversalString."""
+MAX_KEY_ID_BYTES = 256
+MAX_CAPABILITIES = 64
 
 CHALLENGE_PASSWORD = "1.2.840.113549.1.9.7"  # noqa: S105 - the attribute's OID (RFC 2985 §5.4.1)
 EXTENSION_REQUEST = "1.2.840.113549.1.9.14"
 MICROSOFT_EXTENSION_REQUEST = "1.3.6.1.4.1.311.2.1.14"
 """What Windows called extensionRequest before PKCS#9 had it; same syntax."""
-EST_IDENTITY_LINKING = "1.2.840.113549.1.9.16.2.58"
+EST_IDENTITY_LINKING = asn1_est.OID_EST_IDENTITY_LINKING
 """RFC 7894 §3.3: holds tls-unique, so it differs with every connection."""
 
 LINKING_ATTRIBUTES = frozenset({EST_IDENTITY_LINKING})
+EST_LINKING_ATTRIBUTES = LINKING_ATTRIBUTES | {CHALLENGE_PASSWORD}
+"""In EST challengePassword too may hold tls-unique (RFC 7030 §3.5)."""
 
 _PARTS = [der.SEQUENCE, der.SEQUENCE, der.BIT_STRING]
 _INFO = [der.INTEGER, der.SEQUENCE, der.SEQUENCE]
@@ -54,18 +61,19 @@ class _Attributes:
     extensions: tuple[Extension, ...]
 
 
-def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES) -> CertificateRequest:
+def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES, proof: bool = True) -> CertificateRequest:
     """Decode a PKCS#10, DER or BER, and verify its signature over the certificationRequestInfo as received.
 
     `linking` are the attribute types that tie proof of possession to a connection; they do not count in `digest` (EST
-    adds challengePassword, RFC 7030 §3.5). Attributes need not be in DER order (strongSwan).
+    adds challengePassword, RFC 7030 §3.5). Attributes need not be in DER order (strongSwan). Without `proof` the signature is
+    not looked at and `signature_digest` is `none`: where the server draws the key, the one in the CSR proves nothing (§4.4.1).
     Raises MalformedMessage; Rejection BAD_PROOF_OF_POSSESSION, or UNSUPPORTED_ALGORITHM (what we do not know). MD5 is read and
     named in `signature_digest`, for policy to judge.
     """
     encoded = der.normalize(data)
     fields = _decode(encoded)
     attributes = _decode_attributes(fields.attributes)
-    digest = _verify_proof_of_possession(fields)
+    digest = _verify_proof_of_possession(fields) if proof else "none"
     by_oid = {e.oid: e.value for e in attributes.extensions}
     sans, usage = by_oid.get(extensions.SUBJECT_ALT_NAME), by_oid.get(extensions.KEY_USAGE)
     ekus, constraints = by_oid.get(extensions.EXTENDED_KEY_USAGE), by_oid.get(extensions.BASIC_CONSTRAINTS)
@@ -83,6 +91,66 @@ def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES) -> C
         challenge_password=attributes.challenge,
         signature_digest=digest,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class EstAttributes:
+    """What the attributes of a PKCS#10 say to an EST server beside what every protocol reads."""
+
+    otp_challenge: str | None = field(default=None, repr=False)
+    """otpChallenge (RFC 7894 §3.1)."""
+    identity_linking: str | None = field(default=None, repr=False)
+    """estIdentityLinking (RFC 7894 §3.3)."""
+    decrypt_key_id: bytes | None = None
+    """DecryptKeyIdentifier: names the symmetric key that a private key is to be encrypted with (RFC 7030 §4.4.1.1)."""
+    asymmetric_decrypt_key_id: bytes | None = None
+    """AsymmetricDecryptKeyIdentifier: the same for an asymmetric key (RFC 7030 §4.4.1.2)."""
+    smime_capabilities: tuple[str, ...] | None = None
+    """OIDs of algorithms that it can decrypt with (RFC 8551 §2.5.2), None where it does not say; parameters are not read."""
+
+
+def read_est_attributes(csr_der: bytes) -> EstAttributes:
+    """Read EST's attributes of a PKCS#10, the `der` of what `parse_csr` returned; revocationChallenge is not used.
+
+    Raises MalformedMessage for an attribute that has not exactly one value of its type, and Rejection RENEWAL_REFUSED where
+    ChangeSubjectName asks for other names than those of the certificate that is renewed (RFC 6402 §2.8).
+    """
+    attributes = _decode_by_type(_decode(csr_der).attributes)
+    if asn1_est.OID_CHANGE_SUBJECT_NAME in attributes:
+        raise Rejection(Reason.RENEWAL_REFUSED, "names cannot be changed by ChangeSubjectName: enroll anew")
+    return EstAttributes(
+        otp_challenge=_text(attributes, asn1_est.OID_OTP_CHALLENGE, "one-time password"),
+        identity_linking=_text(attributes, asn1_est.OID_EST_IDENTITY_LINKING, "identity linking", MAX_LINKING_BYTES),
+        decrypt_key_id=_key_id(attributes, asn1_est.OID_DECRYPT_KEY_ID),
+        asymmetric_decrypt_key_id=_key_id(attributes, asn1_est.OID_ASYMMETRIC_DECRYPT_KEY_ID),
+        smime_capabilities=_smime_capabilities(attributes),
+    )
+
+
+def _key_id(by_type: Mapping[str, bytes], oid: str) -> bytes | None:
+    values = by_type.get(oid)
+    if values is None:
+        return None
+    key_id = der.content(der.OCTET_STRING, values)
+    if not 0 < len(key_id) <= MAX_KEY_ID_BYTES:
+        raise MalformedMessage("key identifier is empty or too long", f"{len(key_id)} bytes")
+    return key_id
+
+
+def _smime_capabilities(by_type: Mapping[str, bytes]) -> tuple[str, ...] | None:
+    values = by_type.get(asn1_est.OID_SMIME_CAPABILITIES)
+    if values is None:
+        return None
+    body = der.content(der.SEQUENCE, values)
+    return tuple(_smime_capability(body, *element) for element in der.elements(body, limit=MAX_CAPABILITIES))
+
+
+def _smime_capability(body: bytes, tag: int, _: int, start: int, end: int) -> str:
+    members = der.elements(body, start, end, limit=2)
+    if tag != der.SEQUENCE or not members or members[0][0] != der.OBJECT_IDENTIFIER:
+        raise MalformedMessage("S/MIME capabilities are broken")
+    _, _, oid_start, oid_end = members[0]
+    return der.decode_oid(body[oid_start:oid_end])
 
 
 _OWN_FIELDS = frozenset(
@@ -119,6 +187,13 @@ def _decode(encoded: bytes) -> _Fields:
 
 
 def _decode_attributes(body: bytes) -> _Attributes:
+    by_type = _decode_by_type(body)
+    challenge = _text(by_type, CHALLENGE_PASSWORD, "challenge password")
+    return _Attributes(by_type, challenge, _requested_extensions(by_type))
+
+
+def _decode_by_type(body: bytes) -> Mapping[str, bytes]:
+    """Return type to the content of its value SET; MalformedMessage for a type that occurs twice."""
     by_type: dict[str, bytes] = {}
     for tag, _, start, end in der.elements(body, limit=MAX_ATTRIBUTES):
         type_start, type_end = der.read_as(der.OBJECT_IDENTIFIER, body, start)
@@ -129,24 +204,24 @@ def _decode_attributes(body: bytes) -> _Attributes:
         if oid in by_type:
             raise MalformedMessage("certification request repeats an attribute", oid)
         by_type[oid] = body[values_start:values_end]
-    return _Attributes(MappingProxyType(by_type), _challenge(by_type), _requested_extensions(by_type))
+    return MappingProxyType(by_type)
 
 
-def _challenge(by_type: Mapping[str, bytes]) -> str | None:
-    """Return challengePassword, whatever string type it has; None when absent or empty (RFC 2985 §5.4.1)."""
-    values = by_type.get(CHALLENGE_PASSWORD)
+def _text(by_type: Mapping[str, bytes], oid: str, name: str, limit: int = MAX_CHALLENGE_BYTES) -> str | None:
+    """Return an attribute's text, whatever string type it has; None when absent or empty (RFC 2985 §5.4.1)."""
+    values = by_type.get(oid)
     if not values:
         return None
     tag, start, end = der.read(values)
     codec = STRING_CODECS.get(tag)
     if codec is None or end != len(values):
-        raise MalformedMessage("challenge password is not one string")
-    if end - start > MAX_CHALLENGE_BYTES:
-        raise MalformedMessage("challenge password is too long", f"{end - start} bytes")
+        raise MalformedMessage(f"{name} is not one string")
+    if end - start > limit:
+        raise MalformedMessage(f"{name} is too long", f"{end - start} bytes")
     try:
         return values[start:end].decode(codec) or None
     except UnicodeDecodeError:
-        raise MalformedMessage("challenge password holds text that its string type cannot hold") from None
+        raise MalformedMessage(f"{name} holds text that its string type cannot hold") from None
 
 
 def _requested_extensions(by_type: Mapping[str, bytes]) -> tuple[Extension, ...]:

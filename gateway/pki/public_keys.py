@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
@@ -40,6 +42,9 @@ _FIXED = {
     "2.16.840.1.101.3.4.3.18": ("ml-dsa-65", 1952),
     "2.16.840.1.101.3.4.3.19": ("ml-dsa-87", 2592),
 }
+CURVE_OIDS: Mapping[str, str] = MappingProxyType({name: oid for oid, (name, _) in _CURVES.items()})
+FIXED_KEY_OIDS: Mapping[str, str] = MappingProxyType({name: oid for oid, (name, _) in _FIXED.items()})
+"""Kinds of key that have no parameters."""
 _FIXED_BITS = {"ed25519": 256, "ed448": 456}
 
 

@@ -202,24 +202,22 @@ class TrustAnchors:
         if signature_digest(leaf.algorithm) in _COLLIDING:
             raise _not_trusted(f"{format_name(leaf.subject)} is signed with SHA-1 or weaker: it could be the twin of another")
         refusal: Rejection | None = None
-        for anchor in _issuers_of(leaf, self._by_subject, verify_signature):
-            for path in self._paths[anchor.sha256]:
-                refusal = self._refusal(leaf, path, now, grace)
-                if refusal is None:
-                    return
+        for path in self.paths(leaf):
+            refusal = path_refusal(leaf, path, now, grace) or self.revocation(leaf, path, now)
+            if refusal is None:
+                return
         raise refusal or _not_trusted(f"{format_name(leaf.subject)} was issued by no CA of the bundle")
 
-    def _refusal(self, leaf: Certificate, path: tuple[Certificate, ...], now: datetime, grace: timedelta) -> Rejection | None:
-        if now < leaf.not_before:
-            return _not_trusted(f"{format_name(leaf.subject)} is not valid before {leaf.not_before.isoformat()}")
-        if now - grace > leaf.not_after:
-            return Rejection(Reason.CREDENTIAL_EXPIRED, "the certificate has expired", f"it ended {leaf.not_after.isoformat()}")
-        try:
-            verify_chain(leaf, path, min(now, leaf.not_after))
-            for ca in path:
-                _check_time(ca, now)
-        except Rejection as error:
-            return _not_trusted(error.cause)
+    def paths(self, certificate: Certificate) -> Iterator[tuple[Certificate, ...]]:
+        """Yield every way up from the CAs of the bundle that have signed `certificate`, issuing CA first; no more is checked."""
+        for anchor in _issuers_of(certificate, self._by_subject, verify_signature):
+            yield from self._paths[anchor.sha256]
+
+    def revocation(self, leaf: Certificate, path: tuple[Certificate, ...], now: datetime) -> Rejection | None:
+        """Say by the CRLs in force at `now` why `leaf`, or a CA of its path, is not to be trusted.
+
+        None also where none is judged. A CA that has no CRL in the bundle vouches for nothing.
+        """
         if self._revocations is None:
             return None
         for certificate, issuer in zip((leaf, *path), path, strict=False):
@@ -228,6 +226,23 @@ class TrustAnchors:
             if refusal is not None:
                 return refusal
         return None
+
+
+def path_refusal(
+    leaf: Certificate, path: tuple[Certificate, ...], now: datetime, grace: timedelta = timedelta(0)
+) -> Rejection | None:
+    """Say why a path does not stand at `now`, but for revocation: NOT_AUTHORIZED, or CREDENTIAL_EXPIRED for the leaf."""
+    if now < leaf.not_before:
+        return _not_trusted(f"{format_name(leaf.subject)} is not valid before {leaf.not_before.isoformat()}")
+    if now - grace > leaf.not_after:
+        return Rejection(Reason.CREDENTIAL_EXPIRED, "the certificate has expired", f"it ended {leaf.not_after.isoformat()}")
+    try:
+        verify_chain(leaf, path, min(now, leaf.not_after))
+        for ca in path:
+            _check_time(ca, now)
+    except Rejection as error:
+        return _not_trusted(error.cause)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

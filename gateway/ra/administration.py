@@ -14,6 +14,8 @@ from gateway.errors import Reason, Rejection
 from gateway.model import CredentialKind, NameBinding, ProfileName, Protocol, RequestId, RevocationReason, SanKind
 from gateway.pki.extensions import make_san
 from gateway.pki.names import format_name, parse_name_text
+from gateway.ra.credentials.http_schemes import Composite
+from gateway.ra.credentials.interfaces import CredentialProvider
 from gateway.ra.credentials.one_time import new_challenge
 from gateway.ra.profile import Profile, Snapshot
 from gateway.ra.resolution import Resolution
@@ -246,7 +248,7 @@ class Administration:
         profile = self._snapshot().profiles.get(ProfileName(name))
         if profile is None:
             raise Rejection(Reason.UNKNOWN_PROFILE, "there is no such profile")
-        if not any(provider.kind is CredentialKind.ONE_TIME for provider in profile.credentials):
+        if not _takes_one_time(profile.credentials):
             raise Rejection(Reason.DENIED, "this profile takes no one-time challenges: add `type: one_time` to its credentials")
         return profile
 
@@ -303,3 +305,11 @@ def _read_san(kind: SanKind, value: str) -> tuple[SanKind, str]:
     except ValueError as error:
         raise Rejection(Reason.POLICY_SAN, f"the name {kind}:{value} cannot be read: {error}") from error
     return san.kind, san.value
+
+
+def _takes_one_time(credentials: Iterable[CredentialProvider]) -> bool:
+    """Say whether a one-time challenge serves here, be it together with other credentials."""
+    return any(
+        provider.kind is CredentialKind.ONE_TIME or (isinstance(provider, Composite) and _takes_one_time(provider.parts))
+        for provider in credentials
+    )

@@ -6,16 +6,34 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from gateway.errors import Reason, Rejection
-from gateway.model import CredentialKind, EnrollmentRequest, Requester
+from gateway.model import CredentialKind, EnrollmentRequest, Protocol, Requester
+from gateway.ra.credentials.http_schemes import takes_authorization
 from gateway.ra.credentials.interfaces import CredentialProvider
+from gateway.ra.linking import check_linking
 from gateway.ra.profile import Profile
+
+_EST_ONLY = frozenset(
+    {
+        CredentialKind.TLS_CERTIFICATE,
+        CredentialKind.RA_CERTIFICATE,
+        CredentialKind.BASIC,
+        CredentialKind.DIGEST,
+        CredentialKind.BEARER,
+        CredentialKind.ALL_OF,
+    }
+)
+"""What connection and HTTP header prove; messages of other protocols come over anybody's connection."""
+_ASKED_FIRST = frozenset({CredentialKind.CERTIFICATE, CredentialKind.RA_CERTIFICATE})
+_AMBIENT = frozenset({CredentialKind.TLS_CERTIFICATE, CredentialKind.RA_CERTIFICATE, CredentialKind.ALL_OF})
+_NOT_RECOGNISED = frozenset({Reason.NOT_AUTHORIZED, Reason.CREDENTIAL_EXPIRED})
 
 
 async def authenticate(profile: Profile, request: EnrollmentRequest, now: datetime) -> Requester:
     """Return the requester of the first provider that recognises the request; nothing is used up.
 
     Certificates are asked first: clients leave their spent challenge in a renewal (scepclient, sscep, strongSwan). What calls
-    itself a renewal is proved by a certificate only. A challenge that one provider does not know goes on to the next.
+    itself a renewal is proved by a certificate only. A challenge that one provider does not know goes on to the next; so does a
+    TLS client certificate that does not serve, which clients show unasked, but not one that was revoked.
 
     Raises Rejection: a provider's own, CREDENTIAL_MISSING when there is nothing to look at, NOT_AUTHORIZED;
     and StoreUnavailable.
@@ -27,25 +45,36 @@ async def authenticate(profile: Profile, request: EnrollmentRequest, now: dateti
         try:
             requester = await provider.authenticate(request, now)
         except Rejection as rejection:
-            if rejection.reason is not Reason.CREDENTIAL_INVALID:
+            if not _goes_on(provider, rejection):
                 raise
             unknown = _join(unknown, rejection)
             continue
         if requester is not None:
-            return _checked(provider, requester)
-    raise unknown or _missing(request)
+            check_linking(profile.linking, request, _checked(provider, requester))
+            return requester
+    raise _refusal(profile, request, unknown)
+
+
+def _goes_on(provider: CredentialProvider, rejection: Rejection) -> bool:
+    if rejection.reason is Reason.CREDENTIAL_INVALID:
+        return True
+    return provider.kind in _AMBIENT and rejection.reason in _NOT_RECOGNISED
 
 
 def _providers(profile: Profile, request: EnrollmentRequest) -> Iterator[CredentialProvider]:
-    """Yield the providers that may speak for this request; a certificate only where the profile renews.
+    """Yield the providers that may speak for this request; a certificate that is renewed only where the profile renews.
 
     Raises Rejection BAD_PROOF_OF_POSSESSION before a challenge is looked at in a message that another key has signed.
     """
+    is_est = request.protocol is Protocol.EST
+    if is_est:
+        yield from (p for p in profile.credentials if p.kind is CredentialKind.RA_CERTIFICATE)
     if profile.renewal is not None:
         yield from [p for p in profile.credentials if p.kind is CredentialKind.CERTIFICATE]
     if not request.is_renewal:
         _check_signer(request)
-        yield from [p for p in profile.credentials if p.kind is not CredentialKind.CERTIFICATE]
+        others = [p for p in profile.credentials if p.kind not in _ASKED_FIRST]
+        yield from [p for p in others if is_est or p.kind not in _EST_ONLY]
 
 
 def _check_signer(request: EnrollmentRequest) -> None:
@@ -69,14 +98,28 @@ def _checked(provider: CredentialProvider, requester: Requester) -> Requester:
 
 
 def _join(earlier: Rejection | None, later: Rejection) -> Rejection:
-    """Return one refusal with the cause of each provider, for the log."""
-    cause = f"{earlier.cause}; {later.cause}" if earlier else later.cause
-    return Rejection(Reason.CREDENTIAL_INVALID, later.detail, cause)
+    """Return one refusal with the cause of each provider, for the log; what was sent on purpose outweighs what came along."""
+    if earlier is None:
+        return later
+    came_along = earlier.reason is Reason.CREDENTIAL_INVALID and later.reason is not Reason.CREDENTIAL_INVALID
+    telling = earlier if came_along else later
+    return Rejection(telling.reason, telling.detail, f"{earlier.cause}; {later.cause}")
+
+
+def _refusal(profile: Profile, request: EnrollmentRequest, unknown: Rejection | None) -> Rejection:
+    """Return the last word; it invites a client that sent no Authorization header to send one where that would help."""
+    if request.protocol is not Protocol.EST or request.is_renewal:
+        return unknown or _missing(request)
+    if request.authorization is None and takes_authorization(profile.credentials):
+        return Rejection(Reason.CREDENTIAL_MISSING, "a credential is required", unknown.cause if unknown else "")
+    return unknown or _missing(request)
 
 
 def _missing(request: EnrollmentRequest) -> Rejection:
     if request.is_renewal:
         return Rejection(Reason.NOT_AUTHORIZED, "this profile does not renew by such a message")
+    if request.protocol is Protocol.EST:
+        return Rejection(Reason.CREDENTIAL_MISSING, "a credential is required", "it has none of a kind that this profile takes")
     if request.challenge:
         return Rejection(Reason.CREDENTIAL_INVALID, "the challenge is not valid", "this profile takes no challenge")
     return Rejection(Reason.CREDENTIAL_MISSING, "a challenge is required")

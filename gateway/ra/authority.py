@@ -1,4 +1,4 @@
-"""The registration authority (RFC 4210 §3.1.1.3): six verbs, behind every endpoint, for every protocol."""
+"""The registration authority (RFC 4210 §3.1.1.3): seven verbs, behind every endpoint, for every protocol."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ import structlog
 from gateway.config.durations import format_duration
 from gateway.errors import Reason, Rejection, StoreUnavailable
 from gateway.metrics import worker as metrics
-from gateway.model import EnrollmentRequest, Issued, Outcome, Pending, Rejected, Requester, Unavailable, Verdict
+from gateway.model import (
+    EnrollmentRequest,
+    Issued,
+    IssuedWithKey,
+    KeyOutcome,
+    Outcome,
+    Pending,
+    Protocol,
+    Rejected,
+    Requester,
+    Unavailable,
+    Verdict,
+)
 from gateway.ra import journal
 from gateway.ra.authenticate import authenticate
 from gateway.ra.compliance import check_compliance
@@ -36,10 +48,14 @@ from gateway.ra.requests import (
     Prechecked,
     PrecheckOutcome,
     PrecheckRequest,
+    RenewalWindow,
+    RenewalWindowOutcome,
+    RenewalWindowRequest,
     RevokeRequest,
     Sought,
 )
 from gateway.ra.revocation import Revocation
+from gateway.ra.server_keys import KeyMaker, ServerKey
 from gateway.ra.strangers import Strangers
 from gateway.ra.timing import Timing
 from gateway.ra.transactions import is_due, new_opening, new_row, outcome_of, request_key
@@ -98,6 +114,7 @@ class RegistrationAuthority:
         self._revocation = Revocation(ledger, inventory, clock)
         self._lookup = LookUp(ledger, inventory, clock)
         self._strangers = Strangers()
+        self._keys = KeyMaker()
 
     async def enroll(self, snapshot: Snapshot, request: EnrollmentRequest) -> Outcome:
         """Walk one request through all its steps and return its answer; never raises for anything that it met there.
@@ -106,6 +123,17 @@ class RegistrationAuthority:
         """
         trail = Trail(partial(journal.enrollment, request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._enroll(snapshot, request, trail))
+
+    async def generate(self, snapshot: Snapshot, request: EnrollmentRequest, kind: str) -> KeyOutcome:
+        """Walk one request as `enroll` does, for a key of `kind` that is drawn here (RFC 7030 §4.4); never raises either.
+
+        The key leaves with this answer or not at all: the same request again revokes the certificate that it got and gets
+        another one with another key.
+        """
+        key = ServerKey(kind)
+        trail = Trail(partial(journal.enrollment, request, snapshot.generation, self._clock()))
+        outcome = await self._audited(trail, self._generate(snapshot, request, key, trail))
+        return IssuedWithKey(outcome, key.pkcs8()) if isinstance(outcome, Issued) else outcome
 
     async def poll(self, snapshot: Snapshot, request: PollRequest) -> Outcome:
         """Return what became of an earlier request of the same key (RFC 8894 §3.3.3, §4.4)."""
@@ -131,6 +159,12 @@ class RegistrationAuthority:
         """Return a CA chain, a CRL, or a certificate of the signer's own; unsigned, the first two leave no audit row."""
         trail = Trail(partial(journal.verb, "look_up", request, snapshot.generation, self._clock()))
         return await self._audited(trail, self._look_up(snapshot, request, trail))
+
+    async def look_up_renewal(self, snapshot: Snapshot, request: RenewalWindowRequest) -> RenewalWindowOutcome:
+        """Return when a certificate should be renewed (RFC 9773 §4.2); it leaves no audit row."""
+        trail = Trail(partial(journal.verb, "look_up", request, snapshot.generation, self._clock()))
+        trail.recorded = True
+        return await self._audited(trail, self._look_up_renewal(snapshot, request))
 
     async def recover(self, snapshot: Snapshot) -> int:
         """Take up every ledger row that is due and that nobody works on; returns how many. Raises StoreUnavailable."""
@@ -178,7 +212,8 @@ class RegistrationAuthority:
     async def _admit(self, snapshot: Snapshot, request: Addressed, trail: Trail) -> Profile:
         """Return the profile that a request is addressed to, once the TLS client has shown the certificate that it demands."""
         profile = snapshot.profile(request.profile, request.protocol)
-        if profile.client_trust is not None:
+        # It is SCEP's: over EST the certificate is itself a credential, or what is renewed.
+        if profile.client_trust is not None and request.protocol is not Protocol.EST:
             trail.client = await profile.client_trust.check(request.client_certificate, self._clock())
         return profile
 
@@ -324,6 +359,69 @@ class RegistrationAuthority:
             pause = min(1.0, pause * 2)
             row = await self._ledger.get_row(row.id) or row
 
+    async def _generate(
+        self, snapshot: Snapshot, request: EnrollmentRequest, key: ServerKey, trail: Trail
+    ) -> Issued | Rejected | Unavailable:
+        profile = await self._admit(snapshot, request, trail)
+        if profile.manual_approval:
+            raise Rejection(
+                Reason.UNSUPPORTED_MESSAGE, "requests of this profile wait for approval, and a key of the server's cannot wait"
+            )
+        now = self._clock()
+        with span("authenticate"):
+            requester = await authenticate(profile, request, now)
+        trail.identify(requester)
+        busy = Unavailable(Reason.OVERLOADED, self._timing.busy_retry)
+        same = request_key(request, requester)
+        if self._leases.find(same) is not None:
+            return busy
+        earlier = await self._find_earlier(snapshot, request, same, trail)
+        if isinstance(earlier, Rejected | Unavailable):
+            return earlier
+        with span("policy"):
+            self._decide(snapshot, profile, key.foresee(request), requester, same, now, trail)
+            await check_compliance(profile.compliance, request, requester, now, self._timing.answer_within)
+        if self._keys.is_full:
+            return busy
+        asked = await key.certify(request, self._keys)
+        now = self._clock()
+        opening = self._decide(snapshot, profile, asked, requester, same, now, trail)
+        if earlier is not None:
+            undone = await self._revocation.supersede(snapshot, earlier, trail)
+            if undone is not None:
+                return undone
+            opening = replace(opening, supersedes=earlier.request_id)
+        if self._leases.draining or self._leases.find(same) is not None:
+            return busy
+        task = self._leases.start(same, self._open_and_issue(profile, opening))
+        snapshot.occupancy.extend(task)
+        return await self._await_key(task, opening.row, trail)
+
+    async def _find_earlier(
+        self, snapshot: Snapshot, request: EnrollmentRequest, same: bytes, trail: Trail
+    ) -> Issued | Rejected | Unavailable | None:
+        """Return what became of the same request before; of what was issued nobody has the key any more."""
+        row = await self._ledger.find_request(same, self._clock())
+        if row is None:
+            return None
+        began = Trail(partial(journal.enrollment, request, snapshot.generation, self._clock()))
+        outcome = _for_retransmission(await self._follow(snapshot, row, began), self._timing.hold_retry)
+        if isinstance(outcome, Issued):
+            return outcome
+        trail.concern(row)
+        return _unheld(outcome)
+
+    async def _await_key(self, task: asyncio.Task[Work], row: LedgerRow, trail: Trail) -> Issued | Rejected | Unavailable:
+        """Wait for the certificate of a key that this request alone has; what comes too late comes for nobody."""
+        await asyncio.wait({task}, timeout=self._timing.answer_within)
+        if not task.done() or task.cancelled():
+            return Unavailable(Reason.UPSTREAM_UNAVAILABLE, self._timing.busy_retry)
+        result = task.result()
+        if isinstance(result, LedgerRow) or (isinstance(result, Issued) and result.request_id != row.id):
+            return Unavailable(Reason.OVERLOADED, self._timing.busy_retry)
+        trail.recorded = True
+        return _unheld(result)
+
     async def _poll(self, snapshot: Snapshot, request: PollRequest, trail: Trail) -> Outcome:
         await self._admit(snapshot, request, trail)
         row = await self._transaction(request)
@@ -361,6 +459,9 @@ class RegistrationAuthority:
         profile = snapshot.profile(request.profile, request.protocol) if public else await self._admit(snapshot, request, trail)
         return await self._lookup.answer(profile, request, trail)
 
+    async def _look_up_renewal(self, snapshot: Snapshot, request: RenewalWindowRequest) -> RenewalWindow:
+        return await self._lookup.renewal_window(snapshot.profile(request.profile, request.protocol), request)
+
 
 def _described(broken: tuple[Verdict, ...]) -> str:
     return "; ".join([f"{v.field}: {v.message}" for v in broken])
@@ -375,6 +476,11 @@ def _refused_opening(reason: Reason, opening: Opening) -> Rejection:
             reason, f"too many certificates were requested: try again later{latest}", "a quota of the profile or device is full"
         )
     return Rejection(reason, REFUSED_OPENINGS.get(reason, "the request cannot be taken now"))
+
+
+def _unheld(outcome: Outcome) -> Issued | Rejected | Unavailable:
+    """Say "try again" in place of Pending: no key is kept until its certificate comes."""
+    return Unavailable(Reason.UPSTREAM_UNAVAILABLE, outcome.retry_after) if isinstance(outcome, Pending) else outcome
 
 
 def _for_retransmission(outcome: Outcome, retry_after: int) -> Outcome:

@@ -29,6 +29,7 @@ from gateway.ra.requests import (
     LookUpRequest,
     PollRequest,
     PrecheckRequest,
+    RenewalWindowRequest,
     RevokeRequest,
 )
 from gateway.ra.transactions import san_texts
@@ -148,7 +149,7 @@ def enrollment(request: EnrollmentRequest, generation: int, at: datetime) -> Aud
 
 def verb(
     name: str,
-    request: PollRequest | ConfirmRequest | RevokeRequest | PrecheckRequest | LookUpRequest,
+    request: PollRequest | ConfirmRequest | RevokeRequest | PrecheckRequest | LookUpRequest | RenewalWindowRequest,
     generation: int,
     at: datetime,
 ) -> AuditEvent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 from gateway.errors import Reason, Rejection
@@ -13,11 +13,12 @@ from gateway.pki.certificate import parse_certificate
 from gateway.pki.names import format_name, normalize_name, parse_name
 from gateway.ra.journal import Trail
 from gateway.ra.profile import Profile
-from gateway.ra.requests import Found, LookUpRequest, Sought
+from gateway.ra.requests import Found, LookUpRequest, RenewalWindow, RenewalWindowRequest, Sought
 from gateway.store.interfaces import Inventory, InventoryRow, Ledger
 
 MAX_SIGNED_CRL = 1048576
 """Longest CRL, in bytes, that is wrapped into an answer of a protocol: each asking makes it anew."""
+_MOMENT = timedelta(seconds=1)
 
 
 class LookUp:
@@ -47,6 +48,18 @@ class LookUp:
         if signer is None:
             raise _no_signer("the query is not signed")
         return await self._certificate(profile, request, signer, trail)
+
+    async def renewal_window(self, profile: Profile, request: RenewalWindowRequest) -> RenewalWindow:
+        """Say when a certificate that this profile renews should be renewed; public, and nothing but times.
+
+        Raises Rejection UNKNOWN_CERTIFICATE and StoreUnavailable.
+        """
+        row = await self._inventory.find_serial(profile.upstream_ca.name, request.serial)
+        if profile.renewal is None or row is None or row.profile not in profile.renewal.from_profiles:
+            raise _not_found()
+        if parse_certificate(row.der).authority_key_id != request.authority_key_id:
+            raise _not_found()
+        return _suggest_window(row, profile.renewal.window)
 
     async def _check_signer(self, profile: Profile, request: LookUpRequest, trail: Trail) -> SignerCertificate | None:
         """Return the signer, if its certificate is of this profile and good; a certificate is no passport here either."""
@@ -82,6 +95,18 @@ class LookUp:
             text = "the CRL is too long for this protocol: fetch it from its distribution point"
             raise Rejection(Reason.DENIED, text, f"the CRL has {len(crl.der)} bytes")
         return Found((crl.der,))
+
+
+def _suggest_window(row: InventoryRow, window: timedelta | None) -> RenewalWindow:
+    """Return the first half of the time in which it may be renewed, so that a client that fails has the second to try again.
+
+    Without a rule of the profile's own the last third of its life counts. A revoked certificate should be replaced at once.
+    """
+    if row.revoked_at is not None:
+        return RenewalWindow(row.not_before, max(row.revoked_at, row.not_before + _MOMENT))
+    life = row.not_after - row.not_before
+    left = min(life, window) if window is not None else life / 3
+    return RenewalWindow(row.not_after - left, row.not_after - left / 2)
 
 
 def _signer_fault(profile: Profile, signer: SignerCertificate, row: InventoryRow | None, now: datetime) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Literal
 
 from gateway.ca.interfaces import UpstreamCA
 from gateway.config.policy import PolicyConfig
@@ -40,6 +41,9 @@ class RenewalRule:
     """CAs of a fleet that was enrolled elsewhere, whose certificates may be renewed here as well."""
 
 
+LinkingMode = Literal["off", "if_present", "require"]
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """One profile, compiled: nothing here is parsed or loaded again on a request."""
@@ -63,6 +67,8 @@ class Profile:
     """SHA-256 of the SubjectPublicKeyInfo of the gateway's RA, TLS and CA keys: they authenticate nobody."""
     client_trust: ClientTrust | None = None
     """Demands a TLS client certificate for every message; None where the profile asks for none."""
+    linking: LinkingMode = "off"
+    """Whether requests must be tied to their TLS connection (RFC 7030 §3.5)."""
     compliance: tuple[ComplianceCheck, ...] = ()
     """What is asked about a device after policy; one that finds fault, or fails, denies."""
 

@@ -151,7 +151,7 @@ class RenewalCredential:
 
 
 def _unknown(cause: str) -> Rejection:
-    text = "the message is not signed by a certificate that may be renewed here"
+    text = "the request comes with no certificate that may be renewed here"
     return Rejection(Reason.UNKNOWN_CERTIFICATE, text, cause)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from gateway.model import (
@@ -118,6 +119,19 @@ class LookUpRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewalWindowRequest:
+    """Asks when a certificate should be renewed, which is told to everybody who can name it (RFC 9773 §4.1)."""
+
+    profile: ProfileName
+    protocol: Protocol
+    operation: str
+    authority_key_id: bytes
+    serial: int
+    source: str
+    transaction_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledged:
     """A confirmation or a revocation is on record."""
 
@@ -130,6 +144,14 @@ class Found:
     """What was looked up, DER; CA certificates come issuing CA first."""
 
     ders: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalWindow:
+    """When a certificate should be renewed: at some moment from `start` to `end`, at once where that is past (RFC 9773 §4.2)."""
+
+    start: datetime
+    end: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,5 +168,6 @@ class Prechecked:
 
 AcknowledgeOutcome = Acknowledged | Rejected | Unavailable
 LookUpOutcome = Found | Rejected | Unavailable
+RenewalWindowOutcome = RenewalWindow | Rejected | Unavailable
 PrecheckOutcome = Prechecked | Rejected | Unavailable
-AnyOutcome = Outcome | Acknowledged | Found | Prechecked
+AnyOutcome = Outcome | Acknowledged | Found | RenewalWindow | Prechecked

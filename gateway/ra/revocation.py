@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -12,7 +13,7 @@ import structlog
 from gateway.audit import AuditEvent
 from gateway.ca.interfaces import Capability, UpstreamCA, UpstreamError, UpstreamRejected
 from gateway.errors import Reason, Rejection
-from gateway.model import Rejected, RevocationReason, Unavailable
+from gateway.model import Issued, Rejected, RevocationReason, Unavailable
 from gateway.ra import journal
 from gateway.ra.journal import Trail
 from gateway.ra.profile import Profile, Snapshot
@@ -88,16 +89,19 @@ class Revocation:
         row = await self._ledger.find_certificate(request.certificate_sha256)
         if row is None or row.profile != request.profile or not compare_digest(row.public_key_sha256, request.requester_key):
             raise Rejection(Reason.UNKNOWN_CERTIFICATE, "there is no such certificate of this key")
-        trail.event = replace(
-            trail.event,
-            actor=row.requester,
-            request_id=row.request_id or "",
-            upstream_ca=row.upstream_ca,
-            serial=format(row.serial, "x"),
-            subject=row.subject,
-            sans=row.sans,
-        )
+        _concern(trail, row)
         return await self._revoke(snapshot.upstream_cas.get(row.upstream_ca), row, request.reason, trail)
+
+    async def supersede(self, snapshot: Snapshot, issued: Issued, trail: Trail) -> Rejected | Unavailable | None:
+        """Revoke a certificate whose key is lost, before the same request gets another; None when it is done."""
+        row = await self._ledger.find_certificate(hashlib.sha256(issued.certificate).digest())
+        if row is None:
+            raise Rejection(Reason.UNKNOWN_CERTIFICATE, "the certificate of this request is not known any more")
+        begun = trail.event
+        _concern(trail, row)
+        outcome = await self._revoke(snapshot.upstream_cas.get(row.upstream_ca), row, RevocationReason.SUPERSEDED, trail)
+        trail.event, trail.recorded = begun, False
+        return None if isinstance(outcome, Acknowledged) else outcome
 
     async def _revoke(
         self, upstream: UpstreamCA | None, row: InventoryRow, reason: RevocationReason, trail: Trail
@@ -120,3 +124,16 @@ class Revocation:
             return Unavailable(Reason.UPSTREAM_UNAVAILABLE, UPSTREAM_RETRY)
         trail.recorded = row.revoked_at is None
         return Acknowledged(row.request_id, revoked=True)
+
+
+def _concern(trail: Trail, row: InventoryRow) -> None:
+    """Name the certificate that is revoked."""
+    trail.event = replace(
+        trail.event,
+        actor=row.requester,
+        request_id=row.request_id or "",
+        upstream_ca=row.upstream_ca,
+        serial=format(row.serial, "x"),
+        subject=row.subject,
+        sans=row.sans,
+    )

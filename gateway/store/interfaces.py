@@ -114,6 +114,8 @@ class Opening:
     quotas: tuple[QuotaTake, ...]
     retransmission_until: datetime
     audit: AuditEvent
+    supersedes: RequestId | None = None
+    """The same request, whose certificate was revoked to make room for this one: what it reserved goes on to this row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from gateway.assemble import Gateway
 from gateway.config.schema import Limits
 from gateway.tracing import Tracer
 from gateway.web.admin import AdminEndpoint
+from gateway.web.est import EstEndpoint
 from gateway.web.floods import FloodCounter
 from gateway.web.listener import Admission, ConnectionCaps
 from gateway.web.middleware import BodyLimits
@@ -47,10 +48,11 @@ class Endpoints:
         self._readiness = Readiness(gateway.probes())
         self.floods = FloodCounter(gateway.store.append_audit, gateway.clock)
         ops = OpsEndpoint(self._readiness).routes()
-        scep = ScepEndpoint(lambda: gateway.generation, gateway.authority, self.floods, self._executor, gateway.clock, tracer)
+        shared = (lambda: gateway.generation, gateway.authority, self.floods, self._executor, gateway.clock, tracer)
+        scep, est = ScepEndpoint(*shared), EstEndpoint(*shared)
         revocation = RevocationEndpoint(lambda: gateway.generation, gateway.clock)
         admin = AdminEndpoint(gateway.operations.run)
-        self._network = HttpServer([*scep.routes(), *revocation.routes()], _network_limits(limits), drain_seconds)
+        self._network = HttpServer([*scep.routes(), *est.routes(), *revocation.routes()], _network_limits(limits), drain_seconds)
         self._operators = HttpServer([*admin.routes(), *ops], _operator_limits(limits), drain_seconds)
 
     async def open(

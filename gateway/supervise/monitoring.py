@@ -91,17 +91,17 @@ def endings(certificates: Iterable[NamedCertificate]) -> Iterator[CertificateEnd
         yield CertificateEnding(_kind(named.path, named.standing), name, named.certificate.not_after)
 
 
+_KINDS = {
+    Standing.CHALLENGE_ANCHOR: CertificateKind.CHALLENGE_ANCHOR,
+    Standing.CLIENT_ANCHOR: CertificateKind.CLIENT_ANCHOR,
+    Standing.RECIPIENT: CertificateKind.RECIPIENT,
+}
+_OURS = {"server": CertificateKind.TLS, "upstream_cas": CertificateKind.CA}
+
+
 def _kind(path: DataPath, standing: Standing) -> CertificateKind:
-    match standing:
-        case Standing.CHALLENGE_ANCHOR:
-            return CertificateKind.CHALLENGE_ANCHOR
-        case Standing.CLIENT_ANCHOR:
-            return CertificateKind.CLIENT_ANCHOR
-        case Standing.RETIRED:
-            return CertificateKind.NEXT_CA if "next_ca" in path else CertificateKind.PREVIOUS_RA
-        case Standing.CURRENT if path[0] == "server":
-            return CertificateKind.TLS
-        case Standing.CURRENT if path[0] == "upstream_cas":
-            return CertificateKind.CA
-        case Standing.CURRENT:
-            return CertificateKind.RA
+    if standing is Standing.CURRENT:
+        return _OURS.get(str(path[0]), CertificateKind.RA)
+    if standing is Standing.RETIRED:
+        return CertificateKind.NEXT_CA if {"next_ca", "rollover"} & set(path) else CertificateKind.PREVIOUS_RA
+    return _KINDS[standing]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from types import MappingProxyType
+from typing import Literal, Protocol
 
+from gateway.config.est import ServerKey
 from gateway.model import ProfileName, UpstreamCAName
+from gateway.pki.cms import Signer
 from gateway.ra.profile import Snapshot
+from gateway.web.proxies import Proxies
+from gateway.wire.est.server_keygen import KeyRecipients
 from gateway.wire.scep.pkimessage import RaIdentity
 
 
@@ -42,6 +47,49 @@ class ScepService:
     failure_limit: FailureLimit | None
     reply_chain: bool
     offload: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One base64 body, for clients that want it in lines and for those that want it in one (RFC 8951 §3.1)."""
+
+    in_lines: bytes = field(repr=False)
+    in_one: bytes = field(repr=False)
+
+    def body(self, *, wrap: bool) -> bytes:
+        """Return the form that a client wants."""
+        return self.in_lines if wrap else self.in_one
+
+
+@dataclass(frozen=True, slots=True)
+class KeygenService:
+    """What keys an EST endpoint draws for its clients, and how it encrypts them (RFC 7030 §4.4)."""
+
+    keys: tuple[ServerKey, ...]
+    """The kinds, the first where the request does not say."""
+    recipients: KeyRecipients
+    """Whom they may be encrypted to."""
+
+
+@dataclass(frozen=True, slots=True)
+class EstService:
+    """The EST endpoint of one profile, with every answer prepared that does not depend on the request."""
+
+    profile: ProfileName
+    ca_certificates: Prepared
+    """The body of `cacerts`: root, chain and rollover certificates (RFC 7030 §4.1.3)."""
+    csr_attributes: Prepared | None
+    """The body of `csrattrs`; None: there are none to tell (RFC 7030 §4.5.2)."""
+    base64_wrap: Literal["auto", "always", "never"]
+    challenges: Callable[[datetime], tuple[str, ...]] = field(repr=False)
+    """Makes the values of WWW-Authenticate at a time, one a scheme that the profile takes, as `Basic realm="pki"`."""
+    failure_limit: FailureLimit | None
+    server_keygen: KeygenService | None = None
+    """None: `serverkeygen` is refused."""
+    cmc: Signer | None = None
+    """Signs the answers to `fullcmc`; None: it is refused."""
+    renewal_info: bool = False
+    """It says when to renew (draft-ietf-lamps-est-renewal-info)."""
 
 
 class SignedCrl(Protocol):
@@ -92,3 +140,7 @@ class Generation:
     tls: Mapping[str, ssl.SSLContext]
     """By the listener's name in the configuration: `https`, and `https_mtls` where there is one."""
     config: Mapping[str, object]
+    est: Mapping[str, EstService] = field(default_factory=lambda: MappingProxyType({}))
+    """By label, and the default one under the empty label."""
+    proxies: Proxies = field(default_factory=Proxies)
+    """Who may say what a TLS client showed, and where it is."""

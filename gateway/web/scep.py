@@ -18,7 +18,7 @@ from gateway.web.failures import FailureCounter
 from gateway.web.floods import FloodCounter
 from gateway.web.generation import Generation, ScepService
 from gateway.web.middleware import BODY, plain
-from gateway.web.peer import client_certificate, source_address
+from gateway.web.peer import see_client, source_address
 from gateway.web.pki_operation import Peer, PkiOperation, Reply
 from gateway.wire.scep import errors, operations, pkimessage
 
@@ -66,7 +66,7 @@ class ScepEndpoint:
             metrics.count_refusal(Protocol.SCEP, None, Reason.UNKNOWN_PROFILE)
             self._floods.count(Protocol.SCEP, "", Reason.UNKNOWN_PROFILE)
             return plain(404, "there is no such SCEP profile")
-        source = source_address(request)
+        source = generation.proxies.client_address(source_address(request), request.headers)
         wait = self._failures.retry_after(service.profile, service.failure_limit, source)
         if wait is not None:
             return self._refuse_address(service, source, wait)
@@ -86,7 +86,7 @@ class ScepEndpoint:
         """Answer a PKIMessage. Raises MalformedMessage for what is none."""
         data = operations.decode_body(request[BODY]) if request.method == "POST" else operation.message
         message = pkimessage.decode_pki_message(data)
-        shown = client_certificate(request) if service.requires_client_certificate else None
+        shown = see_client(request, generation.proxies).shown.certificate if service.requires_client_certificate else None
         reply = await self._pki_operation.reply(generation, service, message, Peer(source, shown))
         if isinstance(reply.answer, Rejected):
             self._failures.count(service.profile, service.failure_limit, source)

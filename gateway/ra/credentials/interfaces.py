@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from gateway.model import CredentialKind, EnrollmentRequest, Requester
+
+
+@dataclass(frozen=True, slots=True)
+class ScryptParameters:
+    """Salt and costs of scrypt (RFC 7914 §2)."""
+
+    salt: bytes
+    n: int = 16384
+    r: int = 8
+    p: int = 1
+
+
+class Derive(Protocol):
+    """Derives keys from passwords away from the event loop, a few at a time."""
+
+    async def __call__(self, secret: bytes, parameters: ScryptParameters) -> bytes:
+        """Return 32 bytes; raises Rejection RATE_LIMITED when too many derivations wait."""
 
 
 class CredentialProvider(Protocol):

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from gateway.config import schema
-from gateway.config.credential_checks import MAX_AGE, MAX_SKEW
+from gateway.config import credentials
+from gateway.config.duration_checks import MAX_AGE, MAX_SKEW
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.model import (
     Allowance,
@@ -128,7 +128,7 @@ class IntuneJwsCredential:
         self,
         profile: ProfileName,
         anchors: tuple[Certificate, ...],
-        config: schema.IntuneJwsCredential,
+        config: credentials.IntuneJwsCredential,
         *,
         exclusive: bool,
     ) -> None:

@@ -261,7 +261,12 @@ def parse_template(template: str) -> _Rdns:
 @lru_cache(maxsize=256)
 def _template_attributes(template: str) -> frozenset[str | None]:
     """Return the OIDs of the asked attributes that a template takes up."""
-    return frozenset(map(resolve_attribute, _PLACEHOLDER.findall(template)))
+    return frozenset(map(resolve_attribute, template_placeholders(template)))
+
+
+def template_placeholders(template: str) -> tuple[str, ...]:
+    """Return what stands in braces in a template: attributes by name, and facts such as `dns`."""
+    return tuple(_PLACEHOLDER.findall(template))
 
 
 def _fill_template(rule: SubjectRule, asked: Name, facts: Mapping[str, str | None]) -> tuple[_Rdns, list[Problem]]:

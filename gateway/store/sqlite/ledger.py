@@ -75,6 +75,12 @@ _RESERVE = insert(tables.reservations, "ON CONFLICT (kind, name) DO NOTHING")
 _HEIR = (
     "SELECT l.public_key_sha256 FROM reservations r JOIN ledger l ON l.id = r.request_id WHERE r.kind = :kind AND r.name = :name"
 )
+_HOLDER = "SELECT request_id FROM reservations WHERE kind = :kind AND name = :name"
+_BEQUEATH = (
+    "UPDATE reservations SET request_id = :id WHERE request_id = :superseded AND EXISTS "
+    "(SELECT 1 FROM ledger WHERE id = :superseded AND request_key = :key AND state = 'revoked')"
+)
+"""Only between rows of one request: a revoked certificate gives its holder nothing back."""
 _INHERIT = (
     "UPDATE reservations SET name = :name WHERE kind = :kind AND name = "
     "(SELECT MIN(name) FROM reservations WHERE kind = :kind AND name > :name || '/' AND name < :name || '0')"
@@ -169,6 +175,8 @@ def open_row(tx: Transaction, keys: KeyRing, opening: Opening, sealed_request: b
     row = opening.row
     if tx.one(_COMPROMISED, {"key": row.public_key_sha256}):
         raise Undo(OpeningRefused(Reason.POLICY_KEY))
+    if opening.supersedes is not None:
+        tx.execute(_BEQUEATH, {"id": row.id, "superseded": opening.supersedes, "key": row.request_key})
     for reservation in opening.reservations:
         _reserve(tx, keys, reservation, row)
     slots = _take(tx, keys, opening.quotas, row)
@@ -281,7 +289,7 @@ def _reserve(tx: Transaction, keys: KeyRing, reservation: Reservation, row: Ledg
         "request_id": row.id,
         "expires_at": to_micros(reservation.expires_at),
     }
-    if tx.execute(_RESERVE, taken) != 1:
+    if tx.execute(_RESERVE, taken) != 1 and tx.one(_HOLDER, taken) != (row.id,):
         if reservation.kind != RENEWAL:
             _refuse(tx, keys, row, Reason.CREDENTIAL_USED)
         _share(tx, keys, taken, row)

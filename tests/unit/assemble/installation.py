@@ -22,11 +22,14 @@ from gateway.pki.crl import build_crl
 from gateway.pki.extensions import eku_oid
 from gateway.pki.keys import PrivateKey, generate_private_key, load_private_key, public_key_der, serialize_private_key
 from gateway.pki.names import parse_name_text
+from gateway.ra.credentials.digest import digest_ha1
+from gateway.ra.credentials.passwords import hash_password
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
 YEAR = timedelta(days=365)
 SCEP = "profiles.demo.endpoints.scep"
+PASSWORD = "correct horse battery"
 BOTH = ("digitalSignature", "keyEncipherment")
 
 
@@ -34,6 +37,12 @@ BOTH = ("digitalSignature", "keyEncipherment")
 def first_files() -> tuple[Any, ...]:
     """The files of one installation; keys are drawn once."""
     return make_files("rsa-2048", "rsa-2048", 1, 2, NOW)
+
+
+@functools.cache
+def password_hash() -> str:
+    """The hash of `PASSWORD`; made once."""
+    return hash_password(PASSWORD.encode())
 
 
 @functools.cache
@@ -162,6 +171,67 @@ class Installation:
             laptops={**base, "endpoints": {"scep": ra}, "credentials": [self._signed(), {"type": "one_time"}]},
         )
         self.data["server"]["https_mtls"] = {"listen": "127.0.0.1:3", **self.pair("mtls", "ec-p256"), "min_version": "1.2"}
+        self._use_every_key_of_est(base)
+
+    def _use_every_key_of_est(self, base: dict[str, Any]) -> None:
+        """Two profiles that are reached by EST alone: passwords and tokens in one, certificates and drawn keys in the other."""
+        self.profile["endpoints"]["est"]["default"] = False
+        self.data["server"]["proxies"] = [
+            {"addresses": ["192.0.2.9/32"], "client_certificate": "rfc9440", "client_address": True},
+        ]
+        routers = {"label": "ca:1", "default": True, "pop_linking": "if_present", "csrattrs": "both", "base64_wrap": "auto"}
+        fleet = {"certificates": self.ca("fleet"), "crls": self.crl("fleet")}
+        renewal = {"from": ["routers"], "messages": ["simplereenroll"], "anchors": fleet}
+        robots = {
+            "server_keygen": {
+                "keys": ["ec-p256", "rsa-2048"],
+                "symmetric_keys": {"dock-7": {"file": self.write("dock-7", b"0a" * 16)}},
+                "recipients": self.pair("recipient", usage=("keyEncipherment",), ekus=("clientAuth",))["certificate"],
+                "signer": self.pair("keygen", "ec-p256", usage=("digitalSignature",), issuer=self.issuer()),
+                "require_encryption": True,
+            },
+            "cmc": self.pair("cmc", usage=("digitalSignature",), ekus=("cmcRA",), issuer=self.issuer()),
+        }
+        self.data["profiles"].update(
+            routers={
+                **base,
+                "endpoints": {"est": {**routers, "rollover": self.ca("rollover"), "renewal_info": True}},
+                "credentials": [self.basic("routers", "router-1"), self._token(), self._digest()],
+                "renewal": renewal,
+            },
+            robots={**base, "endpoints": {"est": robots}, "credentials": self._certificates()},
+        )
+
+    def basic(self, name: str, user: str, **more: Any) -> dict[str, Any]:
+        """Write a file of one user, whose password is `PASSWORD`, and return the credential."""
+        self.write(f"{name}-users", f"{user}:{password_hash()}\n".encode())
+        return {"type": "basic", "users": {"file": f"{name}-users"}, "realm": name, "names": "user", **more}
+
+    def _token(self) -> dict[str, Any]:
+        return {
+            "type": "bearer",
+            "anchors": self.ca("tokens"),
+            "issuer": "https://login.example.com",
+            "audience": "https://pki.example.com/est",
+            "max_age": "10m",
+            "skew": "1m",
+            "names": "any",
+        }
+
+    def _digest(self) -> dict[str, Any]:
+        users = self.write("routers-digests", f"router-2:{digest_ha1('router-2', 'routers', PASSWORD)}\n".encode())
+        return {"type": "digest_md5_legacy", "users": {"file": users}, "realm": "routers", "names": "user"}
+
+    def _certificates(self) -> list[dict[str, Any]]:
+        ocsp = {"url": "http://ocsp.example.com", "timeout": "2s", "if_unavailable": "refuse"}
+        device = {"type": "tls_certificate", "anchors": self.ca("robots"), "crls": self.crl("robots"), "names": "serial_number"}
+        subjects = {"subjects": ["CN=gateway-1,O=Example"]}
+        return [
+            device,
+            {"type": "ra_certificate", "anchors": self.ca("gateways"), "crls": self.crl("gateways"), **subjects},
+            {"type": "ra_certificate", "anchors": self.ca("partners"), "ocsp": ocsp, **subjects},
+            {"type": "all_of", "of": [{**device, "crls": None, "ocsp": ocsp}, {"type": "one_time"}]},
+        ]
 
     def static(self, name: str) -> dict[str, Any]:
         self.write(f"{name}-challenge", f"{name}-0123456789abcdef".encode())

@@ -10,11 +10,13 @@ from gateway.assemble.continuity import Lasting, ca_fingerprints
 from gateway.assemble.generation import Built, Parts, build
 from gateway.model import UpstreamCAName
 from gateway.pki.keys import serialize_private_key
+from gateway.ra.credentials.passwords import ScryptPool
 from gateway.store.keys import KeyRing
+from gateway.validation.ocsp import OcspClient
 from tests.unit.assemble.installation import DAY, NOW, Installation, key
 
 LOCAL, PROGRAM = UpstreamCAName("local"), UpstreamCAName("program")
-PARTS = Parts(None, KeyRing((bytes(32),)), lambda: NOW, "w1")  # type: ignore[arg-type]  # nothing is stored
+PARTS = Parts(None, KeyRing((bytes(32),)), lambda: NOW, "w1", ScryptPool(1), OcspClient())  # type: ignore[arg-type]  # nothing is stored
 
 
 @pytest.fixture

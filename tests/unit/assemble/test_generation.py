@@ -12,15 +12,11 @@ from pydantic import BaseModel
 from gateway.assemble import Gateway, open_gateway
 from gateway.assemble.generation import Parts, build
 from gateway.assemble.judgement import judge
-from gateway.config.schema import (
-    GatewayConfig,
-    IntuneJwsCredential,
-    LegacyAlgorithms,
-    RaPair,
-    RenewalAnchors,
-    ScepEndpoint,
-    Server,
-)
+from gateway.config import credentials
+from gateway.config.credentials import Ocsp
+from gateway.config.est import EstEndpoint, ServerKeygen
+from gateway.config.fields import RaPair
+from gateway.config.schema import GatewayConfig, LegacyAlgorithms, Proxy, RenewalAnchors, ScepEndpoint, Server
 from gateway.config.shape import models, walk
 from gateway.config.view import redact
 from gateway.errors import ConfigurationError, Reason, Rejection
@@ -29,6 +25,8 @@ from gateway.pki import cms
 from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
 from gateway.pki.names import normalize_name
 from gateway.ra.credentials import intune_jws
+from gateway.ra.credentials.passwords import ScryptPool
+from gateway.validation.ocsp import OcspClient
 from gateway.web.generation import FailureLimit
 from gateway.wire.scep.identity import Algorithms
 from tests.unit.assemble.installation import NOW, Installation
@@ -57,7 +55,11 @@ def certificate(installation: Installation, name: str) -> Certificate:
 
 @pytest.mark.parametrize(
     "model",
-    [Server, ScepEndpoint, RaPair, LegacyAlgorithms, IntuneJwsCredential, RenewalAnchors],
+    [
+        *(Server, Proxy, ScepEndpoint, EstEndpoint, ServerKeygen, RaPair, LegacyAlgorithms, RenewalAnchors, Ocsp),
+        *(credentials.IntuneJwsCredential, credentials.TlsCertificateCredential, credentials.RaCertificateCredential),
+        *(credentials.BasicCredential, credentials.DigestCredential, credentials.BearerCredential, credentials.AllOfCredential),
+    ],
     ids=lambda model: model.__name__,
 )
 def test_the_configuration_has_every_key(whole: Installation, model: type[BaseModel]) -> None:
@@ -73,6 +75,7 @@ def test_it_may_start(whole: Installation) -> None:
         "md5",
         "des",
         "allow_md5_signature",
+        "credentials[2]",
     }
 
 
@@ -126,7 +129,7 @@ def test_providers_are_asked_in_the_order_of_their_cost(gateway: Gateway) -> Non
     profiles = gateway.generation.snapshot.profiles
     kinds = {name: [provider.kind for provider in profile.credentials] for name, profile in profiles.items()}
     assert kinds[LAPTOPS] == [CredentialKind.INTUNE_JWS, CredentialKind.ONE_TIME]
-    assert kinds[DEMO] == [CredentialKind.STATIC, CredentialKind.ONE_TIME, CredentialKind.CERTIFICATE]
+    assert kinds[DEMO] == [CredentialKind.STATIC, CredentialKind.ONE_TIME, CredentialKind.BASIC, CredentialKind.CERTIFICATE]
 
 
 def test_own_keys_and_names(gateway: Gateway, whole: Installation) -> None:
@@ -168,6 +171,6 @@ async def test_a_profile_of_signed_challenges_alone_takes_no_other(whole: Instal
 
 def test_what_cannot_be_built_is_refused(whole: Installation) -> None:
     whole.write("mdm.pem", b"junk")
-    parts = Parts(None, None, lambda: NOW, "w1")  # type: ignore[arg-type]  # nothing is stored
+    parts = Parts(None, None, lambda: NOW, "w1", ScryptPool(1), OcspClient())  # type: ignore[arg-type]  # nothing is stored
     with pytest.raises(ConfigurationError, match=r"profiles\.laptops\.credentials\[0\]\.anchors"):
         build(*whole.read(), 1, parts)

@@ -42,6 +42,9 @@ PLACES = {
     "store.key": "secrets/store.key",
     "audit.key": "secrets/audit.key",
 }
+KINDS = (
+    '"static", "one_time", "intune_jws", "tls_certificate", "ra_certificate", "basic", "digest_md5_legacy", "bearer" or "all_of"'
+)
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ def test_check_says_everything_on_standard_error_and_exits_3(config: Path) -> No
     assert out == ""
     assert err.splitlines() == [
         f'{config}:12:5: profiles.corp.upstream_ca: there is no upstream CA isuing; did you mean "issuing"?',
-        f'{config}:13:19: profiles.corp.credentials[0]: needs "type": "static", "one_time" or "intune_jws"',
+        f'{config}:13:19: profiles.corp.credentials[0]: needs "type": {KINDS}',
     ]
 
 

@@ -21,6 +21,7 @@ from gateway.config.load import read
 from gateway.model import UpstreamCAName
 from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.keys import KEY_SPECS
+from gateway.ra.credentials.passwords import derive, parse_password_file
 from gateway.store.keys import KeyRing
 
 NOW = datetime.now(UTC)
@@ -55,12 +56,22 @@ def test_configuration_is_valid_and_serves_demo(made: Path) -> None:
     assert config.server.external_url.https == "https://localhost:18443"
     demo = config.profiles["demo"]
     assert demo.endpoints.scep is not None
-    assert [credential.type for credential in demo.credentials] == ["one_time", "static"]
+    assert demo.endpoints.est is not None
+    assert demo.endpoints.est.default
+    assert [credential.type for credential in demo.credentials] == ["one_time", "static", "basic"]
     assert demo.renewal is not None
     assert demo.renewal.from_ == ("demo",)
     KeyRing.parse(sources.secret(config.store.key))
     ca = create(UpstreamCAName("local"), config.upstream_cas["local"], sources, CaUrls())
     assert isinstance(ca, LocalCA)
+
+
+def test_the_password_is_its_users(made: Path) -> None:
+    password = (made / "secrets/demo-est-password").read_text().removesuffix("\n")
+    users = parse_password_file((made / "secrets/demo-est-users").read_bytes())
+    assert list(users) == ["demo"]
+    assert derive(password.encode(), users["demo"].parameters) == users["demo"].derived
+    assert len(password) >= 32
 
 
 def test_comments_explain_the_file(made: Path) -> None:

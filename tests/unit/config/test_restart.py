@@ -83,6 +83,8 @@ def test_what_takes_a_restart(whole: dict[str, Any], judge: Judge, field: str, v
         pytest.param("server.https.key", {"file": "ra.key"}, id="tls-key"),
         pytest.param("server.https_mtls.certificate", "ra.pem", id="mtls-certificate"),
         pytest.param("server.https_mtls.key", {"file": "ra.key"}, id="mtls-key"),
+        pytest.param("server.proxies", [{"addresses": ["192.0.2.7/32"]}], id="proxies"),
+        pytest.param("profiles.corp.endpoints.est", {"label": "corp-1"}, id="est"),
         pytest.param("profiles.corp.endpoints.scep.ra_certificate", "tls.pem", id="ra"),
         pytest.param("profiles.corp.endpoints.scep.client_anchors", "ra.pem", id="anchors"),
         pytest.param("profiles.corp.approval", "manual", id="profile"),
@@ -114,11 +116,12 @@ def test_every_field_of_the_server_is_decided(field: str) -> None:
     live = {".".join(map(str, path)) for path in restart._LIVE if path[0] == "server"}
     reloaded = {
         "server.external_url",
+        "server.proxies",
         *(f"server.{name}.{key}" for name in ("https", "https_mtls") for key in ("certificate", "key")),
     }
     assert live == reloaded
     assert set(HttpsListener.model_fields) == {"listen", "certificate", "key", "min_version"}
-    assert (field in live) == (field == "server.external_url")
+    assert (field in live) == (field in {"server.external_url", "server.proxies"})
 
 
 @pytest.mark.parametrize("comes", [True, False], ids=["added", "removed"])

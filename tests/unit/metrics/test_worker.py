@@ -61,6 +61,9 @@ def test_series_of_a_profile_begin_at_nought() -> None:
     assert REGISTRY.get_sample_value("gateway_enrollments_total", issued) == 0
     assert REGISTRY.get_sample_value("gateway_signed_challenges_total", {"profile": "new", "result": "replay"}) == 0
     assert REGISTRY.get_sample_value("gateway_signed_challenges_total", {"profile": "other", "result": "replay"}) is None
+    worker.open_profile(Protocol.EST, ProfileName("new"))
+    est = issued | {"protocol": "est", "operation": "simplereenroll"}
+    assert REGISTRY.get_sample_value("gateway_enrollments_total", est) == 0
 
 
 def test_challenges_and_legacy_algorithms(sample: Sample) -> None:

@@ -12,6 +12,7 @@ from gateway.model import (
     CertificateRequest,
     CredentialKind,
     EnrollmentRequest,
+    Linking,
     ProfileName,
     Protocol,
     PublicKey,
@@ -167,3 +168,140 @@ async def test_a_captured_request_is_not_taken_from_another_signer(renewal: Rene
 async def test_a_renewal_is_signed_by_the_old_key() -> None:
     corp = profile(says(STATIC), says(CERTIFICATE), renewal=RENEWAL)
     assert (await authenticate(corp, signed_by(b"x" * 32), NOW)).kind is CERTIFICATE
+
+
+# EST
+
+TLS, RA, BASIC, DIGEST, BEARER, ALL_OF = (
+    CredentialKind.TLS_CERTIFICATE,
+    CredentialKind.RA_CERTIFICATE,
+    CredentialKind.BASIC,
+    CredentialKind.DIGEST,
+    CredentialKind.BEARER,
+    CredentialKind.ALL_OF,
+)
+EST = replace(REQUEST, protocol=Protocol.EST, operation="simpleenroll", transaction_id="", challenge=None)
+REENROLL = replace(EST, operation="simplereenroll", is_renewal=True)
+EST_RENEWAL = RenewalRule(frozenset({CORP}), frozenset({"simplereenroll"}), None, timedelta(0))
+OPERATIONS = ("simpleenroll", "serverkeygen", "fullcmc")
+
+
+@dataclass
+class InHeader(Provider):
+    """A provider of an HTTP scheme."""
+
+    def www_authenticate(self, now: datetime) -> str:
+        return "Basic"
+
+
+async def reason_of(corp: Profile, request: EnrollmentRequest) -> Rejection:
+    with pytest.raises(Rejection) as refused:
+        await authenticate(corp, request, NOW)
+    return refused.value
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("kind", [STATIC, ONE_TIME, CredentialKind.INTUNE_JWS, TLS, RA, BASIC, DIGEST, BEARER, ALL_OF])
+async def test_kinds_that_speak_over_est(kind: CredentialKind, operation: str) -> None:
+    assert (await authenticate(profile(says(kind)), replace(EST, operation=operation), NOW)).kind is kind
+
+
+@pytest.mark.parametrize("protocol", [p for p in Protocol if p is not Protocol.EST])
+@pytest.mark.parametrize("kind", [TLS, RA, BASIC, DIGEST, BEARER, ALL_OF])
+async def test_kinds_that_speak_over_est_alone(kind: CredentialKind, protocol: Protocol) -> None:
+    """A SCEP message may come over a TLS connection, and with a header, of whoever passes it on."""
+    silent = says(kind)
+    for request in (REQUEST, replace(REQUEST, operation="RenewalReq", is_renewal=True)):
+        carried = replace(request, protocol=protocol, authorization="Basic x", client_certificate=b"c")
+        with pytest.raises(Rejection):
+            await authenticate(profile(silent, renewal=RENEWAL), carried, NOW)
+    assert silent.asked == []
+
+
+@pytest.mark.parametrize("kind", [STATIC, ONE_TIME, CredentialKind.INTUNE_JWS, TLS, BASIC, DIGEST, BEARER, ALL_OF])
+@pytest.mark.parametrize("renewal", [None, EST_RENEWAL], ids=["no-renewal", "renewal"])
+async def test_a_reenrollment_is_proved_by_a_certificate_only(kind: CredentialKind, renewal: RenewalRule | None) -> None:
+    silent = says(kind)
+    refused = await reason_of(profile(silent, renewal=renewal), replace(REENROLL, challenge="x", authorization="Basic x"))
+    assert refused.reason is Reason.NOT_AUTHORIZED
+    assert silent.asked == []
+
+
+async def test_a_registration_authority_renews_for_others() -> None:
+    for renewal in (None, EST_RENEWAL):
+        corp = profile(refuses(CERTIFICATE, Reason.UNKNOWN_CERTIFICATE), says(RA), renewal=renewal)
+        assert (await authenticate(corp, REENROLL, NOW)).kind is RA
+    corp = profile(says(CERTIFICATE), Provider(RA, None), renewal=EST_RENEWAL)
+    assert (await authenticate(corp, REENROLL, NOW)).kind is CERTIFICATE, "and who is none renews his own"
+
+
+@pytest.mark.parametrize("reason", [Reason.NOT_AUTHORIZED, Reason.CREDENTIAL_EXPIRED, Reason.CREDENTIAL_INVALID])
+@pytest.mark.parametrize("kind", [TLS, RA, ALL_OF])
+async def test_a_certificate_that_does_not_serve_is_shown_unasked(kind: CredentialKind, reason: Reason) -> None:
+    corp = profile(refuses(kind, reason), says(BASIC))
+    assert (await authenticate(corp, EST, NOW)).kind is BASIC
+    alone = await reason_of(profile(refuses(kind, reason)), EST)
+    assert alone.reason is reason
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [Reason.CREDENTIAL_REVOKED, Reason.UPSTREAM_UNAVAILABLE, Reason.NAME_NOT_BOUND, Reason.RATE_LIMITED],
+)
+@pytest.mark.parametrize("kind", [TLS, RA, ALL_OF, BASIC])
+async def test_what_ends_the_search(kind: CredentialKind, reason: Reason) -> None:
+    later = says(ONE_TIME)
+    assert (await reason_of(profile(refuses(kind, reason), later), EST)).reason is reason
+    assert later.asked == []
+
+
+@pytest.mark.parametrize("kind", [BASIC, BEARER, DIGEST])
+async def test_a_header_that_expired_ends_the_search(kind: CredentialKind) -> None:
+    later = says(ONE_TIME)
+    assert (await reason_of(profile(refuses(kind, Reason.CREDENTIAL_EXPIRED), later), EST)).reason is Reason.CREDENTIAL_EXPIRED
+    assert later.asked == []
+
+
+@pytest.mark.parametrize(
+    "providers",
+    [
+        pytest.param((), id="alone"),
+        pytest.param((refuses(TLS, Reason.NOT_AUTHORIZED),), id="after-a-certificate"),
+        pytest.param((refuses(TLS, Reason.CREDENTIAL_EXPIRED),), id="after-one-that-expired"),
+        pytest.param((refuses(STATIC, Reason.CREDENTIAL_INVALID),), id="after-a-challenge"),
+    ],
+)
+async def test_a_client_is_invited_to_send_its_header(providers: tuple[Provider, ...]) -> None:
+    """libest and curl send it only when they are asked to."""
+    corp = profile(*providers, InHeader(BASIC, None))
+    assert (await reason_of(corp, EST)).reason is Reason.CREDENTIAL_MISSING
+    refused = await reason_of(corp, replace(EST, authorization="Digest x"))
+    assert refused.reason is (providers[0].answer.reason if providers else Reason.CREDENTIAL_MISSING)  # type: ignore[union-attr]
+
+
+async def test_what_a_renewal_lacks_is_not_in_the_header() -> None:
+    corp = profile(refuses(CERTIFICATE, Reason.UNKNOWN_CERTIFICATE), InHeader(BASIC, None), renewal=EST_RENEWAL)
+    assert (await reason_of(corp, REENROLL)).reason is Reason.UNKNOWN_CERTIFICATE
+
+
+async def test_the_answer_is_about_what_was_sent_on_purpose() -> None:
+    certificate, password = (TLS, Reason.CREDENTIAL_EXPIRED, "it ended"), (BASIC, Reason.CREDENTIAL_INVALID, "wrong")
+    for providers in ((certificate, password), (password, certificate)):
+        refused = await reason_of(profile(*(refuses(*p) for p in providers)), EST)
+        assert (refused.reason, refused.cause) == (Reason.CREDENTIAL_INVALID, "; ".join(p[2] for p in providers))
+
+
+async def test_the_link_is_checked_once_it_is_known_who_asks() -> None:
+    corp = replace(profile(says(BASIC), says(RA)), linking="require")
+    assert (await authenticate(corp, EST, NOW)).kind is RA, "exempt"
+    corp = replace(profile(says(BASIC)), linking="require")
+    assert (await reason_of(corp, EST)).reason is Reason.BAD_PROOF_OF_POSSESSION
+    corp = replace(profile(refuses(BASIC, Reason.CREDENTIAL_INVALID)), linking="require")
+    assert (await reason_of(corp, EST)).reason is Reason.CREDENTIAL_INVALID
+    for link, good in ((Linking("x", "x"), True), (Linking("x", "y"), False)):
+        corp = replace(profile(says(CERTIFICATE), renewal=EST_RENEWAL), linking="if_present")
+        request = replace(REENROLL, linking=link)
+        if good:
+            await authenticate(corp, request, NOW)
+        else:
+            assert (await reason_of(corp, request)).reason is Reason.BAD_PROOF_OF_POSSESSION

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import schema
+from gateway.config import credentials
 from gateway.errors import Rejection
 from gateway.model import (
     CertificateRequest,
@@ -44,7 +44,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 def provider(*, exclusive: bool = True, profile: ProfileName = PROFILE, **settings: Any) -> IntuneJwsCredential:
     settings = {"type": "intune_jws", "anchors": "anchors.pem", "audience": AUDIENCE, "skew": "0s"} | settings
-    config = schema.IntuneJwsCredential.model_validate(settings, strict=False)
+    config = credentials.IntuneJwsCredential.model_validate(settings, strict=False)
     return IntuneJwsCredential(profile, ANCHORS, config, exclusive=exclusive)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import schema
-from gateway.config.credential_checks import MAX_AGE, MAX_SKEW
+from gateway.config import credentials
+from gateway.config.duration_checks import MAX_AGE, MAX_SKEW
 from gateway.errors import Reason
 from gateway.model import (
     Allowance,
@@ -52,7 +52,7 @@ class TestAnchors:
         """Same key, new certificate: the challenge is good as long as one of them is."""
         at = datetime(2060, 1, 1, tzinfo=UTC)
         new = self_signed_ca(EC, "CN=new", LONG_AGO, datetime(2090, 1, 1, tzinfo=UTC))
-        config = schema.IntuneJwsCredential.model_validate({"type": "intune_jws", "anchors": "a.pem"}, strict=False)
+        config = credentials.IntuneJwsCredential.model_validate({"type": "intune_jws", "anchors": "a.pem"}, strict=False)
         renewed = IntuneJwsCredential(PROFILE, (*ANCHORS, *parse_challenge_anchors(der_to_pem(new))), config, exclusive=True)
         seconds = int(at.timestamp())
         challenge = signed(iat=seconds, exp=seconds + 60)
@@ -318,6 +318,6 @@ def test_times_out_of_bounds(settings: dict[str, Any]) -> None:
 
 
 def test_without_anchors() -> None:
-    config = schema.IntuneJwsCredential.model_validate({"type": "intune_jws", "anchors": "a.pem"}, strict=False)
+    config = credentials.IntuneJwsCredential.model_validate({"type": "intune_jws", "anchors": "a.pem"}, strict=False)
     with pytest.raises(ValueError, match="no anchors"):
         IntuneJwsCredential(PROFILE, (), config, exclusive=True)

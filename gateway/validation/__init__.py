@@ -1,0 +1,1 @@
+"""Outbound checks: what the gateway asks of others before it believes a request."""

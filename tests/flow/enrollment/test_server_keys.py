@@ -1,0 +1,340 @@
+"""Keys that are drawn for devices: one request, one key, one certificate, and nothing of the key left behind (RFC 7030 §4.4)."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
+from structlog.testing import capture_logs
+
+from gateway.ca.interfaces import NotSent
+from gateway.config.policy import KeyRule, PolicyConfig, SubjectRule
+from gateway.errors import Reason
+from gateway.model import (
+    EnrollmentRequest,
+    Issued,
+    IssuedWithKey,
+    KeyOutcome,
+    Protocol,
+    Rejected,
+    RevocationReason,
+    Unavailable,
+)
+from gateway.pki.csr import parse_csr
+from gateway.ra import server_keys
+from gateway.store.interfaces import CertificateFilter, LedgerState
+from tests.flow.enrollment.conftest import NewWorld
+from tests.flow.enrollment.world import (
+    FIND,
+    ONE_AN_HOUR,
+    POLL,
+    PROFILE,
+    REVOKE,
+    SECRET,
+    FlakyStore,
+    World,
+    public_key_of,
+)
+
+KIND = "ec-p256"
+EST = frozenset({Protocol.EST})
+
+
+@pytest.fixture
+async def world(new_world: NewWorld) -> World:
+    world = new_world(REVOKE)
+    world.profile_options = {"endpoints": EST}
+    return world
+
+
+def wanted(world: World, name: str = "device", **changes: Any) -> EnrollmentRequest:
+    asked = world.request(name, operation="serverkeygen", transaction="", **changes)
+    return replace(asked, protocol=Protocol.EST)
+
+
+def public_half(key: bytes) -> bytes:
+    """The SubjectPublicKeyInfo of a PKCS#8 key."""
+    loaded = load_der_private_key(key, None)
+    assert isinstance(loaded, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+    return loaded.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def given(outcome: KeyOutcome) -> IssuedWithKey:
+    assert isinstance(outcome, IssuedWithKey), outcome
+    assert public_key_of(outcome.issued.certificate) == public_half(outcome.key)
+    return outcome
+
+
+@pytest.mark.parametrize("kind", ["ec-p256", "ec-p384", "ec-p521", "rsa-2048", "rsa-3072"])
+async def test_key_and_certificate_belong_together(world: World, kind: str) -> None:
+    authority = await world.start()
+    policy = PolicyConfig(key=KeyRule(ec=("P-256", "P-384", "P-521")))
+    request = wanted(world)
+    outcome = given(await authority.generate(world.make_snapshot(policy=policy), request, kind))
+    assert outcome.issued.chain == world.ca.chain()
+    assert public_key_of(outcome.issued.certificate) != request.csr.public_key.der
+    described = parse_csr((await world.rows())[0].request).public_key
+    assert f"{described.algorithm}-{described.bits}" in kind.replace("-p", "-")
+
+
+async def test_the_ledger_has_a_request_of_the_new_key(world: World) -> None:
+    authority = await world.start()
+    outcome = given(await authority.generate(world.snapshot, wanted(world), KIND))
+    [row] = await world.rows()
+    assert (row.state, row.operation, row.subject) == (LedgerState.DELIVERED, "serverkeygen", "CN=device")
+    rebuilt = parse_csr(row.request)
+    assert rebuilt.public_key.der == public_half(outcome.key)
+    assert rebuilt.challenge_password is None
+    [certificate] = await world.store.list_certificates(CertificateFilter())
+    assert certificate.public_key_sha256 == rebuilt.public_key.sha256
+    assert await world.events() == ["enrollment.opened", "enrollment.issued"]
+
+
+async def test_nothing_of_the_key_is_left_behind(world: World) -> None:
+    authority = await world.start()
+    with capture_logs() as lines:
+        outcome = given(await authority.generate(world.snapshot, wanted(world), KIND))
+    loaded = load_der_private_key(outcome.key, None)
+    assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+    secret = loaded.private_numbers().private_value.to_bytes(32)
+    kept = [path.read_bytes() for path in world.folder.rglob("*") if path.is_file()]
+    kept += [json.dumps([dict(event) for event in await world.audit()]).encode(), repr(lines).encode(), repr(outcome).encode()]
+    assert not [data for data in kept if secret in data or secret.hex().encode() in data or outcome.key in data]
+
+
+async def test_the_same_request_again_gets_another_key(world: World) -> None:
+    authority = await world.start()
+    first = given(await authority.generate(world.snapshot, wanted(world), KIND))
+    second = given(await authority.generate(world.snapshot, wanted(world), KIND))
+    assert first.key != second.key
+    rows = {row.id: row for row in await world.rows()}
+    assert rows[first.issued.request_id].state is LedgerState.REVOKED
+    assert rows[second.issued.request_id].state is LedgerState.DELIVERED
+    reasons = {row.request_id: row.revocation_reason for row in await world.store.list_certificates(CertificateFilter())}
+    assert reasons == {first.issued.request_id: RevocationReason.SUPERSEDED, second.issued.request_id: None}
+    assert len(world.ca.revoked) == 1
+    assert await world.events() == [
+        "enrollment.opened",
+        "enrollment.issued",
+        "certificate.revoked",
+        "enrollment.opened",
+        "enrollment.issued",
+    ]
+    revoked = (await world.audit())[2]
+    assert (revoked["request_id"], revoked["detail"]) == (first.issued.request_id, "superseded")
+    assert revoked["actor"].startswith("static:corp")
+
+
+async def test_a_one_time_challenge_serves_its_request_again_and_no_other(world: World) -> None:
+    authority = await world.start()
+    challenge = (await world.administration().new_challenge(PROFILE, "uid:0 (root)")).challenge
+    given(await authority.generate(world.snapshot, wanted(world, challenge=challenge), KIND))
+    given(await authority.generate(world.snapshot, wanted(world, challenge=challenge), KIND))
+    given(await authority.generate(world.snapshot, wanted(world, challenge=challenge), KIND))
+    other = await authority.generate(world.snapshot, wanted(world, "other", challenge=challenge), KIND)
+    assert isinstance(other, Rejected)
+    assert other.reason is Reason.CREDENTIAL_USED
+    simple = replace(wanted(world, challenge=challenge), operation="simpleenroll")
+    assert isinstance(await authority.enroll(world.snapshot, simple), Rejected)
+
+
+async def test_what_an_operator_revoked_brings_no_challenge_back(world: World) -> None:
+    authority = await world.start()
+    challenge = (await world.administration().new_challenge(PROFILE, "uid:0 (root)")).challenge
+    request = wanted(world, challenge=challenge)
+    given(await authority.generate(world.snapshot, request, KIND))
+    [row] = await world.store.list_certificates(CertificateFilter())
+    await world.administration().revoke_certificate(row.sha256.hex(), RevocationReason.CESSATION_OF_OPERATION, "uid:0 (root)")
+    again = await authority.generate(world.snapshot, request, KIND)
+    assert isinstance(again, Rejected)
+    assert again.reason is Reason.CREDENTIAL_USED
+
+
+async def test_every_key_counts_in_a_quota(world: World) -> None:
+    authority = await world.start()
+    snapshot = world.make_snapshot(per_requester=ONE_AN_HOUR)
+    given(await authority.generate(snapshot, wanted(world), KIND))
+    again = await authority.generate(snapshot, wanted(world), KIND)
+    assert isinstance(again, Rejected)
+    assert again.reason is Reason.RATE_LIMITED
+
+
+Made = tuple[EnrollmentRequest, dict[str, Any]]
+
+REFUSED = [
+    pytest.param(lambda w: (wanted(w, challenge=None), {}), Reason.CREDENTIAL_MISSING, id="no credential"),
+    pytest.param(lambda w: (wanted(w, challenge="wrong-wrong-wrong"), {}), Reason.CREDENTIAL_INVALID, id="wrong credential"),
+    pytest.param(lambda w: (replace(wanted(w), protocol=Protocol.SCEP), {}), Reason.ENDPOINT_CLOSED, id="closed endpoint"),
+    pytest.param(
+        lambda w: (wanted(w), {"policy": PolicyConfig(key=KeyRule(ec=("P-384",)))}), Reason.POLICY_KEY, id="kind of key"
+    ),
+    pytest.param(
+        lambda w: (wanted(w), {"policy": PolicyConfig(subject=SubjectRule(require=("O",)))}),
+        Reason.POLICY_SUBJECT,
+        id="name",
+    ),
+    pytest.param(lambda w: (wanted(w), {"manual_approval": True}), Reason.UNSUPPORTED_MESSAGE, id="manual approval"),
+]
+
+
+@pytest.mark.parametrize(("make", "reason"), REFUSED)
+async def test_a_refusal_draws_no_key(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[World], tuple[EnrollmentRequest, dict[str, Any]]],
+    reason: Reason,
+) -> None:
+    authority = await world.start()
+    monkeypatch.setattr(server_keys, "generate_private_key", lambda _: pytest.fail("a key was drawn"))
+    request, options = make(world)
+    outcome = await authority.generate(world.make_snapshot(**options), request, KIND)
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason is reason
+    assert world.ca.issued() == []
+    assert (await world.events())[-1:] in ([], ["enrollment.rejected"])
+
+
+async def test_a_refusal_by_policy_revokes_nothing(world: World) -> None:
+    authority = await world.start()
+    given(await authority.generate(world.snapshot, wanted(world), KIND))
+    strict = world.make_snapshot(policy=PolicyConfig(key=KeyRule(ec=("P-384",))))
+    assert isinstance(await authority.generate(strict, wanted(world), KIND), Rejected)
+    assert world.ca.revoked == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "reason"),
+    [
+        pytest.param("rejected", Rejected, Reason.UPSTREAM_REJECTED, id="refused by the CA"),
+        pytest.param("not sent", Unavailable, Reason.UPSTREAM_UNAVAILABLE, id="CA down"),
+        pytest.param("pending", Unavailable, Reason.UPSTREAM_UNAVAILABLE, id="the CA makes it wait"),
+        pytest.param("lost before", Unavailable, Reason.UPSTREAM_UNAVAILABLE, id="in doubt"),
+        pytest.param("wrong name", Rejected, Reason.UPSTREAM_MISMATCH, id="not what was granted"),
+    ],
+)
+async def test_no_key_leaves_without_its_certificate(world: World, fault: str, outcome: type, reason: Reason) -> None:
+    world.ca.capabilities = REVOKE | POLL
+    world.ca.faults = [fault]
+    authority = await world.start()
+    got = await authority.generate(world.snapshot, wanted(world), KIND)
+    assert isinstance(got, outcome)
+    assert isinstance(got, Rejected | Unavailable)
+    assert got.reason is reason
+
+
+async def test_a_lost_answer_is_found_while_the_client_waits(world: World) -> None:
+    world.ca.capabilities = REVOKE | FIND
+    world.ca.faults = ["lost after"]
+    authority = await world.start()
+    given(await authority.generate(world.snapshot, wanted(world), KIND))
+    assert len(world.ca.issued()) == 1
+
+
+async def test_a_certificate_that_came_late_is_superseded(world: World) -> None:
+    world.ca.capabilities = REVOKE | POLL
+    world.ca.faults = ["pending"]
+    authority = await world.start()
+    waiting = await authority.generate(world.snapshot, wanted(world), KIND)
+    assert isinstance(waiting, Unavailable)
+    assert isinstance(await authority.generate(world.snapshot, wanted(world), KIND), Unavailable), "the CA still thinks"
+    world.clock.advance(world.timing.lease)
+    await authority.recover(world.snapshot)
+    async with asyncio.timeout(5):
+        while not (await world.rows([LedgerState.DELIVERED])):
+            await asyncio.sleep(0.01)
+    given(await authority.generate(world.snapshot, wanted(world), KIND))
+    assert len(world.ca.revoked) == 1
+
+
+async def test_while_one_is_worked_on_the_same_request_is_told_to_wait(world: World) -> None:
+    world.ca.faults = ["gate"]
+    authority = await world.start()
+    first = asyncio.create_task(authority.generate(world.snapshot, wanted(world), KIND))
+    await world.ca.reached.wait()
+    second = await authority.generate(world.snapshot, wanted(world), KIND)
+    assert isinstance(second, Unavailable)
+    assert second.reason is Reason.OVERLOADED
+    world.ca.gate.set()
+    given(await first)
+    assert len(world.ca.issued()) == 1
+
+
+async def test_two_workers_give_one_key_each_at_most(world: World) -> None:
+    one, other = await world.start("w1"), await world.start("w2")
+    outcomes = await asyncio.gather(*(a.generate(world.snapshot, wanted(world), KIND) for a in (one, other)))
+    keys = [given(outcome) for outcome in outcomes if isinstance(outcome, IssuedWithKey)]
+    assert keys
+    good = [row for row in await world.store.list_certificates(CertificateFilter()) if row.revoked_at is None]
+    assert [row.der for row in good] in [[key.issued.certificate] for key in keys]
+
+
+async def test_a_client_that_hangs_up_leaves_a_certificate_that_is_superseded(world: World) -> None:
+    world.ca.faults = ["gate"]
+    authority = await world.start()
+    first = asyncio.create_task(authority.generate(world.snapshot, wanted(world), KIND))
+    await world.ca.reached.wait()
+    first.cancel()
+    world.ca.gate.set()
+    async with asyncio.timeout(5):
+        while not (await world.rows([LedgerState.DELIVERED])):
+            await asyncio.sleep(0.01)
+    given(await authority.generate(world.snapshot, wanted(world), KIND))
+    assert len(world.ca.revoked) == 1
+
+
+async def test_no_second_key_while_the_first_cannot_be_revoked(world: World) -> None:
+    authority = await world.start()
+    given(await authority.generate(world.snapshot, wanted(world), KIND))
+
+    async def fail(*_: object) -> None:
+        raise NotSent("the CA is down")
+
+    good, world.ca.revoke = world.ca.revoke, fail
+    assert isinstance(await authority.generate(world.snapshot, wanted(world), KIND), Unavailable)
+    assert len(world.ca.issued()) == 1
+    world.ca.revoke = good
+    given(await authority.generate(world.snapshot, wanted(world), KIND))
+
+
+async def test_without_a_store_no_key_is_drawn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FlakyStore(await world.open_store("w1"))
+    store.faults["find_request"] = ["before"]
+    authority = await world.start(store=store)
+    monkeypatch.setattr(server_keys, "generate_private_key", lambda _: pytest.fail("a key was drawn"))
+    outcome = await authority.generate(world.snapshot, wanted(world), KIND)
+    assert isinstance(outcome, Unavailable)
+    assert outcome.reason is Reason.STORE_UNAVAILABLE
+
+
+async def test_too_many_keys_at_once_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_keys, "MAX_WAITING", 2)
+    authority = await world.start()
+    requests = [authority.generate(world.snapshot, wanted(world, f"device-{n}"), "rsa-2048") for n in range(8)]
+    outcomes = await asyncio.gather(*requests)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Unavailable)]
+    assert refused
+    assert {outcome.reason for outcome in refused} == {Reason.OVERLOADED}
+    assert len(world.ca.issued()) == len(outcomes) - len(refused) >= 3
+
+
+async def test_a_worker_that_drains_draws_for_nobody(world: World) -> None:
+    authority = await world.start()
+    await authority.drain(0.1)
+    outcome = await authority.generate(world.snapshot, wanted(world), KIND)
+    assert isinstance(outcome, Unavailable)
+    assert world.ca.issued() == []
+
+
+async def test_an_enrollment_of_the_same_request_is_another_request(world: World) -> None:
+    authority = await world.start()
+    given(await authority.generate(world.snapshot, wanted(world), KIND))
+    simple = replace(wanted(world), operation="simpleenroll")
+    outcome = await authority.enroll(world.snapshot, simple)
+    assert isinstance(outcome, Issued)
+    assert public_key_of(outcome.certificate) == simple.csr.public_key.der
+    assert world.ca.revoked == []
+    assert SECRET not in repr(outcome)
