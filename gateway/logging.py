@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import sys
+import threading
 from collections.abc import MutableMapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -51,11 +52,13 @@ class _StandardError(io.TextIOBase):
     """Whatever standard error is when a line is written; one write a line keeps the lines of several processes whole.
 
     A line that cannot be written is lost, and nothing else with it: a full disk under the log, or a reader of it that is gone,
-    must fail no request and end no thread.
+    must fail no request and end no thread. Long lines of several threads would run into each other without the lock.
     """
 
+    _lock = threading.Lock()
+
     def write(self, text: str) -> int:
-        with suppress(OSError):
+        with self._lock, suppress(OSError):
             sys.stderr.write(text)
         return len(text)
 
@@ -84,7 +87,7 @@ def arrange(_logger: Any, level: str, event: MutableMapping[str, Any]) -> Mutabl
     now = datetime.now(UTC).isoformat().removesuffix("+00:00")
     line = {"timestamp": f"{now}Z", "level": level, "event": event.pop("event", None)}
     for name, value in event.items():
-        if value is not None:
+        if value is not None and name not in line:
             line[name] = "(hidden)" if name in SECRET_NAMES and not isinstance(value, Enum) else value
     return structlog.processors.format_exc_info(_logger, level, line) if "exc_info" in line else line
 

@@ -107,7 +107,7 @@ class QuotaTake:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Step 4 of the walk, whole or not at all: reservations, quotas, request key and ledger row."""
+    """Step 4 of the walk, whole or not at all: reservations, quotas (each with a key of its own), request key and ledger row."""
 
     row: LedgerRow
     reservations: tuple[Reservation, ...]

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -89,3 +90,30 @@ def test_a_line_that_cannot_be_written_fails_nobody(format: LogFormat, monkeypat
         monkeypatch.undo()
         with contextlib.suppress(OSError):
             full.close()
+
+
+def test_no_field_replaces_time_level_and_event(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(LogFormat.JSON)
+    structlog.get_logger("x").info("e", level="evil", timestamp="never")
+    [line] = map(json.loads, lines(capsys))
+    assert (line["level"], line["event"]) == ("info", "e")
+    assert line["timestamp"].startswith("20")
+
+
+def test_long_lines_of_several_threads_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "log").open("w", buffering=1) as log:
+        monkeypatch.setattr(sys, "stderr", log)
+        configure_logging(LogFormat.JSON)
+
+        def write(number: int) -> None:
+            for size in range(10, 20_000, 400):
+                structlog.get_logger("x").info("e", text=str(number) * size)
+                logging.getLogger("y").warning("%s", str(number) * size)
+
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    written = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert len(written) == 6 * 2 * 50

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,14 @@ from gateway.errors import StoreRefused, StoreUnavailable
 
 Row = tuple[Any, ...]
 
+
+class LockedError(Exception):
+    """Another program has locked the database, and does not know the flock."""
+
+
 BUSY_SECONDS = 5.0
-"""How long SQLite itself waits: only for recovery after a crash, since writers hold the flock."""
+"""How long a writer waits for what does not know the flock: recovery after a crash, or somebody's sqlite3 shell."""
+_RETRY_SECONDS = 0.005
 
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -35,6 +42,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
                 "cache_size=-16384",
                 "foreign_keys=ON",
                 "trusted_schema=OFF",
+                "busy_timeout=0",
             ):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             _require_wal(connection, path)
@@ -78,9 +86,20 @@ def identify(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def begin(connection: sqlite3.Connection) -> None:
-    """Begin a transaction that may write."""
-    connection.execute("BEGIN IMMEDIATE")
+def begin(connection: sqlite3.Connection, patience: float = BUSY_SECONDS) -> None:
+    """Begin a transaction that may write; raises LockedError when that takes longer than `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            if time.monotonic() >= deadline:
+                raise LockedError("another program has locked the database: end it") from error
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return
 
 
 def begin_reading(connection: sqlite3.Connection) -> None:
@@ -120,12 +139,8 @@ def checkpoint(connection: sqlite3.Connection, *, truncate: bool) -> bool:
 
     `truncate` also empties the WAL file. It never waits for a reader: False says that one was in the way.
     """
-    connection.execute("PRAGMA busy_timeout=0").fetchall()
-    try:
-        rows = connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").fetchall()
-        return bool(rows and rows[0][0] == 0)
-    finally:
-        connection.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}").fetchall()
+    rows = connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})").fetchall()
+    return bool(rows and rows[0][0] == 0)
 
 
 def copy_to(connection: sqlite3.Connection, target: Path) -> None:

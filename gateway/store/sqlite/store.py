@@ -225,7 +225,7 @@ class SqliteStore:
     async def put_crl(self, row: CRLRow, audit: AuditEvent) -> bool:
         """Store the CRL made from the last `list_revoked`; False when another holder was first."""
         covers = self._covered.pop(row.upstream_ca, 0)
-        return await self._write(lambda tx: inventory.put_crl(tx, row, covers, audit))
+        return await self._write(lambda tx: inventory.put_crl(tx, row, covers, audit), is_long=True)
 
     def _read(self, query: Callable[[Queries], T]) -> T:
         if self._readers is None:

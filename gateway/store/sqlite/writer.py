@@ -136,11 +136,13 @@ class GroupWriter:
         if self._closing:
             return
         self._closing = True
-        with contextlib.suppress(StoreUnavailable):
-            await self._queue(lambda _: None, is_long=True)  # all that was asked for before comes before it
-        if self._idle is not None:
-            self._idle.cancel()
-        self._groups.put(None)
+        try:
+            with contextlib.suppress(StoreUnavailable):
+                await self._queue(lambda _: None, is_long=True)  # all that was asked for before comes before it
+        finally:
+            if self._idle is not None:
+                self._idle.cancel()
+            self._groups.put(None)
         await asyncio.to_thread(self._thread.join, self._timeout + IDLE_SECONDS)
         await asyncio.to_thread(self._close_files, before_closing)
 
@@ -172,7 +174,8 @@ class GroupWriter:
                 self._loop.call_later(RETRY_SECONDS, self._take_turn)
                 return
             if here:
-                group.transaction = self._prepare(operations)
+                with contextlib.suppress(sqlite.LockedError):  # the thread waits for who does not know the flock
+                    group.transaction = self._prepare(operations, patience=0.0)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             group.error = error
         self._tries = 0
@@ -186,13 +189,13 @@ class GroupWriter:
         self._writing = bool(self._arrived)
         if self._arrived:
             self._take_turn()
-        elif group.operations and not self._closing:
+        elif not self._closing:
             if self._idle is not None:
                 self._idle.cancel()
             self._idle = self._loop.call_later(IDLE_SECONDS, self._rest)
 
     def _rest(self) -> None:
-        """Have the thread do what there is time for now."""
+        """Have the thread do what there is time for now, again and again until there is something to write."""
         if not self._writing and not self._closing:
             self._writing = True
             self._groups.put(_Group([]))
@@ -213,16 +216,24 @@ class GroupWriter:
     def _write(self, group: _Group) -> Link | None:
         """Make one group durable and give back the flock; every operation has its result or error afterwards."""
         try:
+            transaction = self._make_durable(group)
+            if transaction is None:
+                return None
+            self._note_durable(group, transaction)
+            return transaction.head
+        finally:
+            self._lock.release()
+
+    def _make_durable(self, group: _Group) -> Transaction | None:
+        """Commit a group; None where it failed as a whole."""
+        try:
             transaction = self._prepared(group)
             sqlite.commit(self._connect())
-            self._note_durable(group, transaction)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             metrics.observe_commit(CommitResult.FAILED, perf_counter() - group.begun)
             self._fail(group.operations, error)
             return None
-        finally:
-            self._lock.release()
-        return transaction.head
+        return transaction
 
     def _prepared(self, group: _Group) -> Transaction:
         """Return the transaction of a group whose statements have run, here if they have not; raises what they met."""
@@ -230,7 +241,8 @@ class GroupWriter:
             raise group.error
         if group.transaction is None:
             self._lock.wait()
-            return self._prepare(group.operations)
+            group.begun = perf_counter()  # what was waited for is another's work
+            return self._prepare(group.operations, patience=sqlite.BUSY_SECONDS)
         return group.transaction
 
     def _note_durable(self, group: _Group, transaction: Transaction) -> None:
@@ -254,10 +266,16 @@ class GroupWriter:
         if found is None or found != self._file:
             raise StoreUnavailable(f"{self._path} is gone or was replaced while in use: stop all that uses it, then start again")
 
-    def _prepare(self, operations: list[_Operation]) -> Transaction:
-        """Run every statement of a group, under the flock; only the commit is left."""
+    def _prepare(self, operations: list[_Operation], patience: float) -> Transaction:
+        """Run every statement of a group, under the flock; only the commit is left.
+
+        Raises LockedError, and has claimed none of them, when a program that does not know the flock has locked the database for
+        longer than `patience` seconds.
+        """
         self._check_file()
-        transaction = self._run_group(self._connect(), [operation for operation in operations if operation.claim()])
+        connection = self._connect()
+        sqlite.begin(connection, patience)
+        transaction = self._run_group(connection, [operation for operation in operations if operation.claim()])
         transaction.finish()
         return transaction
 
@@ -267,7 +285,6 @@ class GroupWriter:
 
     def _run_group(self, connection: sqlite3.Connection, group: list[_Operation]) -> Transaction:
         """Run a group without savepoints, which cost as much as the work; once more with them if one must be undone."""
-        sqlite.begin(connection)
         transaction = Transaction(sqlite.Statements(connection), self._audit_key, self._known_chains)
         for operation in group:
             before = transaction.changes
@@ -276,7 +293,7 @@ class GroupWriter:
         else:
             return transaction
         sqlite.roll_back(connection)
-        sqlite.begin(connection)
+        self._begin_again(connection)
         transaction = Transaction(sqlite.Statements(connection), self._audit_key, self._known_chains)
         for operation in group:
             mark = transaction.mark()
@@ -287,6 +304,13 @@ class GroupWriter:
                 sqlite.return_to_savepoint(connection)
                 transaction.return_to(mark)
         return transaction
+
+    @staticmethod
+    def _begin_again(connection: sqlite3.Connection) -> None:
+        try:
+            sqlite.begin(connection, patience=0.0)
+        except sqlite.LockedError as error:  # too late to hand the group to the thread: its operations are claimed
+            raise StoreUnavailable(str(error)) from error
 
     def _fail(self, group: list[_Operation], error: Exception) -> None:
         """Nothing of the group was written: tell everyone, and let the next group begin with a new connection."""

@@ -17,6 +17,7 @@ import pytest
 
 from gateway.audit import AuditHead, verify_chain
 from gateway.errors import StoreUnavailable
+from gateway.metrics import worker as metrics
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite import SqliteStore, connection, migrate
 from gateway.store.sqlite.lock import StoreLock, locked
@@ -199,6 +200,40 @@ class TestWhereItRuns:
         assert await asyncio.gather(*works) == ["a", "b", "c"]
 
 
+class TestForeignLock:
+    """Somebody's sqlite3 shell knows no flock and locks the database itself."""
+
+    @pytest.fixture
+    def shell(self, path: Path) -> Iterator[sqlite3.Connection]:
+        foreign = sqlite3.connect(path, isolation_level=None)
+        yield foreign
+        foreign.close()
+
+    async def test_is_waited_for_while_the_loop_goes_on(self, store: SqliteStore, path: Path, shell: sqlite3.Connection) -> None:
+        shell.execute("BEGIN IMMEDIATE")
+        works = [put(store, "a"), put(store, "b")]
+        for _ in range(20):
+            begun = asyncio.get_running_loop().time()
+            await asyncio.sleep(0.01)
+            assert asyncio.get_running_loop().time() - begun < 1
+        shell.execute("ROLLBACK")
+        assert await asyncio.gather(*works) == ["a", "b"]
+        assert await names(path) == ["a", "b"]
+
+    async def test_that_stays_makes_writes_fail_with_a_sentence(
+        self, path: Path, shell: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(connection, "BUSY_SECONDS", 0.1)
+        store = SqliteStore(path, KEYS, AUDIT_KEY, "w1", lambda _: None, timeout=5.0)
+        await store.start()
+        shell.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="another program has locked the database"):
+            await put(store, "a")
+        shell.execute("ROLLBACK")
+        assert await put(store, "b") == "b"
+        await store.close()
+
+
 class TestFlock:
     async def test_held_by_another_makes_writes_fail_and_reads_work(self, store: SqliteStore, path: Path) -> None:
         row = await opened(store)
@@ -361,6 +396,17 @@ class TestHeads:
         await store.close()
         assert [head.seq for head in heads] == [1]
 
+    async def test_come_in_a_quiet_time_too(self, path: Path, heads: list[AuditHead], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gateway.store.sqlite.writer.IDLE_SECONDS", 0.05)
+        store = SqliteStore(path, KEYS, AUDIT_KEY, "w1", heads.append, head_interval=0.4)
+        await store.start()
+        await opened(store)
+        await opened(store)
+        assert [head.seq for head in heads] == [1]
+        await asyncio.sleep(1)
+        assert [head.seq for head in heads] == [1, 2]
+        await store.close()
+
     async def test_whoever_fails_to_take_them_does_not_stop_the_writer(self, path: Path) -> None:
         def fail(_: AuditHead) -> None:
             raise OSError("no space")
@@ -370,6 +416,31 @@ class TestHeads:
         await opened(store)
         await opened(store)
         await store.close()
+
+
+async def test_a_cancelled_close_ends_the_thread(path: Path) -> None:
+    store = SqliteStore(path, KEYS, AUDIT_KEY, "w1", lambda _: None, timeout=2.0)
+    await store.start()
+    writer = store._writer
+    assert writer is not None
+    with stopped(path):
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0.05)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+    await asyncio.to_thread(writer._thread.join, 5)
+    assert not writer._thread.is_alive()
+
+
+async def test_waiting_for_the_flock_is_no_slow_disk(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(metrics, "observe_commit", lambda _, seconds: seen.append(seconds))
+    with stopped(path):
+        writing = put(store, "a")
+        await asyncio.sleep(1)
+    await writing
+    assert max(seen) < 0.9
 
 
 async def test_idle_writer_empties_the_wal(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
