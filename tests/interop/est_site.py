@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.pki.certificate import der_to_pem
 from gateway.pki.keys import generate_private_key, serialize_private_key
+from gateway.ra.credentials.digest import digest_ha1
 from tests.conftest import RunningServer, free_port, launch
 from tests.flow.scep.other_ca import OtherCA
 from tests.interop.authorities import issue_ra
@@ -20,6 +21,7 @@ from tests.interop.settings import Change, edit, profile
 MAKER = OtherCA.create("maker of devices")
 MESSAGES = ["RenewalReq", "PKCSReq", "simplereenroll"]
 KEYS = ["ec-p256", "rsa-2048"]
+DIGEST_PASSWORD = "for old clients only"
 TRANSPORT_KEY = "00112233445566778899aabbccddeeff"
 
 
@@ -90,7 +92,7 @@ def _listen(port: int) -> Change:
 
 @contextmanager
 def running(state: Path, *changes: Change, init_flags: tuple[str, ...] = ()) -> Iterator[Site]:
-    """Serve `demo`, which draws keys and answers fullcmc, `linked`, `maker` and what `changes` add."""
+    """Serve `demo`, which draws keys and answers fullcmc, `linked`, `digest`, `maker` and what `changes` add."""
     port = free_port()
 
     def apply(text: str) -> str:
@@ -99,11 +101,16 @@ def running(state: Path, *changes: Change, init_flags: tuple[str, ...] = ()) -> 
         (state / "secrets" / "transport.key").touch(0o600)
         (state / "secrets" / "transport.key").write_text(TRANSPORT_KEY)
         keygen = {"keys": KEYS, "signer": signer, "symmetric_keys": {"transport": {"file": "secrets/transport.key"}}}
+        (state / "secrets" / "digests").touch(0o600)
+        (state / "secrets" / "digests").write_text(f"demo:{digest_ha1('demo', 'pki-gateway', DIGEST_PASSWORD)}\n")
+        digest = {"type": "digest_md5_legacy", "users": {"file": "secrets/digests"}, "names": "any"}
         maker = {"type": "tls_certificate", "anchors": "ca/maker.pem", "names": "any"}
         return edit(
             _listen(port),
             est("demo", cmc=cmc, server_keygen=keygen),
             est("linked", pop_linking="require"),
+            est("digest"),
+            profile("digest", credentials=[digest]),
             est("maker"),
             profile("maker", credentials=[maker]),
             *changes,
