@@ -38,7 +38,7 @@ DIGEST = digest()
 DIGEST_HEADER = header(nonce_of(DIGEST))
 
 
-async def no_derivation(secret: bytes, parameters: ScryptParameters) -> bytes:
+async def no_derivation(secret: bytes, parameters: ScryptParameters, source: str) -> bytes:
     return bytes(32)
 
 

@@ -59,15 +59,15 @@ class BasicCredential:
             return None
         user, password = _decode(sent)
         known = self._users.get(user)
-        if not await self._is_good(known or self._stand_in(user), user, password, now):
+        if not await self._is_good(known or self._stand_in(user), user, password, request.source, now):
             raise _invalid("there is no such user" if known is None else f"the password of user {user} is another")
         return self._requester(user)
 
-    async def _is_good(self, expected: PasswordHash, user: str, password: bytes, now: datetime) -> bool:
+    async def _is_good(self, expected: PasswordHash, user: str, password: bytes, source: str, now: datetime) -> bool:
         proof = (user.encode(), expected.parameters.salt, expected.derived, password)
         if self._remembered.knows(now, *proof):
             return True
-        derived = await self._derive(password, expected.parameters)
+        derived = await self._derive(password, expected.parameters, source)
         if not hmac.compare_digest(derived, expected.derived):
             return False
         self._remembered.remember(now, *proof)

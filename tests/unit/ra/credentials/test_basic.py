@@ -28,7 +28,8 @@ class Derivations:
 
     asked: list[ScryptParameters] = field(default_factory=list)
 
-    async def __call__(self, secret: bytes, parameters: ScryptParameters) -> bytes:
+    async def __call__(self, secret: bytes, parameters: ScryptParameters, source: str) -> bytes:
+        assert source == "192.0.2.1"
         self.asked.append(parameters)
         return derive(secret, parameters)
 
@@ -169,7 +170,7 @@ async def test_a_failure_is_not_remembered() -> None:
 
 
 async def test_no_place_is_no_wrong_password() -> None:
-    async def full(secret: bytes, parameters: ScryptParameters) -> bytes:
+    async def full(secret: bytes, parameters: ScryptParameters, source: str) -> bytes:
         raise Rejection(Reason.RATE_LIMITED, "later")
 
     credential = BasicCredential(USERS, "pki-gateway", "user", full)
