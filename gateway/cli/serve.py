@@ -121,10 +121,14 @@ def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
 
 
 def mtls_url(server: Server) -> str:
-    """Return the base URL of the https_mtls listener: the name that clients know, and the port that is listened on."""
+    """Return the base URL for clients with a certificate.
+
+    It is the name that clients know and the port of https_mtls; without that listener a proxy asks for certificates.
+    """
+    if server.https_mtls is None:
+        return server.external_url.https
     host = urlsplit(server.external_url.https).hostname or ""
-    port = server.https_mtls.listen.port if server.https_mtls else 0
-    return f"https://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"https://{f'[{host}]' if ':' in host else host}:{server.https_mtls.listen.port}"
 
 
 def _first_enrollment(url: str, profile: str, path: Path) -> list[str]:
