@@ -109,10 +109,10 @@ class EstEndpoint:
         operation = self._operations.get(name)
         if operation is None or not operation.is_offered(service):
             return _refuse(404, "there is no such EST operation here")
-        if request.method != "POST":
-            return _refuse_method("POST")
-        if not messages.is_media_type(request.headers.get("Content-Type"), operation.media_type):
-            return _refuse(415, f"Content-Type must be {operation.media_type}")
+        if (misfit := _find_misfit(request, operation)) is not None:
+            return misfit
+        if _keeps_back(request) and (schemes := service.challenges(self._clock())):
+            return self._invite(service, client, schemes)
         with request_span(self._tracer, f"est.{name}", request.headers.get("traceparent")):
             reply = await self._enrollment.reply(generation, service, operation, _sent(request, service), client)
         return self._spell(service, request, client, reply)
@@ -160,14 +160,22 @@ class EstEndpoint:
             response.headers.update(_content_headers(spelled.media_type))
         return response
 
+    def _invite(self, service: EstService, client: TlsClient, schemes: tuple[str, ...]) -> web.Response:
+        """Answer a client that keeps its request back until it knows how to log in."""
+        metrics.count_refusal(Protocol.EST, service.profile, Reason.CREDENTIAL_MISSING)
+        if self._floods.count(Protocol.EST, service.profile, Reason.CREDENTIAL_MISSING):
+            log.info("asked how to log in", profile=service.profile, source=client.source)
+        response = _refuse(errors.http_status(Reason.CREDENTIAL_MISSING, schemes=True), "log in, and send a request")
+        _add_schemes(response, schemes)
+        return response
+
     def _reject(self, service: EstService, request: web.Request, client: TlsClient, refused: Rejected) -> web.Response:
         """Spell a refusal and count it against its address."""
         schemes = service.challenges(self._clock())
         status = errors.http_status(refused.reason, schemes=bool(schemes))
         response = _refuse(status, refused.detail, RETRY_WHEN_LIMITED if status in {429, 503} else None)
         if status == 401:
-            for scheme in schemes:
-                response.headers.add("WWW-Authenticate", scheme)
+            _add_schemes(response, schemes)
         if _is_failure(refused, request, schemes):
             self._failures.count(service.profile, service.failure_limit, client.source)
         return response
@@ -187,6 +195,20 @@ class EstEndpoint:
         if self._floods.count(Protocol.EST, service.profile, reason):
             log.info("malformed", profile=service.profile, source=source, cause=cause or detail)
         return _refuse(status, detail)
+
+
+def _find_misfit(request: web.Request, operation: EstOperation) -> web.Response | None:
+    """Return the answer to a request that is not of the operation's form."""
+    if request.method != "POST":
+        return _refuse_method("POST")
+    if not messages.is_media_type(request.headers.get("Content-Type"), operation.media_type):
+        return _refuse(415, f"Content-Type must be {operation.media_type}")
+    return None
+
+
+def _keeps_back(request: web.Request) -> bool:
+    """Whether a client sends its request only when it has been asked to log in, as curl --digest does."""
+    return not request[BODY] and "Authorization" not in request.headers
 
 
 def _sent(request: web.Request, service: EstService) -> Sent:
@@ -232,6 +254,12 @@ def _refuse(status: int, detail: str, retry_after: int | None = None) -> web.Res
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     return web.Response(status=status, body=errors.sentence(detail), headers=headers)
+
+
+def _add_schemes(response: web.Response, schemes: tuple[str, ...]) -> None:
+    """Say how to log in: a header for each scheme (RFC 9110 §11.6.1)."""
+    for scheme in schemes:
+        response.headers.add("WWW-Authenticate", scheme)
 
 
 def _refuse_method(allowed: str) -> web.Response:

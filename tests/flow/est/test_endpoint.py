@@ -201,6 +201,23 @@ async def test_every_scheme_is_a_header_of_its_own(front: Front) -> None:
 
 
 @pytest.mark.parametrize(
+    ("headers", "schemes", "status"),
+    [
+        pytest.param("", BASIC, 401, id="curl-digest-asks-first"),
+        pytest.param("", (), 400, id="nothing-to-log-in-by"),
+        pytest.param("Authorization: Basic dTpw\r\n", BASIC, 400, id="has-logged-in"),
+    ],
+)
+async def test_an_empty_request(front: Front, headers: str, schemes: tuple[str, ...], status: int) -> None:
+    front.serve(challenges=lambda _now: schemes, failure_limit=FailureLimit(1, timedelta(minutes=1)))
+    answer = await front.ask(enroll(headers=PKCS10 + headers, body=b""))
+    assert answer.status == status
+    assert ("www-authenticate" in answer.headers) is (status == 401)
+    assert not front.authority.asked
+    assert (await front.ask(enroll())).status == (200 if status == 401 else 429)
+
+
+@pytest.mark.parametrize(
     ("request_", "status", "allow"),
     [
         pytest.param(get(SIMPLEENROLL), 405, "POST", id="get"),
