@@ -41,9 +41,7 @@ def _warn_of_weaker_protocol(where: DataPath, profile: ProfileConfig) -> Iterato
         return
     for number, credential in enumerate(profile.credentials):
         if not any(True for _ in tls_credentials((credential,))):
-            sentence = (
-                "is enough by EST, where client_certificate does not count; ask for tls_certificate too, by all_of"
-            )
+            sentence = "is enough by EST, where client_certificate does not count; ask for tls_certificate too, by all_of"
             yield Problem((*where, "credentials", number), sentence)
 
 
