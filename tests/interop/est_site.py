@@ -92,7 +92,7 @@ def _listen(port: int) -> Change:
 
 @contextmanager
 def running(state: Path, *changes: Change, init_flags: tuple[str, ...] = ()) -> Iterator[Site]:
-    """Serve `demo`, which draws keys and answers fullcmc, `linked`, `digest`, `maker` and what `changes` add."""
+    """Serve `demo`, which draws keys and answers fullcmc, `linked`, `digest`, `waiting`, `maker` and what `changes` add."""
     port = free_port()
 
     def apply(text: str) -> str:
@@ -111,6 +111,8 @@ def running(state: Path, *changes: Change, init_flags: tuple[str, ...] = ()) -> 
             est("linked", pop_linking="require"),
             est("digest"),
             profile("digest", credentials=[digest]),
+            est("waiting"),
+            profile("waiting", approval="manual"),
             est("maker"),
             profile("maker", credentials=[maker]),
             *changes,
