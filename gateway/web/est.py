@@ -165,19 +165,18 @@ class EstEndpoint:
         metrics.count_refusal(Protocol.EST, service.profile, Reason.CREDENTIAL_MISSING)
         if self._floods.count(Protocol.EST, service.profile, Reason.CREDENTIAL_MISSING):
             log.info("asked how to log in", profile=service.profile, source=client.source)
-        response = _refuse(errors.http_status(Reason.CREDENTIAL_MISSING, schemes=True), "log in, and send a request")
-        _add_schemes(response, schemes)
-        return response
+        return _ask_to_log_in(schemes)
 
     def _reject(self, service: EstService, request: web.Request, client: TlsClient, refused: Rejected) -> web.Response:
         """Spell a refusal and count it against its address."""
         schemes = service.challenges(self._clock())
+        if _invites(refused, request, schemes):
+            return _ask_to_log_in(schemes)
+        self._failures.count(service.profile, service.failure_limit, client.source)
         status = errors.http_status(refused.reason, schemes=bool(schemes))
         response = _refuse(status, refused.detail, RETRY_WHEN_LIMITED if status in {429, 503} else None)
         if status == 401:
             _add_schemes(response, schemes)
-        if _is_failure(refused, request, schemes):
-            self._failures.count(service.profile, service.failure_limit, client.source)
         return response
 
     def _refuse_address(self, service: EstService, source: str, wait: int) -> web.Response:
@@ -216,10 +215,9 @@ def _sent(request: web.Request, service: EstService) -> Sent:
     return Sent(request[BODY], request.headers.get("Authorization"), wrap)
 
 
-def _is_failure(refused: Rejected, request: web.Request, schemes: tuple[str, ...]) -> bool:
-    """Whether a refusal counts against its address: not one that only tells a client to send its password."""
-    asks = refused.reason is Reason.CREDENTIAL_MISSING and bool(schemes) and "Authorization" not in request.headers
-    return not asks
+def _invites(refused: Rejected, request: web.Request, schemes: tuple[str, ...]) -> bool:
+    """Whether a refusal only asks a client for its password, and is no failure of its address."""
+    return refused.reason is Reason.CREDENTIAL_MISSING and bool(schemes) and "Authorization" not in request.headers
 
 
 _PUBLISHED = {messages.CACERTS: messages.MEDIA_CACERTS, messages.CSRATTRS: messages.MEDIA_CSRATTRS}
@@ -254,6 +252,13 @@ def _refuse(status: int, detail: str, retry_after: int | None = None) -> web.Res
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     return web.Response(status=status, body=errors.sentence(detail), headers=headers)
+
+
+def _ask_to_log_in(schemes: tuple[str, ...]) -> web.Response:
+    """Return 401 without a body: Bouncy Castle closes it unread before it sends its password, and fails if there was any."""
+    response = web.Response(status=401)
+    _add_schemes(response, schemes)
+    return response
 
 
 def _add_schemes(response: web.Response, schemes: tuple[str, ...]) -> None:

@@ -171,7 +171,7 @@ BASIC = ('Basic realm="pki"', 'Digest realm="pki", nonce="n", qop="auth"')
         pytest.param(Unavailable(Reason.UPSTREAM_UNAVAILABLE, 60), (), 503, {"retry-after": "60"}, id="unavailable"),
         pytest.param(Unavailable(Reason.INTERNAL, 5), (), 503, {"retry-after": "5"}, id="internal"),
         pytest.param(Rejected(Reason.RATE_LIMITED, "too many"), (), 429, {"retry-after": "10"}, id="rate-limited"),
-        pytest.param(Rejected(Reason.CREDENTIAL_MISSING, "who?"), BASIC, 401, {}, id="missing-credential"),
+        pytest.param(Rejected(Reason.CREDENTIAL_INVALID, "who?"), BASIC, 401, {}, id="unknown-credential"),
         pytest.param(Rejected(Reason.CREDENTIAL_MISSING, "who?"), (), 403, {}, id="missing-certificate"),
         pytest.param(Rejected(Reason.POLICY_SAN, "not this name"), BASIC, 403, {}, id="policy"),
         pytest.param(Rejected(Reason.MALFORMED, "broken"), (), 400, {}, id="malformed"),
@@ -190,6 +190,17 @@ async def test_refusals(front: Front, outcome: Outcome, schemes: tuple[str, ...]
     assert head_size(answer) < MAX_HEAD
     if isinstance(outcome, Rejected):
         assert answer.body.decode() == f"{outcome.detail}\n"
+
+
+async def test_an_invitation_to_log_in_has_no_body(front: Front) -> None:
+    """Bouncy Castle fails on any."""
+    front.serve(challenges=lambda _now: BASIC)
+    front.authority.outcomes = [Rejected(Reason.CREDENTIAL_MISSING, "who?")] * 2
+    answer = await front.ask(enroll())
+    assert (answer.status, answer.body, answer.headers["content-length"]) == (401, b"", "0")
+    assert "content-type" not in answer.headers
+    answer = await front.ask(enroll(headers=f"{PKCS10}Authorization: Basic x\r\n"))
+    assert (answer.status, answer.body) == (401, b"who?\n")
 
 
 async def test_every_scheme_is_a_header_of_its_own(front: Front) -> None:
