@@ -24,10 +24,12 @@ class Session:
 
     state: Path
     http_port: int
+    https_port: int
     output: Path
 
     def run(self, block: str) -> subprocess.CompletedProcess[str]:
-        commands = block.replace("8080", str(self.http_port)).replace("var/", f"{self.state}/")
+        own = {"8080": str(self.http_port), "8443": str(self.https_port), "var/": f"{self.state}/"}
+        commands = re.sub("8080|8443|var/", lambda match: own[match[0]], block)
         return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
         )
@@ -37,7 +39,7 @@ class Session:
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     folder = tmp_path_factory.mktemp("readme")
     http_port, https_port, monitoring_port = free_port(), free_port(), free_port()
-    session = Session(folder / "var", http_port, folder / "output")
+    session = Session(folder / "var", http_port, https_port, folder / "output")
     with session.output.open("wb") as out:
         process = subprocess.Popen(
             [
@@ -54,7 +56,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     up = False
     while not up and time.monotonic() < until and process.poll() is None:
         # a reader waits for the commands too, which are printed once every worker is ready
-        up = "openssl x509" in session.output.read_text()
+        up = "openssl x509 -in" in session.output.read_text()  # the last of them
         time.sleep(0.2)
     try:
         assert up, session.output.read_text()
@@ -69,19 +71,25 @@ def block(containing: str) -> str:
     return found
 
 
+KNOWN = ("make run", "make test", "test-enroll", "pki --scep", "pki --est")
+
+
 def test_every_block_is_known() -> None:
-    assert [b for b in BLOCKS if not any(word in b for word in ("make run", "make test", "test-enroll", "pki --scep"))] == []
+    assert [b for b in BLOCKS if not any(word in b for word in KNOWN)] == []
 
 
 def test_make_run_prints_urls_and_commands(session: Session) -> None:
     output = session.output.read_text()
     assert f":{session.http_port}/scep/demo" in output
     assert "pki --scep" in output
+    assert "/.well-known/est/demo" in output
+    assert "/simpleenroll" in output
 
 
 @pytest.mark.interop
 def test_printed_commands_work(session: Session, require_program: Callable[[str, str], str], tmp_path: Path) -> None:
     require_program("pki", "strongswan-pki")
+    require_program("curl", "curl")
     output = session.output.read_text()
     commands = "\n".join(line.strip() for line in output.splitlines() if line.startswith("    "))
     done = subprocess.run(
@@ -94,6 +102,15 @@ def test_built_in_client_enrolls(session: Session) -> None:
     done = session.run(block("test-enroll"))
     assert done.returncode == 0, done.stderr
     assert "SUCCESS" in done.stdout
+    assert "200 OK" in done.stdout
+
+
+@pytest.mark.interop
+def test_strongswan_enrolls_by_est(session: Session, require_program: Callable[[str, str], str]) -> None:
+    require_program("pki", "strongswan-pki")
+    done = session.run(block("pki --est "))
+    assert done.returncode == 0, done.stderr
+    assert "CN = device-3" in done.stdout
 
 
 @pytest.mark.interop

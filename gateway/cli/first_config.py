@@ -63,7 +63,7 @@ profiles:
         ra_certificate: ca/ra.pem
         ra_key: {file: secrets/ra.key}
       est:                          # https://localhost:@HTTPS@/.well-known/est/demo
-        default: true               # and without the label, for clients that know none
+        default: true               # and without the label, for clients that know none: one profile only
 
     upstream_ca: local
 

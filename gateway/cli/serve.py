@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import typer
 
 from gateway.cli.options import CommandError, ConfigOption, ExitCode, program, with_exit_codes
-from gateway.config.defaults import DEMO_PROFILE
+from gateway.config.defaults import DEMO_LOGIN_FILE, DEMO_PROFILE, DEMO_ROOT_FILE, DEMO_USER
 from gateway.config.schema import GatewayConfig, Server
 from gateway.config.sources import Sources
 from gateway.errors import ConfigurationError
@@ -102,6 +102,11 @@ def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
             lines += [f"  SCEP   {url.http}/scep/{name}", f"  SCEP   {url.https}/scep/{name}"]
         else:
             lines.append(f"  SCEP   {mtls_url(config.server)}/scep-mtls/{name}, with a TLS client certificate")
+    est = {name: profile.endpoints.est for name, profile in config.profiles.items() if profile.endpoints.est}
+    for name, service in est.items():
+        lines.append(f"  EST    {url.https}/.well-known/est/{service.label or name}")
+        if service.default:
+            lines.append(f"  EST    {url.https}/.well-known/est")
     for name, upstream in config.upstream_cas.items():
         if upstream.type == "local" and upstream.crl:
             lines.append(f"  CRL    {url.http}/crl/{name}.crl")
@@ -110,14 +115,20 @@ def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
     if scep:
         profile = DEMO_PROFILE if DEMO_PROFILE in scep else scep[0]
         lines += _first_enrollment(f"{url.http}/scep/{profile}", profile, path)
+    if DEMO_PROFILE in est and (path.parent / DEMO_LOGIN_FILE).exists():
+        lines += _first_est_enrollment(f"{url.https}/.well-known/est/{est[DEMO_PROFILE].label or DEMO_PROFILE}", path)
     return "\n".join(lines)
 
 
 def mtls_url(server: Server) -> str:
-    """Return the base URL of the https_mtls listener: the name that clients know, and the port that is listened on."""
+    """Return the base URL for clients with a certificate.
+
+    It is the name that clients know and the port of https_mtls; without that listener a proxy asks for certificates.
+    """
+    if server.https_mtls is None:
+        return server.external_url.https
     host = urlsplit(server.external_url.https).hostname or ""
-    port = server.https_mtls.listen.port if server.https_mtls else 0
-    return f"https://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"https://{f'[{host}]' if ':' in host else host}:{server.https_mtls.listen.port}"
 
 
 def _first_enrollment(url: str, profile: str, path: Path) -> list[str]:
@@ -136,5 +147,26 @@ def _first_enrollment(url: str, profile: str, path: Path) -> list[str]:
         f'      --password "$({called} challenge new {profile})" \\',
         f"      --cacert-enc {folder}/ra.der --cacert-sig {folder}/ca-1.der --cacert {folder}/ca.der > {folder}/device.der",
         f"    openssl x509 -inform DER -in {folder}/device.der -noout -subject -issuer -dates",
+        "",
+    ]
+
+
+def _first_est_enrollment(url: str, path: Path) -> list[str]:
+    """Commands as above, for the folder that `init` wrote."""
+    called, folder = shlex.join(program()), shlex.quote(str(path.parent / "device"))
+    root, password = (shlex.quote(str(path.parent / name)) for name in (DEMO_ROOT_FILE, DEMO_LOGIN_FILE))
+    return [
+        "By EST:",
+        f"    export PKI_GATEWAY_CONFIG={shlex.quote(str(path))}",
+        f"    {called} test-enroll --protocol est --profile {DEMO_PROFILE} --user {DEMO_USER} --password-file {password}",
+        "",
+        "The same with curl and openssl:",
+        f"    mkdir -p {folder}",
+        f"    openssl req -new -newkey rsa:2048 -nodes -keyout {folder}/est.key -subj /CN=device-2 -outform DER \\",
+        f"      | openssl base64 > {folder}/est.b64",
+        f'    curl --fail --silent --show-error --cacert {root} --user "{DEMO_USER}:$(cat {password})" \\',
+        f"      --header 'Content-Type: application/pkcs10' --data-binary @{folder}/est.b64 {url}/simpleenroll \\",
+        f"      | openssl base64 -d | openssl pkcs7 -inform DER -print_certs -out {folder}/est.pem",
+        f"    openssl x509 -in {folder}/est.pem -noout -subject -issuer -dates",
         "",
     ]

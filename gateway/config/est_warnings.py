@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from gateway.config.credentials import BasicCredential, BearerCredential, DigestCredential, RaCertificateCredential
 from gateway.config.document import DataPath, Problem
-from gateway.config.listener_checks import each_credential, renews_by_est, sees_certificates
+from gateway.config.listener_checks import each_credential, renews_by_est, sees_certificates, tls_credentials
 from gateway.config.schema import GatewayConfig, ProfileConfig, Server
 
 
@@ -19,6 +19,7 @@ def warn_of_est(config: GatewayConfig) -> Iterator[Problem]:
             sentence = "holds simplereenroll, which needs server.https_mtls or a proxy that hands over client certificates"
             yield Problem((*where, "renewal", "messages"), f"{sentence}: nobody renews by EST")
         yield from _warn_of_credentials(where, profile)
+        yield from _warn_of_weaker_protocol(where, profile)
     if any(_carries_secrets(profile) for profile in profiles.values()):
         yield from _warn_of_plain_text(config.server)
 
@@ -31,6 +32,17 @@ def _warn_of_credentials(where: DataPath, profile: ProfileConfig) -> Iterator[Pr
         if isinstance(credential, RaCertificateCredential) and credential.crls is None and credential.ocsp is None:
             sentence = "speaks for others, and who steals its key does too: name crls or ocsp, so that it can be revoked"
             yield Problem((*where, *path), sentence)
+
+
+def _warn_of_weaker_protocol(where: DataPath, profile: ProfileConfig) -> Iterator[Problem]:
+    """What SCEP demands beside the challenge, EST does not: who cannot enroll by the one goes to the other."""
+    scep = profile.endpoints.scep
+    if scep is None or scep.client_certificate != "require":
+        return
+    for number, credential in enumerate(profile.credentials):
+        if not any(True for _ in tls_credentials((credential,))):
+            sentence = "is enough by EST, where client_certificate does not count; ask for tls_certificate too, by all_of"
+            yield Problem((*where, "credentials", number), sentence)
 
 
 def _carries_secrets(profile: ProfileConfig) -> bool:

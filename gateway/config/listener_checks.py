@@ -12,6 +12,7 @@ from gateway.config.schema import Renewal, Server
 
 EST_RENEWAL = "simplereenroll"
 """The EST message that renews (RFC 7030 §4.2.2)."""
+_UNSEEN = "needs server.https_mtls, or a proxy in server.proxies that hands over client certificates"
 _IDLE = "serves no profile; set client_certificate: require in one, or take TLS certificates by EST, or remove it"
 
 
@@ -40,7 +41,7 @@ def listeners(server: Server) -> Iterator[tuple[DataPath, Address]]:
 
 
 def sees_certificates(server: Server) -> bool:
-    """Say whether a TLS client's certificate can reach EST: through the listener that asks for one, or a proxy that does."""
+    """Say whether a TLS client's certificate can come here: through the listener that asks for one, or a proxy that does."""
     return server.https_mtls is not None or any(proxy.client_certificate is not None for proxy in server.proxies)
 
 
@@ -76,13 +77,11 @@ def check_client_certificates(parts: Parts) -> Iterator[Problem]:
     if server is None:
         return
     for name, profile in parts.profiles.items():
-        if _requires_by_scep(profile) and server.https_mtls is None:
-            path = ("profiles", name, "endpoints", "scep", "client_certificate")
-            yield Problem(path, "needs server.https_mtls, the listener that asks clients for a certificate")
-        for place, _ in tls_credentials(profile.credentials):
-            if not sees_certificates(server):
-                sentence = "needs server.https_mtls, or a proxy in server.proxies that hands over client certificates"
-                yield Problem(("profiles", name, *place), sentence)
+        asking = [place for place, _ in tls_credentials(profile.credentials)]
+        if _requires_by_scep(profile):
+            asking.append(("endpoints", "scep", "client_certificate"))
+        for place in asking if not sees_certificates(server) else ():
+            yield Problem(("profiles", name, *place), _UNSEEN)
     if server.https_mtls is not None and not any(map(_may_ask, parts.profiles.values())):
         yield Problem(("server", "https_mtls"), _IDLE)
 

@@ -88,7 +88,8 @@ class Server(Model):
     https: HttpsListener
     """Where to listen for HTTPS, and its certificate."""
     https_mtls: HttpsListener | None = None
-    """A second HTTPS listener, for profiles with `client_certificate: require`; it asks clients for a certificate."""
+    """A second HTTPS listener, which asks clients for a certificate: for SCEP with `client_certificate: require`, for EST with
+    `tls_certificate`, `ra_certificate` or `simplereenroll`."""
     external_url: ExternalUrl
     """How clients reach this server."""
     monitoring: ListenAddress = Field(default=MONITORING, validate_default=True)
@@ -161,7 +162,7 @@ class ScepEndpoint(Model):
     before they have enrolled."""
     client_certificate: Literal["off", "require"] = "off"
     """`require`: only with a TLS client certificate below `client_anchors`, at `/scep-mtls/PROFILE` and `/scep/PROFILE` on the
-    https_mtls listener; the challenge is asked for all the same."""
+    https_mtls listener, or through a proxy that hands it over; the challenge is asked for all the same."""
     client_anchors: FilePath | None = None
     """PEM CA certificates that issue the TLS client certificates."""
     client_crls: FilePath | None = None

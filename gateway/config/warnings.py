@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from gateway.config.credentials import IntuneJwsCredential, StaticCredential
+from gateway.config.credentials import BearerCredential, IntuneJwsCredential, StaticCredential
 from gateway.config.document import DataPath, Problem
 from gateway.config.est_warnings import warn_of_est
 from gateway.config.fields import Address
-from gateway.config.listener_checks import listeners
+from gateway.config.listener_checks import each_credential, listeners
 from gateway.config.policy import RuleMode
 from gateway.config.schema import GatewayConfig, ProfileConfig, ScepEndpoint, Server
 from gateway.config.sources import Sources
@@ -118,20 +118,20 @@ def _missing_claims(credential: IntuneJwsCredential) -> Iterator[str]:
 
 
 def _warn_of_shared_anchors(config: GatewayConfig, sources: Sources) -> Iterator[Problem]:
-    """One issuer for two profiles: only the audience says for which of them a challenge was made."""
+    """One issuer for two profiles: only the audience says for which of them a challenge or a token was made."""
     signed = [
-        (name, number, credential, _certificates(sources.file(credential.anchors)))
+        (name, (*place, "anchors"), credential.audience, _certificates(sources.file(credential.anchors)))
         for name, profile in config.profiles.items()
-        for number, credential in enumerate(profile.credentials)
-        if isinstance(credential, IntuneJwsCredential)
+        for place, credential in each_credential(profile.credentials)
+        if isinstance(credential, IntuneJwsCredential | BearerCredential)
     ]
-    for (one, number, first, anchors), (other, place, second, others) in itertools.combinations(signed, 2):
-        told_apart = first.audience is not None and second.audience is not None and first.audience != second.audience
-        if told_apart or not anchors & others:
+    for (one, at, first, anchors), (other, there, second, others) in itertools.combinations(signed, 2):
+        told_apart = first is not None and second is not None and first != second
+        if one == other or told_apart or not anchors & others:
             continue
-        for name, at, sibling in ((one, number, other), (other, place, one)):
+        for name, place, sibling in ((one, at, other), (other, there, one)):
             sentence = f"profile {sibling} trusts one of these too: without an audience for each, a challenge is good in both"
-            yield Problem(("profiles", name, "credentials", at, "anchors"), sentence)
+            yield Problem(("profiles", name, *place), sentence)
 
 
 def _certificates(pem: bytes) -> frozenset[bytes]:

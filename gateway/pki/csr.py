@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from gateway.asn1 import est as asn1_est
 from gateway.errors import MalformedMessage, Reason, Rejection
-from gateway.model import CertificateRequest, Extension, RequestForm, SubjectAltName
+from gateway.model import CertificateRequest, Extension, PublicKey, RequestForm, SubjectAltName
 from gateway.pki import der, extensions
 from gateway.pki.algorithms import verify_signature
 from gateway.pki.keys import PrivateKey, default_digest, public_key_der, sign, signature_algorithm
@@ -66,7 +66,8 @@ def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES, proo
 
     `linking` are the attribute types that tie proof of possession to a connection; they do not count in `digest` (EST
     adds challengePassword, RFC 7030 §3.5). Attributes need not be in DER order (strongSwan). Without `proof` the signature is
-    not looked at and `signature_digest` is `none`: where the server draws the key, the one in the CSR proves nothing (§4.4.1).
+    not looked at and `signature_digest` is `none`, and a key that cannot be read is `unknown`: where the server draws the key,
+    the one in the CSR is a placeholder (§4.4.1).
     Raises MalformedMessage; Rejection BAD_PROOF_OF_POSSESSION, or UNSUPPORTED_ALGORITHM (what we do not know). MD5 is read and
     named in `signature_digest`, for policy to judge.
     """
@@ -82,7 +83,7 @@ def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES, proo
         der=encoded,
         digest=_request_digest(fields, attributes.by_type, linking),
         subject=parse_name(fields.subject),
-        public_key=describe_public_key(fields.public_key),
+        public_key=describe_public_key(fields.public_key) if proof else _placeholder(fields.public_key),
         sans=extensions.parse_sans(sans) if sans is not None else (),
         key_usage=extensions.parse_key_usage(usage) if usage is not None else None,
         ekus=extensions.parse_ekus(ekus) if ekus is not None else None,
@@ -230,6 +231,14 @@ def _requested_extensions(by_type: Mapping[str, bytes]) -> tuple[Extension, ...]
     if len(values) > 1:
         raise MalformedMessage("certification request repeats an attribute", "two extension requests")
     return extensions.parse_extensions(values.pop()) if values else ()
+
+
+def _placeholder(spki: bytes) -> PublicKey:
+    """Describe a key that nobody has to have; whatever is broken in it does not count."""
+    try:
+        return describe_public_key(spki)
+    except MalformedMessage:
+        return PublicKey(spki, hashlib.sha256(spki).digest(), "unknown", 0)
 
 
 def _verify_proof_of_possession(fields: _Fields) -> str:

@@ -71,7 +71,7 @@ def _paths_by_way_of(anchors: TrustAnchors, leaf: Certificate, sent: tuple[bytes
 def _usable(anchors: TrustAnchors, leaf: Certificate, sent: tuple[bytes, ...]) -> tuple[Certificate, ...]:
     known = {leaf.sha256, *(ca.sha256 for ca in anchors.certificates)}
     found: dict[bytes, Certificate] = {}
-    for data in sent[:MAX_SENT]:
+    for data in [data for data in sent if data != leaf.der][:MAX_SENT]:
         if len(data) > _MAX_SENT_BYTES:
             continue
         try:

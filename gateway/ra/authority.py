@@ -58,7 +58,7 @@ from gateway.ra.revocation import Revocation
 from gateway.ra.server_keys import KeyMaker, ServerKey
 from gateway.ra.strangers import Strangers
 from gateway.ra.timing import Timing
-from gateway.ra.transactions import is_due, new_opening, new_row, outcome_of, request_key
+from gateway.ra.transactions import DELIVERABLE, is_due, new_opening, new_row, outcome_of, request_key
 from gateway.ra.walk import Clock, Verify, Walk
 from gateway.store.interfaces import (
     AlreadyOpen,
@@ -373,7 +373,7 @@ class RegistrationAuthority:
         trail.identify(requester)
         busy = Unavailable(Reason.OVERLOADED, self._timing.busy_retry)
         same = request_key(request, requester)
-        if self._leases.find(same) is not None:
+        if not self._may_start(same):
             return busy
         earlier = await self._find_earlier(snapshot, request, same, trail)
         if isinstance(earlier, Rejected | Unavailable):
@@ -386,12 +386,12 @@ class RegistrationAuthority:
         asked = await key.certify(request, self._keys)
         now = self._clock()
         opening = self._decide(snapshot, profile, asked, requester, same, now, trail)
-        if earlier is not None:
+        if earlier is not None and self._may_start(same):
             undone = await self._revocation.supersede(snapshot, earlier, trail)
             if undone is not None:
                 return undone
             opening = replace(opening, supersedes=earlier.request_id)
-        if self._leases.draining or self._leases.find(same) is not None:
+        if not self._may_start(same):
             return busy
         task = self._leases.start(same, self._open_and_issue(profile, opening))
         snapshot.occupancy.extend(task)
@@ -400,16 +400,23 @@ class RegistrationAuthority:
     async def _find_earlier(
         self, snapshot: Snapshot, request: EnrollmentRequest, same: bytes, trail: Trail
     ) -> Issued | Rejected | Unavailable | None:
-        """Return what became of the same request before; of what was issued nobody has the key any more."""
+        """Return what became of the same request before; of what was issued then, nobody has the key any more.
+
+        Of what is issued only now somebody else waits for the key.
+        """
         row = await self._ledger.find_request(same, self._clock())
         if row is None:
             return None
         began = Trail(partial(journal.enrollment, request, snapshot.generation, self._clock()))
         outcome = _for_retransmission(await self._follow(snapshot, row, began), self._timing.hold_retry)
         if isinstance(outcome, Issued):
-            return outcome
+            return outcome if row.state in DELIVERABLE else Unavailable(Reason.OVERLOADED, self._timing.busy_retry)
         trail.concern(row)
         return _unheld(outcome)
+
+    def _may_start(self, key: bytes) -> bool:
+        """Whether a task may begin for this request: none works on it here, and there is time for one."""
+        return not self._leases.draining and self._leases.find(key) is None
 
     async def _await_key(self, task: asyncio.Task[Work], row: LedgerRow, trail: Trail) -> Issued | Rejected | Unavailable:
         """Wait for the certificate of a key that this request alone has; what comes too late comes for nobody."""

@@ -109,10 +109,10 @@ class EstEndpoint:
         operation = self._operations.get(name)
         if operation is None or not operation.is_offered(service):
             return _refuse(404, "there is no such EST operation here")
-        if request.method != "POST":
-            return _refuse_method("POST")
-        if not messages.is_media_type(request.headers.get("Content-Type"), operation.media_type):
-            return _refuse(415, f"Content-Type must be {operation.media_type}")
+        if (misfit := _find_misfit(request, operation)) is not None:
+            return misfit
+        if _keeps_back(request) and (schemes := service.challenges(self._clock())):
+            return self._invite(service, client, schemes)
         with request_span(self._tracer, f"est.{name}", request.headers.get("traceparent")):
             reply = await self._enrollment.reply(generation, service, operation, _sent(request, service), client)
         return self._spell(service, request, client, reply)
@@ -160,16 +160,23 @@ class EstEndpoint:
             response.headers.update(_content_headers(spelled.media_type))
         return response
 
+    def _invite(self, service: EstService, client: TlsClient, schemes: tuple[str, ...]) -> web.Response:
+        """Answer a client that keeps its request back until it knows how to log in."""
+        metrics.count_refusal(Protocol.EST, service.profile, Reason.CREDENTIAL_MISSING)
+        if self._floods.count(Protocol.EST, service.profile, Reason.CREDENTIAL_MISSING):
+            log.info("asked how to log in", profile=service.profile, source=client.source)
+        return _ask_to_log_in(schemes)
+
     def _reject(self, service: EstService, request: web.Request, client: TlsClient, refused: Rejected) -> web.Response:
         """Spell a refusal and count it against its address."""
         schemes = service.challenges(self._clock())
+        if _invites(refused, request, schemes):
+            return _ask_to_log_in(schemes)
+        self._failures.count(service.profile, service.failure_limit, client.source)
         status = errors.http_status(refused.reason, schemes=bool(schemes))
         response = _refuse(status, refused.detail, RETRY_WHEN_LIMITED if status in {429, 503} else None)
         if status == 401:
-            for scheme in schemes:
-                response.headers.add("WWW-Authenticate", scheme)
-        if _is_failure(refused, request, schemes):
-            self._failures.count(service.profile, service.failure_limit, client.source)
+            _add_schemes(response, schemes)
         return response
 
     def _refuse_address(self, service: EstService, source: str, wait: int) -> web.Response:
@@ -189,15 +196,28 @@ class EstEndpoint:
         return _refuse(status, detail)
 
 
+def _find_misfit(request: web.Request, operation: EstOperation) -> web.Response | None:
+    """Return the answer to a request that is not of the operation's form."""
+    if request.method != "POST":
+        return _refuse_method("POST")
+    if not messages.is_media_type(request.headers.get("Content-Type"), operation.media_type):
+        return _refuse(415, f"Content-Type must be {operation.media_type}")
+    return None
+
+
+def _keeps_back(request: web.Request) -> bool:
+    """Whether a client sends its request only when it has been asked to log in, as curl --digest does."""
+    return not request[BODY] and "Authorization" not in request.headers
+
+
 def _sent(request: web.Request, service: EstService) -> Sent:
     wrap = messages.wrap_for(service.base64_wrap, request.headers.get("User-Agent"))
     return Sent(request[BODY], request.headers.get("Authorization"), wrap)
 
 
-def _is_failure(refused: Rejected, request: web.Request, schemes: tuple[str, ...]) -> bool:
-    """Whether a refusal counts against its address: not one that only tells a client to send its password."""
-    asks = refused.reason is Reason.CREDENTIAL_MISSING and bool(schemes) and "Authorization" not in request.headers
-    return not asks
+def _invites(refused: Rejected, request: web.Request, schemes: tuple[str, ...]) -> bool:
+    """Whether a refusal only asks a client for its password, and is no failure of its address."""
+    return refused.reason is Reason.CREDENTIAL_MISSING and bool(schemes) and "Authorization" not in request.headers
 
 
 _PUBLISHED = {messages.CACERTS: messages.MEDIA_CACERTS, messages.CSRATTRS: messages.MEDIA_CSRATTRS}
@@ -232,6 +252,19 @@ def _refuse(status: int, detail: str, retry_after: int | None = None) -> web.Res
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     return web.Response(status=status, body=errors.sentence(detail), headers=headers)
+
+
+def _ask_to_log_in(schemes: tuple[str, ...]) -> web.Response:
+    """Return 401 without a body: Bouncy Castle closes it unread before it sends its password, and fails if there was any."""
+    response = web.Response(status=401)
+    _add_schemes(response, schemes)
+    return response
+
+
+def _add_schemes(response: web.Response, schemes: tuple[str, ...]) -> None:
+    """Say how to log in: a header for each scheme (RFC 9110 §11.6.1)."""
+    for scheme in schemes:
+        response.headers.add("WWW-Authenticate", scheme)
 
 
 def _refuse_method(allowed: str) -> web.Response:

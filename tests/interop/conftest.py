@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import RunningServer, launch
+from tests.interop.est_site import Site, running
 from tests.interop.settings import LEGACY, edit, policy, profile, scep
 
 
@@ -22,3 +23,10 @@ def rsa_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServ
     )
     yield running
     assert running.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def est_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A server with EST: `demo` without a label, `linked` and `maker`; nobody changes its configuration."""
+    with running(tmp_path_factory.mktemp("est-server") / "state") as site:
+        yield site

@@ -30,6 +30,7 @@ def profile(name: str, **settings: Any) -> Change:
         profiles = document["profiles"]
         if name not in profiles:
             profiles[name] = deepcopy(profiles["demo"])
+            profiles[name]["endpoints"].get("est", {}).pop("default", None)
             profiles[name]["renewal"]["from"] = [name]
         profiles[name] |= settings
 

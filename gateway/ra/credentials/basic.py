@@ -41,9 +41,8 @@ class BasicCredential:
         self._names = names
         self._derive = derive
         self._remembered = Remembered()
-        # Whoever does not exist costs as much as the dearest user.
-        costs = max((u.parameters for u in self._users.values()), key=lambda c: (c.n * c.r * c.p, c.salt))
-        self._nobody = PasswordHash(costs, bytes(32))
+        self._stand_ins = tuple(PasswordHash(user.parameters, b"") for user in self._users.values())
+        self._stand_in_key = hashlib.sha256(users).digest()
 
     def www_authenticate(self, now: datetime) -> str:
         """Invite to send name and password (RFC 7617 §2)."""
@@ -60,19 +59,27 @@ class BasicCredential:
             return None
         user, password = _decode(sent)
         known = self._users.get(user)
-        if not await self._is_good(known or self._nobody, user, password, now) or known is None:
+        if not await self._is_good(known or self._stand_in(user), user, password, request.source, now):
             raise _invalid("there is no such user" if known is None else f"the password of user {user} is another")
         return self._requester(user)
 
-    async def _is_good(self, expected: PasswordHash, user: str, password: bytes, now: datetime) -> bool:
+    async def _is_good(self, expected: PasswordHash, user: str, password: bytes, source: str, now: datetime) -> bool:
         proof = (user.encode(), expected.parameters.salt, expected.derived, password)
         if self._remembered.knows(now, *proof):
             return True
-        derived = await self._derive(password, expected.parameters)
-        if not hmac.compare_digest(derived, expected.derived) or expected is self._nobody:
+        derived = await self._derive(password, expected.parameters, source)
+        if not hmac.compare_digest(derived, expected.derived):
             return False
         self._remembered.remember(now, *proof)
         return True
+
+    def _stand_in(self, user: str) -> PasswordHash:
+        """Return costs for an unknown user as some known one has them, the same in every process; no password derives to it.
+
+        Were they the dearest, say, a user with a cheap hash could be told from one who does not exist.
+        """
+        number = int.from_bytes(hmac.digest(self._stand_in_key, user.encode(), "sha256"))
+        return self._stand_ins[number % len(self._stand_ins)]
 
     def _requester(self, user: str) -> Requester:
         return user_requester(self.kind, user, self._names)

@@ -22,8 +22,8 @@ class ScryptParameters:
 class Derive(Protocol):
     """Derives keys from passwords away from the event loop, a few at a time."""
 
-    async def __call__(self, secret: bytes, parameters: ScryptParameters) -> bytes:
-        """Return 32 bytes; raises Rejection RATE_LIMITED when too many derivations wait."""
+    async def __call__(self, secret: bytes, parameters: ScryptParameters, source: str) -> bytes:
+        """Return 32 bytes for a request from this address; raises Rejection RATE_LIMITED when too many derivations wait."""
 
 
 class CredentialProvider(Protocol):

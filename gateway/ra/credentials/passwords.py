@@ -8,13 +8,16 @@ import binascii
 import hashlib
 import re
 import secrets
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 
 from gateway.errors import Reason, Rejection
 from gateway.ra.credentials.interfaces import ScryptParameters
+from gateway.ra.strangers import source_network
 
 MAX_USERS = 10000
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -31,6 +34,8 @@ _MAX_COST = 1 << 20
 _SALT_BYTES = 16
 _QUEUE = 8
 """Derivations that may wait, for each that runs; each takes some 50 ms."""
+_OF_ONE_SOURCE = 4
+"""Derivations of one source, waiting or running, for each that runs: whoever guesses shall not turn others away."""
 
 _HASH = re.compile(
     r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/]{11,86})={0,2}\$([A-Za-z0-9+/]{43})=?", re.ASCII
@@ -129,23 +134,27 @@ class ScryptPool:
     def __init__(self, places: int) -> None:
         self._places = max(1, places)
         self._threads = ThreadPoolExecutor(max_workers=self._places, thread_name_prefix="scrypt")
-        self._taken = 0
+        self._taken: Counter[str] = Counter()
 
-    async def __call__(self, secret: bytes, parameters: ScryptParameters) -> bytes:
-        """Return 32 bytes; raises Rejection RATE_LIMITED when too many derivations wait.
+    async def __call__(self, secret: bytes, parameters: ScryptParameters, source: str) -> bytes:
+        """Return 32 bytes; raises Rejection RATE_LIMITED when too many derivations wait, of all or of this address.
 
         A place is free again when its derivation has ended, not when its client has gone.
         """
-        if self._taken >= self._places * (1 + _QUEUE):
+        network = source_network(source)
+        taken, own = self._taken.total(), self._taken[network]
+        if taken >= self._places * (1 + _QUEUE) or own >= self._places * _OF_ONE_SOURCE:
             text = "too many passwords are being checked: try again later"
-            raise Rejection(Reason.RATE_LIMITED, text, "all places for deriving keys from passwords are taken")
+            raise Rejection(Reason.RATE_LIMITED, text, f"{taken} passwords are being checked, {own} from {network}")
         work = asyncio.get_running_loop().run_in_executor(self._threads, derive, secret, parameters)
-        self._taken += 1
-        work.add_done_callback(self._give_back)
+        self._taken[network] += 1
+        work.add_done_callback(partial(self._give_back, network))
         return await asyncio.shield(work)
 
-    def _give_back(self, done: asyncio.Future[bytes]) -> None:
-        self._taken -= 1
+    def _give_back(self, network: str, done: asyncio.Future[bytes]) -> None:
+        self._taken[network] -= 1
+        if not self._taken[network]:
+            del self._taken[network]
         if not done.cancelled():
             done.exception()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from gateway.model import (
     Unavailable,
 )
 from gateway.pki.csr import parse_csr
+from gateway.pki.keys import PrivateKey, generate_private_key
 from gateway.ra import server_keys
 from gateway.store.interfaces import CertificateFilter, LedgerState
 from tests.flow.enrollment.conftest import NewWorld
@@ -263,13 +265,46 @@ async def test_while_one_is_worked_on_the_same_request_is_told_to_wait(world: Wo
     assert len(world.ca.issued()) == 1
 
 
-async def test_two_workers_give_one_key_each_at_most(world: World) -> None:
+async def test_what_another_worker_is_about_to_give_is_not_taken_away(world: World) -> None:
+    world.ca.faults = ["gate"]
     one, other = await world.start("w1"), await world.start("w2")
-    outcomes = await asyncio.gather(*(a.generate(world.snapshot, wanted(world), KIND) for a in (one, other)))
-    keys = [given(outcome) for outcome in outcomes if isinstance(outcome, IssuedWithKey)]
-    assert keys
-    good = [row for row in await world.store.list_certificates(CertificateFilter()) if row.revoked_at is None]
-    assert [row.der for row in good] in [[key.issued.certificate] for key in keys]
+    first = asyncio.create_task(one.generate(world.snapshot, wanted(world), KIND))
+    await world.ca.reached.wait()
+    second = asyncio.create_task(other.generate(world.snapshot, wanted(world), KIND))
+    await asyncio.sleep(0.1)
+    world.ca.gate.set()
+    given(await first)
+    refused = await second
+    assert isinstance(refused, Unavailable)
+    assert refused.reason is Reason.OVERLOADED
+    assert world.ca.revoked == []
+
+
+async def test_however_many_workers_give_keys_one_certificate_is_good(world: World) -> None:
+    workers = [await world.start(f"w{n}") for n in range(4)]
+    outcomes = await asyncio.gather(*(worker.generate(world.snapshot, wanted(world), KIND) for worker in workers))
+    given_out = [given(outcome).issued.certificate for outcome in outcomes if isinstance(outcome, IssuedWithKey)]
+    [good] = [row.der for row in await world.store.list_certificates(CertificateFilter()) if row.revoked_at is None]
+    assert good in given_out
+
+
+async def test_a_worker_that_drains_takes_nothing_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = await world.start()
+    given(await authority.generate(world.snapshot, wanted(world), KIND))
+    drained, drawing = threading.Event(), threading.Event()
+
+    def draw(kind: str) -> PrivateKey:
+        drawing.set()
+        assert drained.wait(5)
+        return generate_private_key(kind)
+
+    monkeypatch.setattr(server_keys, "generate_private_key", draw)
+    again = asyncio.create_task(authority.generate(world.snapshot, wanted(world), KIND))
+    await asyncio.to_thread(drawing.wait, 5)
+    await authority.drain(0.1)
+    drained.set()
+    assert isinstance(await again, Unavailable)
+    assert world.ca.revoked == []
 
 
 async def test_a_client_that_hangs_up_leaves_a_certificate_that_is_superseded(world: World) -> None:

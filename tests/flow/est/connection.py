@@ -20,6 +20,8 @@ class Connection:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    head: str = ""
+    """Status line and headers of the last answer, as they came."""
 
     @classmethod
     async def open(cls, port: int, context: ssl.SSLContext | None, *, source: str | None = None) -> Connection:
@@ -52,7 +54,8 @@ class Connection:
             return RawAnswer(0, {}, b"")
 
     async def _read(self) -> RawAnswer:
-        status, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        self.head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").removesuffix("\r\n\r\n")
+        status, *lines = self.head.split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
         body = await self.reader.readexactly(int(headers["content-length"]))
         return RawAnswer(int(status.split()[1]), headers, body)

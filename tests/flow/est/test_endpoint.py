@@ -171,7 +171,7 @@ BASIC = ('Basic realm="pki"', 'Digest realm="pki", nonce="n", qop="auth"')
         pytest.param(Unavailable(Reason.UPSTREAM_UNAVAILABLE, 60), (), 503, {"retry-after": "60"}, id="unavailable"),
         pytest.param(Unavailable(Reason.INTERNAL, 5), (), 503, {"retry-after": "5"}, id="internal"),
         pytest.param(Rejected(Reason.RATE_LIMITED, "too many"), (), 429, {"retry-after": "10"}, id="rate-limited"),
-        pytest.param(Rejected(Reason.CREDENTIAL_MISSING, "who?"), BASIC, 401, {}, id="missing-credential"),
+        pytest.param(Rejected(Reason.CREDENTIAL_INVALID, "who?"), BASIC, 401, {}, id="unknown-credential"),
         pytest.param(Rejected(Reason.CREDENTIAL_MISSING, "who?"), (), 403, {}, id="missing-certificate"),
         pytest.param(Rejected(Reason.POLICY_SAN, "not this name"), BASIC, 403, {}, id="policy"),
         pytest.param(Rejected(Reason.MALFORMED, "broken"), (), 400, {}, id="malformed"),
@@ -192,12 +192,40 @@ async def test_refusals(front: Front, outcome: Outcome, schemes: tuple[str, ...]
         assert answer.body.decode() == f"{outcome.detail}\n"
 
 
+async def test_an_invitation_to_log_in_has_no_body(front: Front) -> None:
+    """Bouncy Castle fails on any."""
+    front.serve(challenges=lambda _now: BASIC)
+    front.authority.outcomes = [Rejected(Reason.CREDENTIAL_MISSING, "who?")] * 2
+    answer = await front.ask(enroll())
+    assert (answer.status, answer.body, answer.headers["content-length"]) == (401, b"", "0")
+    assert "content-type" not in answer.headers
+    answer = await front.ask(enroll(headers=f"{PKCS10}Authorization: Basic x\r\n"))
+    assert (answer.status, answer.body) == (401, b"who?\n")
+
+
 async def test_every_scheme_is_a_header_of_its_own(front: Front) -> None:
     front.serve(challenges=lambda _now: BASIC)
     front.authority.outcomes = [Rejected(Reason.CREDENTIAL_INVALID, "wrong")]
     port = front.https.getsockname()[1]
     received = await exchange_bytes(port, enroll(), front.client_context())
     assert received.count(b"WWW-Authenticate: ") == 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "schemes", "status"),
+    [
+        pytest.param("", BASIC, 401, id="curl-digest-asks-first"),
+        pytest.param("", (), 400, id="nothing-to-log-in-by"),
+        pytest.param("Authorization: Basic dTpw\r\n", BASIC, 400, id="has-logged-in"),
+    ],
+)
+async def test_an_empty_request(front: Front, headers: str, schemes: tuple[str, ...], status: int) -> None:
+    front.serve(challenges=lambda _now: schemes, failure_limit=FailureLimit(1, timedelta(minutes=1)))
+    answer = await front.ask(enroll(headers=PKCS10 + headers, body=b""))
+    assert answer.status == status
+    assert ("www-authenticate" in answer.headers) is (status == 401)
+    assert not front.authority.asked
+    assert (await front.ask(enroll())).status == (200 if status == 401 else 429)
 
 
 @pytest.mark.parametrize(

@@ -197,14 +197,17 @@ async def test_lines_are_as_the_client_wants_them(fleet: EstFleet, agent: str) -
     assert belongs(payload(parts_of(answer)[0]), leaf_of(parts_of(answer)[1]))
 
 
-async def test_signature_and_key_of_the_request_do_not_count(fleet: EstFleet) -> None:
-    wanted = Wanted(password=secret(fleet, "keygen"))
-    body = bytearray(wanted.csr)
-    body[-1] ^= 1
+@pytest.mark.parametrize("part", ["signature", "key"])
+async def test_signature_and_key_of_the_request_do_not_count(fleet: EstFleet, part: str) -> None:
+    placeholder = generate_private_key("rsa-2048")
+    body = bytearray(Wanted(password=secret(fleet, "keygen"), key=placeholder).csr)
+    at = -1 if part == "signature" else body.index(b"\x02\x82\x01\x01\x00")
+    body[at] ^= 1
     connection = await fleet.connect()
     answer = await connection.ask(post_request(OPERATION, bytes(body), "keygen"))
     connection.close()
-    assert belongs(payload(parts_of(answer)[0]), leaf_of(parts_of(answer)[1]))
+    key, certificate = parts_of(answer)
+    assert belongs(payload(key), leaf_of(certificate))
 
 
 @pytest.mark.parametrize("identifier", [b"dock-7", b"\x00\xff"], ids=["text", "hex"])

@@ -20,10 +20,13 @@ from urllib.parse import quote
 import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateNumbers
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePrivateNumbers
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
+from gateway.pki.csr import build_csr
 from gateway.pki.keys import PrivateKey, generate_private_key, load_private_key
+from gateway.pki.names import parse_name_text
 from gateway.wire.scep import client as scep
 from gateway.wire.scep.client import CertRep
 from tests.conftest import RunningServer, StartServer
@@ -145,6 +148,8 @@ def configure(state: Path, plants: Plants) -> None:
     plants.texts["store.key, bytes"] = bytes.fromhex(plants.texts["store.key"].decode())
     plants.texts["audit.key, bytes"] = bytes.fromhex(plants.texts["audit.key"].decode())
     plants.add("static challenge", (state / "secrets" / "demo-scep-challenge").read_text().strip())
+    plants.add("password", (state / "secrets" / "demo-est-password").read_text().strip())
+    plants.add("hash of the password", (state / "secrets" / "demo-est-users").read_text().strip().rpartition("$")[2])
     key = load_private_key((state / "secrets" / "issuing.key").read_bytes())
     locked = BestAvailableEncryption(plants.texts["key password"])
     write_secret(state / "secrets" / "issuing.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked))
@@ -166,8 +171,10 @@ def configure(state: Path, plants: Plants) -> None:
         "programmed": {"credentials": [shared], "upstream_ca": "program"},
         "manual": {"credentials": [shared], "approval": "manual"},
     }
+    copied = {k: v for k, v in demo.items() if k != "renewal"} | {"endpoints": {"scep": demo["endpoints"]["scep"]}}
     for name, changes in profiles.items():
-        config["profiles"][name] = {**{k: v for k, v in demo.items() if k != "renewal"}, **changes}
+        config["profiles"][name] = {**copied, "credentials": [{"type": "one_time"}], **changes}
+    demo["endpoints"]["est"]["server_keygen"] = {}
     path.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
@@ -214,6 +221,32 @@ def enroll_everywhere(stranger: Stranger, plants: Plants) -> None:
     stranger.enroll("pwri", device, password.decode(), plants.text("wrong password").encode())
     stranger.enroll("programmed", Device(), password.decode())
     stranger.enroll("manual", Device(), password.decode())
+
+
+def enroll_by_est(stranger: Stranger, plants: Plants) -> None:
+    """Passwords and challenges, good and wrong, and a key that the server draws."""
+    server = stranger.server
+    good, wrong = server.est_password, plants.text("wrong password of a user")
+    challenge = plants.add("one-time challenge by EST", server.new_challenge())
+    for operation, password, secret, status in (
+        ("simpleenroll", good, None, 200),
+        ("simpleenroll", wrong, None, 401),
+        ("simpleenroll", f"{wrong}:\u00fc", None, 401),
+        ("simpleenroll", None, challenge, 200),
+        ("simpleenroll", None, plants.text("wrong challenge by EST"), 401),
+        ("simpleenroll", good, plants.text("no link to the connection"), 400),
+        ("simplereenroll", good, None, 403),
+        ("serverkeygen", good, None, 200),
+        ("serverkeygen", wrong, None, 401),
+    ):
+        csr = build_csr(EC_KEY, parse_name_text(f"CN={operation}-{status}").der, challenge_password=secret)
+        answer = server.est(operation, csr, password=password)
+        stranger.told.append(answer.text.encode())
+        assert (answer.status, answer.key is not None) == (status, (operation, status) == ("serverkeygen", 200)), answer.text
+        if answer.key is not None:
+            drawn = serialization.load_der_private_key(answer.key, None)
+            assert isinstance(drawn, RSAPrivateKey | EllipticCurvePrivateKey)
+            plants.add_key("drawn key", drawn)
 
 
 def knock(stranger: Stranger, plants: Plants) -> None:
@@ -311,6 +344,7 @@ def test_no_secret_is_written_or_told(
     stranger = Stranger(server, dict.fromkeys(names, f"Bearer {header}"))
     knock(stranger, plants)
     enroll_everywhere(stranger, plants)
+    enroll_by_est(stranger, plants)
     said = reload_all(server, plants)
     said += run_all(server, COMMANDS)
     shown = metrics(server)

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway.asn1 import scep as asn1
 from gateway.asn1.scep import PkiStatus
-from gateway.cli.init import make_files, write_directory
 from gateway.pki import cms, der, envelope
 from gateway.pki.certificate import parse_certificate
 from gateway.pki.public_keys import load_public_key
 from gateway.wire.scep import attributes
+from tests.flow.scep.service import make_folder
 
 Settings = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ def write_fleet(
 
     `endpoints` of a profile are what its SCEP endpoint has beside the RA certificate. `now` is when the CA begins.
     """
-    write_directory(folder, make_files("rsa-2048", ca_key, 1, 2, now or datetime.now(UTC)))
+    make_folder(folder, ca_key=ca_key, now=now)
     path = folder / "profiles.yaml"
     config = yaml.safe_load(path.read_text())
     base = config["profiles"].pop("demo")

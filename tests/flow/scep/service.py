@@ -1,5 +1,6 @@
 """One worker in this process: the real store, CA, registration authority and servers on loopback ports of their own."""
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -34,6 +35,10 @@ from tests.contract.store.rows import audit_rows
 DAY = timedelta(days=1)
 KEY = generate_private_key("rsa-2048")
 OTHER_KEY = generate_private_key("rsa-2048")
+
+
+_EST = re.compile(r"^      (?:est:|- type: basic)[^\n]*\n(?:        [^\n]*\n)*", re.MULTILINE)
+"""The EST endpoint of `demo`, of which there is one without a label only, and the credential that comes by it alone."""
 
 
 @dataclass
@@ -114,9 +119,16 @@ def listening(family: int = socket.AF_INET, address: object = ("127.0.0.1", 0)) 
     return sock
 
 
-def make_folder(folder: Path, ra_key: str = "rsa-2048", ca_key: str = "ec-p256") -> Path:
-    """Write what `init` writes, for a test that adds files of its own before it starts the service."""
-    write_directory(folder, make_files(ra_key, ca_key, 1, 2, datetime.now(UTC)))
+def without_est(text: str) -> str:
+    """Return the configuration that `init` writes without EST, so that `demo` can be copied."""
+    return _EST.sub("", text)
+
+
+def make_folder(folder: Path, ra_key: str = "rsa-2048", ca_key: str = "ec-p256", now: datetime | None = None) -> Path:
+    """Write what `init` writes, but for EST, for a test that adds files of its own before it starts the service."""
+    write_directory(folder, make_files(ra_key, ca_key, 1, 2, now or datetime.now(UTC)))
+    path = folder / "profiles.yaml"
+    path.write_text(without_est(path.read_text()))
     return folder
 
 

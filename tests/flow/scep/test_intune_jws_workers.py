@@ -32,7 +32,8 @@ def with_profile(state: Path) -> Callable[[str], str]:
         config: dict[str, Any] = yaml.safe_load(text)
         demo = config["profiles"]["demo"]
         credentials = intune(per_device={"count": 1, "window": "1d"})["credentials"]
-        config["profiles"]["devices"] = {"endpoints": demo["endpoints"], "upstream_ca": "local", "policy": demo["policy"]}
+        endpoints = {"scep": demo["endpoints"]["scep"]}
+        config["profiles"]["devices"] = {"endpoints": endpoints, "upstream_ca": "local", "policy": demo["policy"]}
         config["profiles"]["devices"]["credentials"] = credentials
         return yaml.safe_dump(config, sort_keys=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,11 @@ CHALLENGE = "sensors-0123456789abcdef"
 
 
 def configure(text: str, state: Path) -> str:
-    """Beside `demo`: `sensors` take a static challenge and any key, `kiosks` a TLS client certificate below CN=maker."""
+    """Beside `demo`: `sensors` take a static challenge and any key, `kiosks` a TLS client certificate below CN=maker.
+
+    By EST: `robots` take such a certificate too, `tied` ties requests to their connections, and `slow` waits
+    for a person.
+    """
     installation = Installation(state, yaml.safe_load(text))
     data = installation.data
     demo = data["profiles"]["demo"]
@@ -33,6 +38,12 @@ def configure(text: str, state: Path) -> str:
         "credentials": [installation.static("sensors")],
     }
     data["profiles"]["kiosks"] = {**demo, "endpoints": {"scep": required}, "credentials": [{"type": "one_time"}]}
+    demo["renewal"] = {"from": ["demo"]}
+    by_est = {name: value for name, value in demo.items() if name != "renewal"}
+    robots = [{"type": "tls_certificate", "anchors": "maker.pem", "names": "any"}]
+    data["profiles"]["robots"] = {**by_est, "endpoints": {"est": {"label": "ca:7"}}, "credentials": robots}
+    data["profiles"]["tied"] = {**by_est, "endpoints": {"est": {"pop_linking": "require"}}}
+    data["profiles"]["slow"] = {**by_est, "endpoints": {"est": {}}, "approval": "manual"}
     data["server"]["https_mtls"] = {**data["server"]["https"], "listen": f"127.0.0.1:{free_port()}"}
     return json.dumps(data)
 
@@ -95,3 +106,59 @@ def test_a_client_certificate_of_nobody_is_refused(served: RunningServer, client
     (tmp_path / "client.pem").write_bytes(der_to_pem(build_certificate(alone, new_serial(), grant, public_key_der(own))))
     done = served.cli("test-enroll", "--profile", "kiosks", *client, check=False)
     assert (done.returncode, "does not answer" in done.stderr) == (1, True), done.stderr
+
+
+def est(served: RunningServer, *arguments: str, profile: str = "demo", check: bool = True) -> subprocess.CompletedProcess[str]:
+    return served.cli("test-enroll", "--protocol", "est", "--profile", profile, "--key", "ec-p256", *arguments, check=check)
+
+
+def user(served: RunningServer) -> tuple[str, ...]:
+    return "--user", "demo", "--password-file", str(served.state / "secrets" / "demo-est-password")
+
+
+def test_est_with_a_one_time_challenge(served: RunningServer) -> None:
+    done = est(served, "--dns", "device-1.example.com")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        *("cacerts", "csrattrs", "challenge", "key", "simpleenroll", "certificate")
+    ]
+
+
+def test_est_with_a_static_challenge(served: RunningServer) -> None:
+    assert "200 OK" in est(served, "--challenge", served.static_challenge).stdout
+
+
+def test_est_with_a_password_and_then_with_the_certificate(served: RunningServer, tmp_path: Path) -> None:
+    est(served, *user(served), "--subject", "CN=device-9", "--out", str(tmp_path / "first"))
+    shown = ("--client-cert", str(tmp_path / "first" / "device.pem"), "--client-key", str(tmp_path / "first" / "device.key"))
+    done = est(served, *shown, "--renew", "--out", str(tmp_path / "second"))
+    assert "simplereenroll" in done.stdout
+    one, two = (parse_certificate(pem_to_ders((tmp_path / name / "device.pem").read_bytes())[0]) for name in ("first", "second"))
+    assert (one.subject, one.serial != two.serial) == (two.subject, True)
+    refused = est(served, *shown, "--renew", check=False)
+    assert (refused.returncode, "403: " in refused.stderr) == (1, True), refused.stderr
+
+
+def test_est_with_a_certificate_of_its_maker(served: RunningServer, client: tuple[str, ...]) -> None:
+    assert "CN=test-enroll, serial" in est(served, *client, profile="robots").stdout
+
+
+def test_est_with_another_password(served: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("guessed\n")
+    done = est(served, "--user", "demo", "--password-file", str(tmp_path / "password"), check=False)
+    assert (done.returncode, "401: name or password is not valid" in done.stderr) == (1, True), done.stderr
+
+
+def test_est_tied_to_its_connection(served: RunningServer) -> None:
+    assert "200 OK" in est(served, *user(served), profile="tied").stdout
+    done = est(served, profile="tied", check=False)
+    assert (done.returncode, "give --user or --client-cert" in done.stderr) == (2, True), done.stderr
+
+
+def test_est_waits_for_a_person(served: RunningServer) -> None:
+    done = est(served, *user(served), "--wait", "0", profile="slow", check=False)
+    assert (done.returncode, "still pending" in done.stderr, "202" in done.stdout) == (1, True, True), done.stderr
+
+
+def test_a_profile_without_est(served: RunningServer) -> None:
+    done = est(served, profile="sensors", check=False)
+    assert (done.returncode, "There is no profile sensors with EST; there are: demo" in done.stderr) == (2, True), done.stderr

@@ -145,6 +145,9 @@ class Installation:
         return {problem.field: problem.sentence for problem in found.warnings}
 
     def require_client_certificate(self, anchors: str, crls: str | None = None) -> None:
+        """Serve `demo` to TLS clients with a certificate, by SCEP alone."""
+        self.profile["endpoints"].pop("est", None)
+        self.profile["credentials"] = [one for one in self.profile["credentials"] if one["type"] != "basic"]
         https = self.data["server"]["https"]
         self.data["server"]["https_mtls"] = {**https, "listen": "127.0.0.1:3"}
         self.scep.update({"client_certificate": "require", "client_anchors": anchors} | ({"client_crls": crls} if crls else {}))

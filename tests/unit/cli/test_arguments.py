@@ -64,7 +64,7 @@ WRONG = [
     ("version --format xml", "--format"),
     ("test-enroll", "--profile"),
     ("test-enroll --profile nope", "There is no profile nope with SCEP; there are: demo."),
-    ("test-enroll --profile demo --protocol est", "--protocol"),
+    ("test-enroll --profile demo --protocol telnet", "--protocol"),
     ("test-enroll --profile demo --subject garbage", "--subject: "),
     ("test-enroll --profile demo --dns a_b..c", "--dns: "),
     ("test-enroll --profile demo --url http://127.0.0.1:notaport/x", "--url: "),
@@ -80,6 +80,18 @@ WRONG = [
     ("test-enroll --profile demo --client-key csr.pem", "--client-cert and --client-key go together"),
     ("test-enroll --profile demo --client-cert none.pem --client-key csr.pem", "--client-cert: none.pem no such file"),
     ("test-enroll --profile demo --client-cert csr.pem --client-key csr.pem", "--client-cert: "),
+    ("test-enroll --profile demo --user demo --password-file csr.pem", "--user and --renew go with --protocol est"),
+    ("test-enroll --profile demo --renew", "--user and --renew go with --protocol est"),
+    ("test-enroll --protocol est --profile nope", "There is no profile nope with EST; there are: demo."),
+    ("test-enroll --protocol est --profile demo --user demo", "--user and --password-file go together"),
+    ("test-enroll --protocol est --profile demo --user a:b --password-file csr.pem", "--user: "),
+    ("test-enroll --protocol est --profile demo --user demo --password-file none.pem", "none.pem no such file"),
+    ("test-enroll --protocol est --profile demo --renew", "--renew: what is renewed is the certificate of --client-cert"),
+    ("test-enroll --protocol est --profile demo --url http://127.0.0.1/", "--url: EST is spoken over https only"),
+    (
+        "test-enroll --protocol est --profile demo --url https://127.0.0.1/scep",
+        "--url: https://127.0.0.1/scep is no URL of an EST",
+    ),
 ]
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.enroll_est import EstServer
+from gateway.cli.enrollment import DeviceKey, Server, find_leaf, make_folder, verified_chain
 from gateway.cli.options import CommandError, ExitCode
-from gateway.cli.test_enroll import DeviceKey, ScepServer, _find_leaf, _make_folder, _verified_chain
 from gateway.errors import Rejection
 from gateway.model import Grant
 from gateway.pki.certificate import (
@@ -35,11 +36,11 @@ def make_ra(not_before: datetime = NOW - DAY, not_after: datetime = NOW + DAY) -
 
 def test_an_ra_certificate_below_the_ca() -> None:
     ra = make_ra()
-    assert [c.der for c in _verified_chain(ra, (ra.der, ROOT))] == [ROOT]
+    assert [c.der for c in verified_chain(ra, (ra.der, ROOT))] == [ROOT]
 
 
 def test_a_ca_that_is_its_own_ra() -> None:
-    assert [c.der for c in _verified_chain(parse_certificate(ROOT), (ROOT,))] == [ROOT]
+    assert [c.der for c in verified_chain(parse_certificate(ROOT), (ROOT,))] == [ROOT]
 
 
 @pytest.mark.parametrize(
@@ -52,33 +53,33 @@ def test_a_ca_that_is_its_own_ra() -> None:
 )
 def test_an_ra_certificate_that_no_client_trusts(ra: Certificate, authority: bytes, said: str) -> None:
     with pytest.raises(Rejection, match=said):
-        _verified_chain(ra, (ra.der, authority))
+        verified_chain(ra, (ra.der, authority))
 
 
 def test_an_ra_certificate_of_an_unknown_ca() -> None:
-    with pytest.raises(CommandError, match="CN=RA was issued by CN=root, whose certificate GetCACert does not send"):
-        _verified_chain(make_ra(), (make_ra().der,))
+    with pytest.raises(CommandError, match="CN=RA was issued by CN=root, whose certificate the server does not send"):
+        verified_chain(make_ra(), (make_ra().der,))
 
 
 def test_a_certificate_of_another_key() -> None:
-    assert _find_leaf((ROOT, make_ra().der), public_key_der(LEAF)).subject == make_ra().subject
+    assert find_leaf((ROOT, make_ra().der), public_key_der(LEAF)).subject == make_ra().subject
     with pytest.raises(CommandError, match="without a certificate for our key"):
-        _find_leaf((ROOT,), public_key_der(LEAF))
+        find_leaf((ROOT,), public_key_der(LEAF))
 
 
 def test_anchors_are_read_before_anything_is_asked(tmp_path: Path) -> None:
     (tmp_path / "root.pem").write_bytes(der_to_pem(ROOT))
-    tls = ScepServer.parse("https://localhost/scep/x", tmp_path / "root.pem").tls
+    tls = Server.parse("https://localhost/scep/x", tmp_path / "root.pem").tls
     assert isinstance(tls, ssl.SSLContext)
     assert tls.get_ca_certs(binary_form=True) == [ROOT]
-    assert ScepServer.parse("http://localhost/scep/x", None).tls is None
+    assert Server.parse("http://localhost/scep/x", None).tls is None
 
 
 @pytest.mark.parametrize("pem", [b"", b"garbage", der_to_pem(b"\x30\x03\x02\x01\x05")], ids=["empty", "garbage", "not-one"])
 def test_anchors_that_are_none(tmp_path: Path, pem: bytes) -> None:
     (tmp_path / "root.pem").write_bytes(pem)
     with pytest.raises(CommandError, match="--trust") as raised:
-        ScepServer.parse("https://localhost/scep/x", tmp_path / "root.pem")
+        Server.parse("https://localhost/scep/x", tmp_path / "root.pem")
     assert raised.value.code is ExitCode.USAGE
 
 
@@ -90,7 +91,7 @@ def client_files(folder: Path, key: PrivateKey = LEAF) -> tuple[Path, Path]:
 
 
 def test_a_client_certificate_is_read(tmp_path: Path) -> None:
-    assert ScepServer.parse("https://localhost/scep-mtls/x", None, client_files(tmp_path)).tls is not None
+    assert Server.parse("https://localhost/scep-mtls/x", None, client_files(tmp_path)).tls is not None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_a_client_certificate_is_read(tmp_path: Path) -> None:
 )
 def test_a_client_certificate_that_cannot_be_shown(tmp_path: Path, url: str, key: PrivateKey, said: str) -> None:
     with pytest.raises(CommandError, match=f"--client-cert: {said}") as raised:
-        ScepServer.parse(url, None, client_files(tmp_path, key))
+        Server.parse(url, None, client_files(tmp_path, key))
     assert raised.value.code is ExitCode.USAGE
 
 
@@ -111,8 +112,37 @@ def test_every_kind_of_key_can_be_made() -> None:
 
 
 def test_the_folder_is_made_first(tmp_path: Path) -> None:
-    _make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError):
-        _make_folder(tmp_path / "file")
+        make_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("url", "label"),
+    [
+        pytest.param("https://localhost", None, id="host"),
+        pytest.param("https://localhost/", None, id="slash"),
+        pytest.param("https://localhost/.well-known/est", None, id="default"),
+        pytest.param("https://localhost/.well-known/est/", None, id="default-slash"),
+        pytest.param("https://localhost/.well-known/est/corp", "corp", id="label"),
+        pytest.param("https://localhost/.well-known/est/ca%3A1/", "ca:1", id="escaped"),
+    ],
+)
+def test_the_label_of_an_est_service(url: str, label: str | None) -> None:
+    assert EstServer.at(Server.parse(url, None)).label == label
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        pytest.param("http://localhost/.well-known/est", "over https only", id="http"),
+        pytest.param("https://localhost/scep/x", "no URL of an EST service", id="another-path"),
+        pytest.param("https://localhost/.well-known/est/a/b", "no URL of an EST service", id="two-labels"),
+        pytest.param("https://localhost/.well-known/estate", "no URL of an EST service", id="longer"),
+    ],
+)
+def test_urls_that_are_no_est_service(url: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        EstServer.at(Server.parse(url, None))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,11 +9,13 @@ import pytest
 from gateway.config.document import dotted
 from gateway.config.load import Examination
 from gateway.config.warnings import warn
+from gateway.pki.certificate import der_to_pem
 
 MTLS = {"listen": "127.0.0.1:9443", "certificate": "tls.pem", "key": {"file": "tls.key"}}
 PROXY = {"addresses": ["192.0.2.1/32"], "client_certificate": "nginx"}
 BASIC = {"type": "basic", "users": {"file": "challenge"}}
 DIGEST = {"type": "digest_md5_legacy", "users": {"file": "challenge"}}
+DEVICE = {"type": "tls_certificate", "anchors": "ca.pem"}
 RA = {"type": "ra_certificate", "anchors": "ca.pem", "subjects": ["CN=ra1"]}
 
 
@@ -76,6 +79,37 @@ def test_credentials_that_weaken_a_profile(
     place = "credentials[0].of[0]" if credential["type"] == "all_of" else "credentials[0]"
     found = warned({"credentials": [credential]}, proxies=[{**PROXY, "addresses": ["::1/128"]}])
     assert found.keys() == ({f"profiles.corp.{place}"} if warns else set())
+
+
+@pytest.mark.parametrize(
+    ("credential", "warns"),
+    [
+        pytest.param({"type": "one_time"}, True, id="challenge"),
+        pytest.param(BASIC, True, id="password"),
+        pytest.param({"type": "all_of", "of": [BASIC, DEVICE]}, False, id="both"),
+        pytest.param(DEVICE, False, id="certificate"),
+    ],
+)
+def test_what_scep_demands_beside_the_challenge(
+    warned: Callable[..., dict[str, str]], minimal: dict[str, Any], credential: dict[str, Any], warns: bool
+) -> None:
+    scep = {**minimal["profiles"]["corp"]["endpoints"]["scep"], "client_certificate": "require", "client_anchors": "ca.pem"}
+    found = warned({"endpoints": {"scep": scep, "est": {}}, "credentials": [credential]}, https_mtls=MTLS)
+    assert found.keys() == ({"profiles.corp.credentials[0]"} if warns else set())
+
+
+def test_tokens_of_one_issuer_for_two_profiles(
+    warned: Callable[..., dict[str, str]], minimal: dict[str, Any], folder: Path
+) -> None:
+    (folder / "ca.pem").write_bytes(der_to_pem(b"a certificate, as far as this goes"))
+    token = {"type": "bearer", "anchors": "ca.pem", "issuer": "https://login.example.com", "audience": "one"}
+    minimal["profiles"]["other"] = {**minimal["profiles"]["corp"], "endpoints": {"est": {}}, "credentials": [dict(token)]}
+    assert warned({"credentials": [token]}).keys() == {
+        "profiles.corp.credentials[0].anchors",
+        "profiles.other.credentials[0].anchors",
+    }
+    minimal["profiles"]["other"]["credentials"][0]["audience"] = "two"
+    assert warned({"credentials": [token]}) == {}
 
 
 def test_tls_1_3_alone_shuts_clients_out(warned: Callable[..., dict[str, str]], minimal: dict[str, Any]) -> None:

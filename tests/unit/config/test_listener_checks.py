@@ -36,7 +36,7 @@ AT = "profiles.corp.credentials[0]"
         pytest.param(
             REQUIRE,
             None,
-            [f"{FIELD}: needs server.https_mtls, the listener that asks clients for a certificate"],
+            [f"{FIELD}: {NEEDS}"],
             id="no-listener",
         ),
         pytest.param(

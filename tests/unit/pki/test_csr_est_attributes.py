@@ -149,3 +149,14 @@ def test_a_csr_that_asks_for_a_key_need_not_be_signed(signature: bytes, key_of: 
     with pytest.raises(Rejection) as refused:
         parse_csr(data)
     assert refused.value.reason in {Reason.BAD_PROOF_OF_POSSESSION, Reason.MALFORMED}
+
+
+def test_a_placeholder_of_a_key_may_be_broken(key_of: KeyOf) -> None:
+    data = csr_with(key_of("rsa-2048"))
+    modulus = data.index(b"\x02\x82\x01\x01\x00")
+    broken = data[:modulus] + b"\x04" + data[modulus + 1 :]
+    key = parse_csr(broken, proof=False).public_key
+    assert (key.algorithm, key.bits) == ("unknown", 0)
+    assert key.der in broken
+    with pytest.raises(MalformedMessage):
+        parse_csr(broken)

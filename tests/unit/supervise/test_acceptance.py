@@ -1,5 +1,6 @@
 """What is read for a reload, and how it differs from what is in force."""
 
+import copy
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +46,8 @@ def test_nothing_differs(state: Path, accepted: Accepted) -> None:
 def test_a_value_and_a_block_and_the_content_of_a_file(state: Path, accepted: Accepted) -> None:
     def change(data: dict[str, object]) -> None:
         data["profiles"]["demo"]["retransmission_window"] = "2h"  # type: ignore[index]
-        data["profiles"]["other"] = data["profiles"]["demo"]  # type: ignore[index]
+        data["profiles"]["other"] = copy.deepcopy(data["profiles"]["demo"])  # type: ignore[index]
+        data["profiles"]["other"]["endpoints"]["est"]["default"] = False  # type: ignore[index]
 
     rewrite(state, change)
     chain = state / "ca" / "ra.pem"

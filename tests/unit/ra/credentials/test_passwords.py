@@ -137,16 +137,17 @@ PARAMETERS = ScryptParameters(b"saltsalt")
 async def test_places_and_queue_are_bounded(slow: Slow) -> None:
     pool = ScryptPool(2)
     try:
-        waiting = [asyncio.ensure_future(pool(b"x", PARAMETERS)) for _ in range(18)]
+        waiting = [asyncio.ensure_future(pool(b"x", PARAMETERS, f"192.0.2.{n % 3}")) for n in range(18)]
         await asyncio.sleep(0.05)
         with pytest.raises(Rejection) as refused:
-            await pool(b"x", PARAMETERS)
+            await pool(b"x", PARAMETERS, "198.51.100.1")
         assert refused.value.reason is Reason.RATE_LIMITED
         assert slow.running == 2
         slow.go.set()
         assert await asyncio.gather(*waiting) == [b"x".ljust(32)] * 18
         assert slow.most == 2
-        assert await pool(b"y", PARAMETERS) == b"y".ljust(32), "and then there is room again"
+        assert await pool(b"y", PARAMETERS, "192.0.2.1") == b"y".ljust(32), "and then there is room again"
+        assert not pool._taken
     finally:
         pool.close()
 
@@ -154,15 +155,38 @@ async def test_places_and_queue_are_bounded(slow: Slow) -> None:
 async def test_a_client_that_hangs_up_frees_no_place(slow: Slow) -> None:
     pool = ScryptPool(1)
     try:
-        waiting = [asyncio.ensure_future(pool(b"x", PARAMETERS)) for _ in range(9)]
+        waiting = [asyncio.ensure_future(pool(b"x", PARAMETERS, f"192.0.2.{n}")) for n in range(9)]
         await asyncio.sleep(0.05)
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         with pytest.raises(Rejection):
-            await pool(b"x", PARAMETERS)
+            await pool(b"x", PARAMETERS, "198.51.100.1")
         slow.go.set()
         await asyncio.sleep(0.1)
-        assert await pool(b"y", PARAMETERS) == b"y".ljust(32)
+        assert await pool(b"y", PARAMETERS, "192.0.2.1") == b"y".ljust(32)
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        pytest.param(["192.0.2.1"] * 5, id="one-address"),
+        pytest.param([f"2001:db8::{n}" for n in range(5)], id="one-network-of-a-host"),
+    ],
+)
+async def test_one_source_does_not_take_every_place(slow: Slow, addresses: list[str]) -> None:
+    pool = ScryptPool(1)
+    try:
+        waiting = [asyncio.ensure_future(pool(b"x", PARAMETERS, address)) for address in addresses[:4]]
+        await asyncio.sleep(0.05)
+        with pytest.raises(Rejection) as refused:
+            await pool(b"x", PARAMETERS, addresses[4])
+        assert refused.value.reason is Reason.RATE_LIMITED
+        other = asyncio.ensure_future(pool(b"y", PARAMETERS, "198.51.100.1"))
+        slow.go.set()
+        assert await other == b"y".ljust(32)
+        await asyncio.gather(*waiting)
     finally:
         pool.close()
