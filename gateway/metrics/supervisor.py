@@ -11,11 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.metrics import registry
-from gateway.metrics.files import VARIABLE, clear, keep
+from gateway.metrics.files import VARIABLE, clear, keep, readable
 from gateway.metrics.processes import ProcessCollector
 from gateway.metrics.registry import CertificateKind, Family, RestartCause
 
@@ -27,6 +27,19 @@ class CertificateEnding:
     kind: CertificateKind
     name: str
     not_after: datetime
+
+
+class WorkerCollector(MultiProcessCollector):
+    """What all workers counted, read from those of their files that can be."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(None, str(folder))  # type: ignore[no-untyped-call]
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the families."""
+        merged: Iterable[Metric] = self.merge(readable(self._folder))  # type: ignore[no-untyped-call]
+        return merged
 
 
 class SupervisorMetrics:
@@ -48,7 +61,7 @@ class SupervisorMetrics:
         self._restarts = Counter(family.name, family.help, family.labels, registry=self._registry)
         for cause in RestartCause:
             self._restarts.labels(cause.value)
-        MultiProcessCollector(self._registry, str(folder))
+        self._registry.register(WorkerCollector(folder))
 
     @property
     def worker_environment(self) -> Mapping[str, str]:

@@ -27,12 +27,20 @@ from gateway.metrics.registry import (
 )
 from gateway.model import Issued, Pending, ProfileName, Protocol, Rejected, Unavailable, UpstreamCAName
 
+uncounted: str | None = None
+"""Why nothing of what this worker counts would ever be read: it must not serve."""
+
 if VARIABLE in os.environ:
     # A worker: the library maps its files with the first metric, below.
     _PROCESS = os.getpid()
-    reserve(Path(os.environ[VARIABLE]), _PROCESS)
-    # It never forks itself: the library need not ask the kernel with every count who counts.
-    values.ValueClass = values.MultiProcessValue(lambda: _PROCESS)
+    try:
+        reserve(Path(os.environ[VARIABLE]), _PROCESS)
+    except OSError as _error:
+        uncounted = f"this worker cannot count in {os.environ[VARIABLE]}: {_error.strerror}"
+        values.ValueClass = values.MutexValue
+    else:
+        # It never forks itself: the library need not ask the kernel with every count who counts.
+        values.ValueClass = values.MultiProcessValue(lambda: _PROCESS)
 
 REGISTRY = CollectorRegistry()
 """What this process alone counted; across workers the supervisor reads their files."""

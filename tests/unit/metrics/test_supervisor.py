@@ -92,3 +92,13 @@ async def test_every_metric_has_one_place(metrics: SupervisorMetrics, tmp_path: 
     assert len(shown) == len(set(shown))
     assert set(shown) <= {family.name for family in FAMILIES}
     assert not [line for line in text.splitlines() if "_created" in line]
+
+
+async def test_an_empty_file_is_in_nobodys_way(metrics: SupervisorMetrics, tmp_path: Path, count: Count) -> None:
+    process = count(tmp_path / "admin.metrics", 4)
+    of = {"protocol": "scep", "profile": "demo", "operation": "PKCSReq", "result": "issued", "reason": ""}
+    (tmp_path / "admin.metrics" / "counter_4711.db").touch()
+    assert await value(metrics, "gateway_enrollments_total", **of) == 4
+    await metrics.worker_ended(process, RestartCause.DIED)
+    await metrics.worker_ended(4711, RestartCause.DIED)
+    assert await value(metrics, "gateway_enrollments_total", **of) == 4
