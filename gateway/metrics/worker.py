@@ -108,6 +108,11 @@ def count_refusal(protocol: Protocol, profile: ProfileName | None, reason: Reaso
     _answers(protocol, profile or "", Operation.UNKNOWN, Result.REJECTED, reason).inc()
 
 
+def count_unavailable(protocol: Protocol, profile: ProfileName, reason: Reason) -> None:
+    """Count what was sent away for a while before it was read."""
+    _answers(protocol, profile, Operation.UNKNOWN, Result.UNAVAILABLE, reason).inc()
+
+
 def count_signed_challenge(profile: ProfileName, result: str) -> None:
     """Count what became of a signed challenge, by a word of its closed vocabulary."""
     _challenges(profile, result).inc()

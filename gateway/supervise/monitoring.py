@@ -16,12 +16,12 @@ from gateway.metrics.supervisor import CertificateEnding, SupervisorMetrics
 from gateway.supervise.acceptance import utc_now
 from gateway.supervise.observers import Observer
 from gateway.supervise.outcome import Outcome
-from gateway.supervise.process import Ending, WorkerProcess
+from gateway.supervise.process import Ending, WorkerProcess, WorkerRefusedError
 from gateway.supervise.turns import take_short_turns
 from gateway.supervise.workers import Workers
 from gateway.web.listener import Admission, ConnectionCaps
 from gateway.web.middleware import BodyLimits
-from gateway.web.monitoring import MonitoringEndpoint
+from gateway.web.monitoring import MonitoringEndpoint, NotReadyError
 from gateway.web.server import HttpLimits, HttpServer
 
 _CAUSES: Mapping[Ending, RestartCause] = {Ending.DIED: RestartCause.DIED, Ending.REPLACED: RestartCause.ROLLING}
@@ -37,7 +37,7 @@ class Monitoring(Observer):
     def __init__(self, metrics: SupervisorMetrics, workers: Workers) -> None:
         self._metrics = metrics
         self._workers = workers
-        self._endpoint = MonitoringEndpoint(workers.is_alive, workers.check, lambda ready: metrics.exposition(ready=ready))
+        self._endpoint = MonitoringEndpoint(workers.is_alive, self._check, lambda ready: metrics.exposition(ready=ready))
         self._server = HttpServer(self._endpoint.routes(), _LIMITS, _DRAIN_SECONDS)
         self._tasks: set[asyncio.Task[None]] = set()
         metrics.watch(workers.processes)
@@ -70,6 +70,12 @@ class Monitoring(Observer):
     def stopping(self) -> None:
         """Say from now on that the service should get no requests."""
         self._endpoint.draining = True
+
+    async def _check(self) -> None:
+        try:
+            await self._workers.check()
+        except WorkerRefusedError as refused:
+            raise NotReadyError(str(refused)) from refused
 
     def _accept(self) -> None:
         accepted = self._workers.accepted
