@@ -13,7 +13,7 @@ from gateway.web import reminder
 from gateway.web.ops import Readiness
 from tests.flow.scep.conftest import Connect, StartService
 from tests.flow.scep.reloading import change, reload, write_pair
-from tests.flow.scep.service import DAY, Client, Device, Service, make_folder
+from tests.flow.scep.service import DAY, Client, Device, Service, configure, make_folder
 
 SECOND = timedelta(seconds=1)
 SAID = "the RA certificate is not valid"
@@ -38,7 +38,7 @@ def installed(folder: Path, **certificates: tuple[timedelta, timedelta]) -> Path
     for field, dates in certificates.items():
         pair = write_pair(folder, field, dates=dates)
         settings = {"ra_certificate": pair["certificate"], "ra_key": pair["key"]} if field == "ra" else {field: pair}
-        change(folder, lambda config, settings=settings: config["profiles"]["demo"]["endpoints"]["scep"].update(settings))
+        configure(folder, demo={"endpoints": {"scep": settings}})
     return folder
 
 
