@@ -20,7 +20,7 @@ from gateway.errors import ConfigurationError
 from gateway.logging import LogFormat, configure_logging
 
 if TYPE_CHECKING:
-    from gateway.assemble.certificates import NamedCertificate
+    from gateway.assemble.judgement import Judgement
 
 
 class LogLevel(StrEnum):
@@ -54,7 +54,7 @@ def serve(
     configure_logging(log_format, log_level.value)
     observers: list[Observer] = [ServiceManager.take()]
     parsed, sources = read(config)
-    certificates = check_identities(parsed, sources)
+    judged = check_identities(parsed, sources)
     server = parsed.server
     try:
         mtls = server.https_mtls.listen if server.https_mtls else None
@@ -65,7 +65,8 @@ def serve(
     require_store(parsed, sources)
     count = worker_count(workers or server.workers)
     formatted = log_format and log_format.value
-    plan = Plan(config, parsed, sources, sockets, count, formatted, log_level.value, certificates=certificates)
+    level = log_level.value
+    plan = Plan(config, parsed, sources, sockets, count, formatted, level, certificates=judged.certificates, crls=judged.crls)
     if not quiet:
         observers.append(WhenServing(lambda: print(describe_service(parsed, config, count), flush=True)))
     try:
@@ -76,8 +77,8 @@ def serve(
         sockets.close()
 
 
-def check_identities(config: GatewayConfig, sources: Sources) -> tuple[NamedCertificate, ...]:
-    """Refuse keys and certificates that cannot serve, all at once; log warnings; return every certificate that is named."""
+def check_identities(config: GatewayConfig, sources: Sources) -> Judgement:
+    """Refuse keys and certificates that cannot serve, all at once; log warnings; return what was found."""
     from gateway.assemble.judgement import judge
     from gateway.supervise.acceptance import log_warnings
 
@@ -85,7 +86,7 @@ def check_identities(config: GatewayConfig, sources: Sources) -> tuple[NamedCert
     if judged.problems:
         raise ConfigurationError(tuple(map(str, judged.problems)))
     log_warnings(judged)
-    return judged.certificates
+    return judged
 
 
 def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:

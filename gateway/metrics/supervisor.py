@@ -29,6 +29,14 @@ class CertificateEnding:
     not_after: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class CrlEnding:
+    """When the CRL of another CA ends; `name` is the configuration field, `next_update` None where there is no CRL."""
+
+    name: str
+    next_update: datetime | None
+
+
 class WorkerCollector(MultiProcessCollector):
     """What all workers counted, read from those of their files that can be."""
 
@@ -52,6 +60,7 @@ class SupervisorMetrics:
         self._exclusive = asyncio.Lock()
         self._registry = CollectorRegistry()
         self._certificates = self._gauge(registry.CERTIFICATE_NOT_AFTER)
+        self._crls = self._gauge(registry.CLIENT_CRL_NEXT_UPDATE)
         self._generation = self._gauge(registry.CONFIG_GENERATION)
         self._reload_successful = self._gauge(registry.CONFIG_LAST_RELOAD_SUCCESSFUL)
         self._reload_success = self._gauge(registry.CONFIG_LAST_RELOAD_SUCCESS)
@@ -72,7 +81,9 @@ class SupervisorMetrics:
         """Show what workers use; `processes` returns the ids of those that serve, by their slots."""
         self._registry.register(ProcessCollector(processes))
 
-    def accept_configuration(self, generation: int, certificates: Iterable[CertificateEnding], at: datetime) -> None:
+    def accept_configuration(
+        self, generation: int, certificates: Iterable[CertificateEnding], at: datetime, crls: Iterable[CrlEnding] = ()
+    ) -> None:
         """Note what is in force now, at the start and after each reload."""
         self._generation.set(generation)
         self._reload_successful.set(1)
@@ -80,6 +91,9 @@ class SupervisorMetrics:
         self._certificates.clear()
         for ending in certificates:
             self._certificates.labels(ending.kind.value, ending.name).set(ending.not_after.timestamp())
+        self._crls.clear()
+        for crl in crls:
+            self._crls.labels(crl.name).set(crl.next_update.timestamp() if crl.next_update else 0)
 
     def refuse_configuration(self) -> None:
         """Note that a reload was refused; what was in force still is."""

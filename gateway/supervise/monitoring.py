@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from gateway.assemble.anchors import NamedCrl
 from gateway.assemble.certificates import NamedCertificate, Standing
 from gateway.config.document import DataPath, dotted
 from gateway.metrics.registry import CertificateKind, RestartCause
-from gateway.metrics.supervisor import CertificateEnding, SupervisorMetrics
+from gateway.metrics.supervisor import CertificateEnding, CrlEnding, SupervisorMetrics
 from gateway.supervise.acceptance import utc_now
 from gateway.supervise.observers import Observer
 from gateway.supervise.outcome import Outcome
@@ -79,7 +81,8 @@ class Monitoring(Observer):
 
     def _accept(self) -> None:
         accepted = self._workers.accepted
-        self._metrics.accept_configuration(accepted.generation, endings(accepted.certificates), utc_now())
+        ends = crl_endings(accepted.crls)
+        self._metrics.accept_configuration(accepted.generation, endings(accepted.certificates), utc_now(), ends)
 
 
 def metrics_folder(admin_socket: Path) -> Path:
@@ -89,12 +92,22 @@ def metrics_folder(admin_socket: Path) -> Path:
 
 def endings(certificates: Iterable[NamedCertificate]) -> Iterator[CertificateEnding]:
     """Yield when each configured certificate ends; the second and following ones of one field are numbered (`#2`)."""
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for named in certificates:
-        field = dotted(named.path)
-        number = seen[field] = seen.get(field, 0) + 1
-        name = field if number == 1 else f"{field}#{number}"
-        yield CertificateEnding(_kind(named.path, named.standing), name, named.certificate.not_after)
+        yield CertificateEnding(_kind(named.path, named.standing), _name(named.path, seen), named.certificate.not_after)
+
+
+def crl_endings(crls: Iterable[NamedCrl]) -> Iterator[CrlEnding]:
+    """Yield when the CRL of each CA ends by which others' certificates are judged, numbered like certificates."""
+    seen: Counter[str] = Counter()
+    for named in crls:
+        yield CrlEnding(_name(named.path, seen), named.ends)
+
+
+def _name(path: DataPath, seen: Counter[str]) -> str:
+    field = dotted(path)
+    seen[field] += 1
+    return field if seen[field] == 1 else f"{field}#{seen[field]}"
 
 
 def _kind(path: DataPath, standing: Standing) -> CertificateKind:

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics.registry import FAMILIES, CertificateKind, RestartCause
-from gateway.metrics.supervisor import CertificateEnding, SupervisorMetrics
+from gateway.metrics.supervisor import CertificateEnding, CrlEnding, SupervisorMetrics
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 RA = CertificateEnding(CertificateKind.RA, "profiles.demo.endpoints.scep.ra_certificate", NOW + timedelta(days=30))
@@ -102,3 +102,13 @@ async def test_an_empty_file_is_in_nobodys_way(metrics: SupervisorMetrics, tmp_p
     await metrics.worker_ended(process, RestartCause.DIED)
     await metrics.worker_ended(4711, RestartCause.DIED)
     assert await value(metrics, "gateway_enrollments_total", **of) == 4
+
+
+async def test_crls_of_others(metrics: SupervisorMetrics) -> None:
+    name = "gateway_client_crl_next_update_timestamp_seconds"
+    crls = (CrlEnding("a.client_crls", NOW), CrlEnding("a.client_crls#2", None))
+    metrics.accept_configuration(1, (), NOW, crls)
+    found = {key[1]: number for key, number in (await samples(metrics)).items() if key[0] == name}
+    assert found == {(("name", "a.client_crls"),): NOW.timestamp(), (("name", "a.client_crls#2"),): 0}
+    metrics.accept_configuration(2, (), NOW)
+    assert not [key for key in await samples(metrics) if key[0] == name]
