@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
+import sys
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
+import structlog
 import typer
 
 from gateway.cli.options import CommandError, ConfigOption, ExitCode, program, with_exit_codes
@@ -21,6 +24,9 @@ from gateway.logging import LogFormat, configure_logging
 
 if TYPE_CHECKING:
     from gateway.assemble.judgement import Judgement
+
+
+log = structlog.get_logger(__name__)
 
 
 class LogLevel(StrEnum):
@@ -68,7 +74,7 @@ def serve(
     level = log_level.value
     plan = Plan(config, parsed, sources, sockets, count, formatted, level, certificates=judged.certificates, crls=judged.crls)
     if not quiet:
-        observers.append(WhenServing(lambda: print(describe_service(parsed, config, count), flush=True)))
+        observers.append(WhenServing(lambda: announce(describe_service(parsed, config, count))))
     try:
         asyncio.run(run_service(plan, observers))
     except WorkerRefusedError as error:
@@ -87,6 +93,17 @@ def check_identities(config: GatewayConfig, sources: Sources) -> Judgement:
         raise ConfigurationError(tuple(map(str, judged.problems)))
     log_warnings(judged)
     return judged
+
+
+def announce(text: str) -> None:
+    """Print it; a standard output that takes nothing, on a full disk or with its reader gone, is no fault of the service."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        log.warning("what is served cannot be printed", cause=error.strerror)
+        # What is left in the buffer would fail again at the end, and change the exit status.
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
