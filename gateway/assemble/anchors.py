@@ -31,6 +31,8 @@ class NamedCrl:
     path: DataPath
     issuer: str
     term: CrlTerm | None
+    ends: datetime | None
+    """When the last CRL of this CA ends, whether one is in force or not; None: there is none at all."""
 
     def warn(self, now: datetime) -> Problem | None:
         """Say what ends, or has ended; None while the CRL is good for long."""
@@ -39,7 +41,7 @@ class NamedCrl:
         if self.term.ends_soon(now):
             sentence = f"the CRL of {self.issuer} ends at {self.term.next_update:%Y-%m-%d %H:%M}Z"
             return Problem(
-                self.path, f"{sentence}, and what this CA has issued is refused then: put its successor here and restart"
+                self.path, f"{sentence}, and what this CA has issued is refused then: put its successor here and reload"
             )
         return None
 
@@ -80,7 +82,8 @@ class ProfileAnchors:
     def crls(self, now: datetime) -> Iterator[NamedCrl]:
         """Yield what each CA, where revocation is judged, has for a CRL at `now`."""
         for _, path, anchors in self._bundles():
-            yield from (NamedCrl(path, format_name(ca.subject), term) for ca, term in anchors.crl_terms(now))
+            terms = zip(anchors.crl_terms(now), anchors.crl_ends(), strict=True)
+            yield from (NamedCrl(path, format_name(ca.subject), term, ends) for (ca, term), (_, ends) in terms)
 
     def _bundles(self) -> Iterator[tuple[DataPath, DataPath, TrustAnchors]]:
         """Yield the fields of the certificates and of the CRLs of each bundle, and the bundle."""

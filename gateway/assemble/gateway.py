@@ -137,8 +137,12 @@ class Gateway:
             log.info("expired rows deleted", count=count)
 
     def probes(self) -> tuple[Probe, ...]:
-        """Return what must work before requests are taken: a durable write, and each RA key in force."""
-        return (Probe("store", self.store.ping), Probe("ra keys", self._prove_identities))
+        """Return what must work before requests are taken: a durable write, and each RA key and certificate in force."""
+        return (
+            Probe("store", self.store.ping),
+            Probe("ra keys", self._prove_identities),
+            Probe("ra certificates", self._check_dates),
+        )
 
     async def _prove_identities(self) -> None:
         generation = self.generation
@@ -146,6 +150,12 @@ class Gateway:
             await asyncio.to_thread(prove_identity, service.identity)
         for signer in est_signers(generation.est.values()):
             await asyncio.to_thread(prove_signer, signer)
+
+    async def _check_dates(self) -> None:
+        now = self.clock()
+        ended = [service.describe_end(now) for service in self.generation.scep.values() if not service.is_valid(now)]
+        if ended:
+            raise ValueError("; ".join(ended))
 
     def _publishers(self) -> Mapping[UpstreamCAName, CrlPublisher]:
         return {name: duty.publisher for name, duty in self._succession.current.lasting.crls.items()}

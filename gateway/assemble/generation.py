@@ -148,6 +148,7 @@ def _scep_service(
     renews = profile.renewal is not None and "RenewalReq" in profile.renewal.messages
     body, media_type = ca_certificates(identity)
     keys = (identity.certificate, *(pair.certificate for pair in identity.pairs))
+    shown = tuple(map(parse_certificate, identity.certificates))
     return ScepService(
         profile=name,
         identity=identity,
@@ -160,6 +161,8 @@ def _scep_service(
         failure_limit=FailureLimit(failures.count, failures.window) if failures else None,
         reply_chain=scep.reply_chain,
         offload=max(certificate.public_key.bits for certificate in keys) >= SLOW_RSA_BITS,
+        ra_begins=max(certificate.not_before for certificate in shown),
+        ra_ends=min(certificate.not_after for certificate in shown),
     )
 
 

@@ -12,7 +12,15 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.client import AdminClient, quoted, require_profile
-from gateway.cli.options import ConfigOption, FormatOption, OutputFormat, print_record, print_records, with_exit_codes
+from gateway.cli.options import (
+    AdminSocketOption,
+    ConfigOption,
+    FormatOption,
+    OutputFormat,
+    print_record,
+    print_records,
+    with_exit_codes,
+)
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -40,6 +48,7 @@ class ExportFormat(StrEnum):
 @with_exit_codes
 def list_(
     config: ConfigOption,
+    admin_socket: AdminSocketOption = None,
     profile: ProfileOption = None,
     upstream_ca: CaOption = None,
     subject: SubjectOption = None,
@@ -51,7 +60,7 @@ def list_(
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List certificates, newest first."""
-    client = AdminClient(config)
+    client = AdminClient(config, admin_socket)
     rows = client.get(
         "/v1/certificates",
         **_filter(profile, upstream_ca, subject, expires_before, revoked),
@@ -66,9 +75,11 @@ def list_(
 
 @app.command()
 @with_exit_codes
-def show(name: NameArgument, config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
+def show(
+    name: NameArgument, config: ConfigOption, admin_socket: AdminSocketOption = None, format: FormatOption = OutputFormat.TABLE
+) -> None:
     """Show one certificate, with its PEM."""
-    row = AdminClient(config).get(f"/v1/certificates/{quoted(name)}")
+    row = AdminClient(config, admin_socket).get(f"/v1/certificates/{quoted(name)}")
     if format is OutputFormat.JSON:
         print_record(row, format)
         return
@@ -82,13 +93,14 @@ def show(name: NameArgument, config: ConfigOption, format: FormatOption = Output
 def revoke(
     name: NameArgument,
     config: ConfigOption,
+    admin_socket: AdminSocketOption = None,
     reason: Annotated[
         str, typer.Option(help="RFC 5280 §5.3.1: key_compromise, superseded, cessation_of_operation, privilege_withdrawn …")
     ] = "unspecified",
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Revoke one certificate; where the CRL is signed here, it is published before this returns."""
-    row = AdminClient(config).post(f"/v1/certificates/{quoted(name)}/revoke", reason=reason)
+    row = AdminClient(config, admin_socket).post(f"/v1/certificates/{quoted(name)}/revoke", reason=reason)
     if format is OutputFormat.JSON:
         print_record(row, format)
         return
@@ -101,6 +113,7 @@ def revoke(
 @with_exit_codes
 def export(
     config: ConfigOption,
+    admin_socket: AdminSocketOption = None,
     profile: ProfileOption = None,
     upstream_ca: CaOption = None,
     subject: SubjectOption = None,
@@ -111,7 +124,7 @@ def export(
     ] = ExportFormat.JSONL,
 ) -> None:
     """Write the whole inventory, or what the filter leaves of it, to standard output."""
-    rows = _pages(AdminClient(config), _filter(profile, upstream_ca, subject, expires_before, revoked))
+    rows = _pages(AdminClient(config, admin_socket), _filter(profile, upstream_ca, subject, expires_before, revoked))
     match format:
         case ExportFormat.JSONL | ExportFormat.JSON:
             for row in rows:

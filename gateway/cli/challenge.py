@@ -9,6 +9,7 @@ import typer
 
 from gateway.cli.client import AdminClient, quoted, require_profile
 from gateway.cli.options import (
+    AdminSocketOption,
     CommandError,
     ConfigOption,
     ExitCode,
@@ -32,6 +33,7 @@ COLUMNS = ("id", "profile", "expires_at", "created_by", "subject", "sans", "used
 def new(
     profile: Annotated[str, typer.Argument(help="The profile that the challenge enrolls under.")],
     config: ConfigOption,
+    admin_socket: AdminSocketOption = None,
     subject: Annotated[
         str | None,
         typer.Option(
@@ -54,7 +56,8 @@ def new(
         fail("--san and --no-sans exclude each other.", ExitCode.USAGE)
     with argument("--ttl"):
         seconds = None if ttl is None else int(parse_duration(ttl).total_seconds())
-    made = draw(config, profile=profile, subject=subject, sans=san or ([] if no_sans else None), ttl=seconds, owner=owner)
+    sans = san or ([] if no_sans else None)
+    made = draw(config, admin_socket, profile=profile, subject=subject, sans=sans, ttl=seconds, owner=owner)
     if format is OutputFormat.JSON:
         print_record(made, format)
     else:
@@ -65,12 +68,13 @@ def new(
 @with_exit_codes
 def list_(
     config: ConfigOption,
+    admin_socket: AdminSocketOption = None,
     profile: Annotated[str | None, typer.Option(help="Only this profile's.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List challenges that have not expired, newest first; the secrets themselves are not known any more."""
-    client = AdminClient(config)
+    client = AdminClient(config, admin_socket)
     rows = client.get("/v1/challenges", profile=profile, limit=limit)
     if not rows:
         require_profile(client, profile)
@@ -82,20 +86,21 @@ def list_(
 def revoke(
     id: Annotated[str, typer.Argument(help="The challenge's ID, as `challenge list` shows it.")],
     config: ConfigOption,
+    admin_socket: AdminSocketOption = None,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Revoke a challenge that was not used yet."""
-    done = AdminClient(config).post(f"/v1/challenges/{quoted(id)}/revoke")
+    done = AdminClient(config, admin_socket).post(f"/v1/challenges/{quoted(id)}/revoke")
     if format is OutputFormat.JSON:
         print_record(done, format)
     else:
         print(f"Challenge {id} is revoked.")
 
 
-def draw(config: Path, **wanted: Any) -> dict[str, Any]:
+def draw(config: Path, admin_socket: Path | None = None, /, **wanted: Any) -> dict[str, Any]:
     """Make a challenge; what the profile refuses (a lifetime, a profile without challenges) is a usage error."""
     try:
-        made: dict[str, Any] = AdminClient(config).post("/v1/challenges", **wanted)
+        made: dict[str, Any] = AdminClient(config, admin_socket).post("/v1/challenges", **wanted)
     except CommandError as error:
         if error.reason != "denied":
             raise

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from gateway.cli.options import CommandError, ExitCode, fail
+from gateway.cli.options import ADMIN_SOCKET_VARIABLE, CommandError, ExitCode, fail
 from gateway.config.defaults import ADMIN_SOCKET
-from gateway.config.document import read_document
+from gateway.config.document import MAX_BYTES, read_document
 
 WRONG_ARGUMENT = frozenset({"unknown_profile", "policy_subject", "policy_san"})
 """Reasons that are the command line's own fault: a profile that is not there, a name that cannot be read."""
+_WRITTEN = re.compile(
+    r"""^[^#\n]*?\badmin_socket["']?[ \t]*:[ \t]+(?:"([^"\n]+)"|'([^'\n]+)'|([^\s"',{}\[\]#](?:[^\n,}\]#]|(?<=\S)\#)*))""",
+    re.MULTILINE,
+)
 _NAME = re.compile(r"[A-Za-z0-9:._-]{1,256}")
 BROKE_OFF = "broke_off"
 """The reason where a connection ended without an answer: the command may have been carried out, or not."""
@@ -30,14 +34,15 @@ TIMEOUT_SECONDS = 90.0
 class AdminClient:
     """Speaks to whoever may change the state that a configuration file names."""
 
-    def __init__(self, config: Path, patience: float = TIMEOUT_SECONDS) -> None:
-        """`patience` is how many seconds a server may take to answer."""
+    def __init__(self, config: Path, admin_socket: Path | None = None, *, patience: float = TIMEOUT_SECONDS) -> None:
+        """`admin_socket` goes before what the file says; `patience` is how many seconds a server may take to answer."""
         self._config = config
+        self._admin_socket = admin_socket
         self._patience = patience
 
     def is_served(self) -> bool:
         """Whether a server runs; raises CommandError when its socket may not be used."""
-        connection = connect(read_admin_socket(self._config))
+        connection = connect(read_admin_socket(self._config, self._admin_socket))
         if connection is not None:
             connection.close()
         return connection is not None
@@ -53,7 +58,7 @@ class AdminClient:
     def call(self, method: str, path: str, arguments: Mapping[str, Any]) -> Any:
         """Run one operation; arguments that are None are left out. Raises CommandError with the refusal's sentence."""
         given = {name: value for name, value in arguments.items() if value is not None}
-        connection = connect(read_admin_socket(self._config))
+        connection = connect(read_admin_socket(self._config, self._admin_socket))
         if connection is None:
             return _run_here(self._config, method, path, given)
         connection.settimeout(self._patience)
@@ -61,31 +66,48 @@ class AdminClient:
         return _unwrap(status, body)
 
 
-def require_server(config: Path) -> None:
+def require_server(config: Path, admin_socket: Path | None = None) -> None:
     """End the command unless a server runs for this configuration file; one that cannot even be read is said to be so."""
-    place = read_admin_socket(config)
+    place = read_admin_socket(config, admin_socket)
     connection = connect(place)
     if connection is not None:
         connection.close()
         return
-    document = read_document(config.read_bytes())
+    elsewhere = f"No server answers at {place}; --admin-socket names another place."
+    try:
+        document = read_document(config.read_bytes())
+    except OSError as error:
+        fail(f"{config}: {error.strerror}\n{elsewhere}", ExitCode.CONFIGURATION)
     if document.data is None and document.problems:
-        fail("\n".join(f"{config}: {problem.sentence}" for problem in document.problems), ExitCode.CONFIGURATION)
+        problems = "\n".join(f"{config}: {problem.sentence}" for problem in document.problems)
+        fail(f"{problems}\n{elsewhere}", ExitCode.CONFIGURATION)
     fail(f"No server answers at {place}.")
 
 
-def read_admin_socket(config: Path) -> Path:
-    """Return where the server of a configuration file listens for operators.
+def read_admin_socket(config: Path, given: Path | None = None) -> Path:
+    """Return where the server of a configuration file listens for operators; `given` is what the command line says.
 
     Only this one field is read: an operator who may use the socket need not be able to read the secrets that the file names.
+    A file that is broken, or gone, keeps nobody from a server that runs on with what it accepted before: it must hear of the
+    failed reload, and revoke what has to be revoked now.
     """
+    named = given or os.environ.get(ADMIN_SOCKET_VARIABLE)
+    if named:
+        return Path(named).absolute()
     try:
-        data = read_document(config.read_bytes()).data
-    except OSError as error:
-        fail(f"{config}: {error.strerror}", ExitCode.CONFIGURATION)
+        text = config.read_bytes()
+    except OSError:
+        text = b""
+    data = read_document(text).data
     server = data.get("server") if isinstance(data, dict) else None
-    written = server.get("admin_socket") if isinstance(server, dict) else None
+    written = server.get("admin_socket") if isinstance(server, dict) else _scan(text)
     return config.absolute().parent / (written if isinstance(written, str) else ADMIN_SOCKET)
+
+
+def _scan(text: bytes) -> str | None:
+    """Return what a broken file says of the admin socket, as far as that can be told from one line."""
+    found = _WRITTEN.search(text[:MAX_BYTES].decode("utf-8", "replace"))
+    return next((value.strip() for value in found.groups() if value), None) if found else None
 
 
 def quoted(name: str) -> str:

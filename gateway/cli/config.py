@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from gateway.cli.options import (
+    AdminSocketOption,
     ConfigOption,
     ExitCode,
     FormatOption,
@@ -94,27 +95,28 @@ def diff(
     other: Annotated[
         Path | None, typer.Argument(help="Another configuration file; without it, what the running server has in force.")
     ] = None,
+    admin_socket: AdminSocketOption = None,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Print what would change: from the running server, or from OTHER, to this configuration."""
     after = redact(read(config)[0])
-    before = _running(config) if other is None else redact(read(other)[0])
+    before = _running(config, admin_socket) if other is None else redact(read(other)[0])
     found = differences(before, after)
     rows = [{"field": d.field, "before": d.before, "after": d.after} for d in found]
     shown = rows if format is OutputFormat.JSON else [{name: _cell(value) for name, value in row.items()} for row in rows]
     print_records(shown, format, empty="No difference.")
 
 
-def _running(config: Path) -> dict[str, Any]:
+def _running(config: Path, admin_socket: Path | None) -> dict[str, Any]:
     """Ask the server that this configuration's admin socket belongs to. Raises CommandError when none runs."""
     from gateway.cli.client import AdminClient, connect, read_admin_socket
 
-    place = read_admin_socket(config)
+    place = read_admin_socket(config, admin_socket)
     connection = connect(place)
     if connection is None:
         fail(f"No server answers at {place}; start it, or name another file to compare two files.")
     connection.close()
-    answer: dict[str, Any] = AdminClient(config).get("/v1/config")
+    answer: dict[str, Any] = AdminClient(config, admin_socket).get("/v1/config")
     return answer
 
 

@@ -70,6 +70,19 @@ ConfigOption = Annotated[
 ]
 """`config: ConfigOption` in a command's signature: `--config F`, else PKI_GATEWAY_CONFIG, else `default_config()`."""
 
+ADMIN_SOCKET_VARIABLE = "PKI_GATEWAY_ADMIN_SOCKET"
+
+AdminSocketOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--admin-socket",
+        envvar=ADMIN_SOCKET_VARIABLE,
+        show_default="server.admin_socket of the configuration",
+        help="Where the running server listens for operators, whatever the configuration file says.",
+    ),
+]
+"""`admin_socket: AdminSocketOption = None` in the signature of a command that speaks to the server."""
+
 FormatOption = Annotated[OutputFormat, typer.Option("--format", help="How to print data.")]
 """`format: FormatOption = OutputFormat.TABLE` in a command's signature."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.cli.client import BROKE_OFF, AdminClient, require_server
 from gateway.cli.options import (
+    AdminSocketOption,
     CommandError,
     ConfigOption,
     FormatOption,
@@ -26,13 +27,13 @@ PAUSE_SECONDS = 1.0
 
 
 @with_exit_codes
-def reload(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
+def reload(config: ConfigOption, admin_socket: AdminSocketOption = None, format: FormatOption = OutputFormat.TABLE) -> None:
     """Read the configuration and all its files again, in a running server; what was in force stays when anything is wrong.
 
     Waits for the end: exit status 0 when it is in force in every worker, 1 with the reason when it is not.
     """
-    require_server(config)
-    found = _reload(AdminClient(config, PATIENCE_SECONDS), TRIES)
+    require_server(config, admin_socket)
+    found = _reload(AdminClient(config, admin_socket, patience=PATIENCE_SECONDS), TRIES)
     if format is OutputFormat.JSON:
         print_json({name: found[name] for name in ("generation", "fields", "contents")})
         return

@@ -9,6 +9,7 @@ import typer
 
 from gateway.cli.client import AdminClient, quoted, require_profile
 from gateway.cli.options import (
+    AdminSocketOption,
     ConfigOption,
     ExitCode,
     FormatOption,
@@ -32,6 +33,7 @@ IdArgument = Annotated[str, typer.Argument(help="The request's ID, as `requests 
 @with_exit_codes
 def list_(
     config: ConfigOption,
+    admin_socket: AdminSocketOption = None,
     state: Annotated[str | None, typer.Option(help=f"One or more of {STATES}; default: pending and unknown.")] = None,
     profile: Annotated[str | None, typer.Option(help="Only this profile's.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
@@ -39,7 +41,7 @@ def list_(
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List requests, newest first; without --state those that wait for somebody."""
-    client = AdminClient(config)
+    client = AdminClient(config, admin_socket)
     rows = client.get("/v1/requests", state=state, profile=profile, limit=limit, offset=offset)
     if not rows:
         require_profile(client, profile)
@@ -48,9 +50,11 @@ def list_(
 
 @app.command()
 @with_exit_codes
-def show(id: IdArgument, config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
+def show(
+    id: IdArgument, config: ConfigOption, admin_socket: AdminSocketOption = None, format: FormatOption = OutputFormat.TABLE
+) -> None:
     """Show one request, and what was granted."""
-    row = AdminClient(config).get(f"/v1/requests/{quoted(id)}")
+    row = AdminClient(config, admin_socket).get(f"/v1/requests/{quoted(id)}")
     if format is OutputFormat.TABLE:
         granted = row.pop("granted")
         row.update({f"granted_{name}": value for name, value in granted.items()})
@@ -64,9 +68,11 @@ def show(id: IdArgument, config: ConfigOption, format: FormatOption = OutputForm
 
 @app.command()
 @with_exit_codes
-def approve(id: IdArgument, config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
+def approve(
+    id: IdArgument, config: ConfigOption, admin_socket: AdminSocketOption = None, format: FormatOption = OutputFormat.TABLE
+) -> None:
     """Let a request go to its CA that waits for approval."""
-    _told(AdminClient(config).post(f"/v1/requests/{quoted(id)}/approve"), format, "is approved and goes to its CA")
+    _told(AdminClient(config, admin_socket).post(f"/v1/requests/{quoted(id)}/approve"), format, "is approved and goes to its CA")
 
 
 @app.command()
@@ -74,11 +80,12 @@ def approve(id: IdArgument, config: ConfigOption, format: FormatOption = OutputF
 def deny(
     id: IdArgument,
     config: ConfigOption,
+    admin_socket: AdminSocketOption = None,
     detail: Annotated[str | None, typer.Option(help="What the client is told.")] = None,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Refuse a request that waits for approval."""
-    _told(AdminClient(config).post(f"/v1/requests/{quoted(id)}/deny", detail=detail), format, "is denied")
+    _told(AdminClient(config, admin_socket).post(f"/v1/requests/{quoted(id)}/deny", detail=detail), format, "is denied")
 
 
 @app.command()
@@ -86,6 +93,7 @@ def deny(
 def resolve(
     id: IdArgument,
     config: ConfigOption,
+    admin_socket: AdminSocketOption = None,
     attach: Annotated[
         Path | None, typer.Option(metavar="CERT", help="The certificate that the CA did issue, PEM, with its chain if you like.")
     ] = None,
@@ -97,7 +105,7 @@ def resolve(
     """End a request in doubt, whose CA does not say whether it issued a certificate."""
     if (attach is not None) + reissue + failed != 1:
         fail("Choose one of --attach CERT, --reissue and --fail.", ExitCode.USAGE)
-    client, path = AdminClient(config), f"/v1/requests/{quoted(id)}"
+    client, path = AdminClient(config, admin_socket), f"/v1/requests/{quoted(id)}"
     if attach is not None:
         with argument("--attach"):
             certificate = attach.read_text("ascii")

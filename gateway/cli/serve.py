@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
+import sys
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
+import structlog
 import typer
 
 from gateway.cli.options import CommandError, ConfigOption, ExitCode, program, with_exit_codes
@@ -20,7 +23,10 @@ from gateway.errors import ConfigurationError
 from gateway.logging import LogFormat, configure_logging
 
 if TYPE_CHECKING:
-    from gateway.assemble.certificates import NamedCertificate
+    from gateway.assemble.judgement import Judgement
+
+
+log = structlog.get_logger(__name__)
 
 
 class LogLevel(StrEnum):
@@ -54,7 +60,7 @@ def serve(
     configure_logging(log_format, log_level.value)
     observers: list[Observer] = [ServiceManager.take()]
     parsed, sources = read(config)
-    certificates = check_identities(parsed, sources)
+    judged = check_identities(parsed, sources)
     server = parsed.server
     try:
         mtls = server.https_mtls.listen if server.https_mtls else None
@@ -65,9 +71,10 @@ def serve(
     require_store(parsed, sources)
     count = worker_count(workers or server.workers)
     formatted = log_format and log_format.value
-    plan = Plan(config, parsed, sources, sockets, count, formatted, log_level.value, certificates=certificates)
+    level = log_level.value
+    plan = Plan(config, parsed, sources, sockets, count, formatted, level, certificates=judged.certificates, crls=judged.crls)
     if not quiet:
-        observers.append(WhenServing(lambda: print(describe_service(parsed, config, count), flush=True)))
+        observers.append(WhenServing(lambda: announce(describe_service(parsed, config, count))))
     try:
         asyncio.run(run_service(plan, observers))
     except WorkerRefusedError as error:
@@ -76,8 +83,8 @@ def serve(
         sockets.close()
 
 
-def check_identities(config: GatewayConfig, sources: Sources) -> tuple[NamedCertificate, ...]:
-    """Refuse keys and certificates that cannot serve, all at once; log warnings; return every certificate that is named."""
+def check_identities(config: GatewayConfig, sources: Sources) -> Judgement:
+    """Refuse keys and certificates that cannot serve, all at once; log warnings; return what was found."""
     from gateway.assemble.judgement import judge
     from gateway.supervise.acceptance import log_warnings
 
@@ -85,7 +92,18 @@ def check_identities(config: GatewayConfig, sources: Sources) -> tuple[NamedCert
     if judged.problems:
         raise ConfigurationError(tuple(map(str, judged.problems)))
     log_warnings(judged)
-    return judged.certificates
+    return judged
+
+
+def announce(text: str) -> None:
+    """Print it; a standard output that takes nothing, on a full disk or with its reader gone, is no fault of the service."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        log.warning("what is served cannot be printed", cause=error.strerror)
+        # What is left in the buffer would fail again at the end, and change the exit status.
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:

@@ -11,6 +11,9 @@ from gateway.metrics import registry as m
 from gateway.metrics.registry import CertificateKind, Operation, RestartCause, Result, UpstreamResult, Waiting
 
 DAY = 86400
+HOUR = 3600
+JOB = "pki-gateway"
+"""The scrape job's name in docs/monitoring.md."""
 
 
 class Severity(StrEnum):
@@ -181,6 +184,22 @@ CERTIFICATES = Group(
             "The CRL of {{ $labels.upstream_ca }} ends in {{ $value | humanizeDuration }} and has no successor.",
             "The log says why it is not signed; pki-gateway crl publish signs one at once.",
         ),
+        Rule(
+            "PkiGatewayClientCrlEnds",
+            f"{m.CLIENT_CRL_NEXT_UPDATE.name} - time() < {6 * HOUR}",
+            "10m",
+            Severity.NOTIFY,
+            "A CRL of {{ $labels.name }} ends in {{ $value | humanizeDuration }}.",
+            "Fetch the CA's new CRL into the file and reload.",
+        ),
+        Rule(
+            "PkiGatewayClientCrlEndsNow",
+            f"{m.CLIENT_CRL_NEXT_UPDATE.name} - time() < {HOUR}",
+            "10m",
+            Severity.PAGE,
+            "A CRL of {{ $labels.name }} ends in {{ $value | humanizeDuration }}.",
+            "Fetch the CA's new CRL into the file and reload; after its end all is refused that this CA has issued.",
+        ),
     ),
 )
 SERVICE = Group(
@@ -195,12 +214,21 @@ SERVICE = Group(
             "See whether the service runs, and whether Prometheus reaches server.monitoring.",
         ),
         Rule(
+            "PkiGatewayDown",
+            f'up{{job="{JOB}"}} == 0',
+            "5m",
+            Severity.PAGE,
+            "{{ $labels.instance }} does not answer.",
+            "See whether the service runs there, and whether Prometheus reaches its server.monitoring.",
+        ),
+        Rule(
             "PkiGatewayNotReady",
             f"{m.READY.name} == 0",
             "2m",
             Severity.PAGE,
             "{{ $labels.instance }} is not ready.",
-            "The log says what fails: the store makes no write durable, an RA key does not sign, a worker does not answer.",
+            "The log says what fails: the store makes no write durable, an RA key does not sign or its certificate has ended, "
+            "a worker does not answer.",
         ),
         Rule(
             "PkiGatewayAuditWrites",

@@ -122,6 +122,12 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "{{upstream_ca}}",
                 "s",
             ),
+            Panel(
+                "Time left of clients' CRLs",
+                f"min by (name) ({m.CLIENT_CRL_NEXT_UPDATE.name}{{{_INSTANCE}}}) - time()",
+                "{{name}}",
+                "s",
+            ),
             Panel("Used challenges remembered", f"max by (kind) ({m.RESERVATIONS.name}{{{_INSTANCE}}})", "{{kind}}"),
         ),
     ),

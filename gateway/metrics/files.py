@@ -14,6 +14,10 @@ ENDED = "ended"
 _RESERVED = {"counter": 1048576, "histogram": 1048576, "gauge_livesum": 65536, "gauge_livemostrecent": 65536}
 """Bytes a file, by the prefix of its name: some thousand series."""
 _KEPT = ("counter", "histogram")
+_UNFINISHED = ".new"
+"""Ends the name of a file that has not all its bytes yet: nobody reads it."""
+_HEADER = 8
+"""Bytes at the beginning of each file that say how many are used."""
 
 
 def reserve(folder: Path, process: int | str) -> None:
@@ -31,31 +35,60 @@ def clear(folder: Path) -> None:
     Raises OSError when it cannot be written, or the disk is full.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in folder.glob("*.db"):
+    for path in (*folder.glob("*.db"), *folder.glob(f"*{_UNFINISHED}")):
         path.unlink()
     for prefix in _KEPT:
         _reserve(_path(folder, prefix, ENDED), _RESERVED[prefix])
 
 
+def readable(folder: Path) -> list[str]:
+    """Return the paths of the files that can be read, those of ended processes included."""
+    return [str(path) for path in sorted(folder.glob("*.db")) if _has_header(path)]
+
+
 def keep(folder: Path, process: int) -> None:
     """Add what a process counted, which has ended, to what all ended ones have, and delete its files.
 
-    Counters would go back otherwise, and a file stay for each worker that ever was.
+    Counters would go back otherwise, and a file stay for each worker that ever was. They are deleted also where one cannot be
+    read: it would be in the way of all others for ever.
     """
-    for prefix in _KEPT:
-        path = _path(folder, prefix, process)
-        if path.exists():
-            _add(path, _path(folder, prefix, ENDED))
-    for prefix in _RESERVED:
-        _path(folder, prefix, process).unlink(missing_ok=True)
+    try:
+        for prefix in _KEPT:
+            path = _path(folder, prefix, process)
+            if _has_header(path):
+                _add(path, _path(folder, prefix, ENDED))
+    finally:
+        for prefix in _RESERVED:
+            path = _path(folder, prefix, process)
+            path.unlink(missing_ok=True)
+            _unfinished(path).unlink(missing_ok=True)
 
 
 def _reserve(path: Path, size: int) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Give a file its name only when it has all its bytes: on a full disk it would have none, and no header."""
+    if path.exists():
+        return
+    unfinished = _unfinished(path)
+    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(descriptor, 0, size)
+        unfinished.rename(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(path.name + _UNFINISHED)
+
+
+def _has_header(path: Path) -> bool:
+    try:
+        return path.stat().st_size >= _HEADER
+    except FileNotFoundError:
+        return False
 
 
 def _add(counted: Path, total: Path) -> None:

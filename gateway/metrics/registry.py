@@ -249,6 +249,12 @@ CERTIFICATE_NOT_AFTER = Family(
     "When a configured certificate ends (notAfter), in Unix time; the name is the configuration field.",
     ("kind", "name"),
 )
+CLIENT_CRL_NEXT_UPDATE = Family(
+    "gateway_client_crl_next_update_timestamp_seconds",
+    Kind.GAUGE,
+    "When the last CRL of a CA ends by which certificates of clients are judged (nextUpdate), in Unix time; 0: there is none.",
+    ("name",),
+)
 CONFIG_GENERATION = Family(
     "gateway_config_generation",
     Kind.GAUGE,
@@ -321,6 +327,7 @@ FAMILIES = (
     RESERVATIONS,
     CRL_NEXT_UPDATE,
     CERTIFICATE_NOT_AFTER,
+    CLIENT_CRL_NEXT_UPDATE,
     CONFIG_GENERATION,
     CONFIG_LAST_RELOAD_SUCCESSFUL,
     CONFIG_LAST_RELOAD_SUCCESS,

@@ -11,11 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.metrics import registry
-from gateway.metrics.files import VARIABLE, clear, keep
+from gateway.metrics.files import VARIABLE, clear, keep, readable
 from gateway.metrics.processes import ProcessCollector
 from gateway.metrics.registry import CertificateKind, Family, RestartCause
 
@@ -29,6 +29,27 @@ class CertificateEnding:
     not_after: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class CrlEnding:
+    """When the CRL of another CA ends; `name` is the configuration field, `next_update` None where there is no CRL."""
+
+    name: str
+    next_update: datetime | None
+
+
+class WorkerCollector(MultiProcessCollector):
+    """What all workers counted, read from those of their files that can be."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(None, str(folder))  # type: ignore[no-untyped-call]
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the families."""
+        merged: Iterable[Metric] = self.merge(readable(self._folder))  # type: ignore[no-untyped-call]
+        return merged
+
+
 class SupervisorMetrics:
     """Belongs to one service from start to end; `folder` is its own, and what an earlier run left in it is deleted."""
 
@@ -39,6 +60,7 @@ class SupervisorMetrics:
         self._exclusive = asyncio.Lock()
         self._registry = CollectorRegistry()
         self._certificates = self._gauge(registry.CERTIFICATE_NOT_AFTER)
+        self._crls = self._gauge(registry.CLIENT_CRL_NEXT_UPDATE)
         self._generation = self._gauge(registry.CONFIG_GENERATION)
         self._reload_successful = self._gauge(registry.CONFIG_LAST_RELOAD_SUCCESSFUL)
         self._reload_success = self._gauge(registry.CONFIG_LAST_RELOAD_SUCCESS)
@@ -48,7 +70,7 @@ class SupervisorMetrics:
         self._restarts = Counter(family.name, family.help, family.labels, registry=self._registry)
         for cause in RestartCause:
             self._restarts.labels(cause.value)
-        MultiProcessCollector(self._registry, str(folder))
+        self._registry.register(WorkerCollector(folder))
 
     @property
     def worker_environment(self) -> Mapping[str, str]:
@@ -59,7 +81,9 @@ class SupervisorMetrics:
         """Show what workers use; `processes` returns the ids of those that serve, by their slots."""
         self._registry.register(ProcessCollector(processes))
 
-    def accept_configuration(self, generation: int, certificates: Iterable[CertificateEnding], at: datetime) -> None:
+    def accept_configuration(
+        self, generation: int, certificates: Iterable[CertificateEnding], at: datetime, crls: Iterable[CrlEnding] = ()
+    ) -> None:
         """Note what is in force now, at the start and after each reload."""
         self._generation.set(generation)
         self._reload_successful.set(1)
@@ -67,6 +91,9 @@ class SupervisorMetrics:
         self._certificates.clear()
         for ending in certificates:
             self._certificates.labels(ending.kind.value, ending.name).set(ending.not_after.timestamp())
+        self._crls.clear()
+        for crl in crls:
+            self._crls.labels(crl.name).set(crl.next_update.timestamp() if crl.next_update else 0)
 
     def refuse_configuration(self) -> None:
         """Note that a reload was refused; what was in force still is."""

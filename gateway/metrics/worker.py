@@ -27,12 +27,20 @@ from gateway.metrics.registry import (
 )
 from gateway.model import Issued, Pending, ProfileName, Protocol, Rejected, Unavailable, UpstreamCAName
 
+uncounted: str | None = None
+"""Why nothing of what this worker counts would ever be read: it must not serve."""
+
 if VARIABLE in os.environ:
     # A worker: the library maps its files with the first metric, below.
     _PROCESS = os.getpid()
-    reserve(Path(os.environ[VARIABLE]), _PROCESS)
-    # It never forks itself: the library need not ask the kernel with every count who counts.
-    values.ValueClass = values.MultiProcessValue(lambda: _PROCESS)
+    try:
+        reserve(Path(os.environ[VARIABLE]), _PROCESS)
+    except OSError as _error:
+        uncounted = f"this worker cannot count in {os.environ[VARIABLE]}: {_error.strerror}"
+        values.ValueClass = values.MutexValue
+    else:
+        # It never forks itself: the library need not ask the kernel with every count who counts.
+        values.ValueClass = values.MultiProcessValue(lambda: _PROCESS)
 
 REGISTRY = CollectorRegistry()
 """What this process alone counted; across workers the supervisor reads their files."""
@@ -102,6 +110,11 @@ def count_answer(protocol: Protocol, profile: ProfileName, operation: str, answe
 def count_refusal(protocol: Protocol, profile: ProfileName | None, reason: Reason) -> None:
     """Count the refusal of something that was not read as a message; None: it named no configured profile."""
     _answers(protocol, profile or "", Operation.UNKNOWN, Result.REJECTED, reason).inc()
+
+
+def count_unavailable(protocol: Protocol, profile: ProfileName, reason: Reason) -> None:
+    """Count what was sent away for a while before it was read."""
+    _answers(protocol, profile, Operation.UNKNOWN, Result.UNAVAILABLE, reason).inc()
 
 
 def count_signed_challenge(profile: ProfileName, result: str) -> None:

@@ -188,6 +188,12 @@ class TrustAnchors:
                 current = [crl for crl in self._revocations.get(ca.sha256, ()) if crl.in_force(now)]
                 yield ca, max(current, key=lambda crl: crl.next_update, default=None)
 
+    def crl_ends(self) -> Iterator[tuple[Certificate, datetime | None]]:
+        """Yield each CA with the nextUpdate of its CRL that ends last, or None; nothing where none is judged."""
+        if self._revocations is not None:
+            for ca in self.certificates:
+                yield ca, max((crl.next_update for crl in self._revocations.get(ca.sha256, ())), default=None)
+
     def without_crl(self, now: datetime) -> tuple[Certificate, ...]:
         """Return the CAs that have no CRL in force at `now`: what they issued is refused. Empty where none is judged."""
         return tuple(ca for ca, term in self.crl_terms(now) if term is None)

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from gateway.assemble.anchors import NamedCrl
 from gateway.assemble.certificates import NamedCertificate
 from gateway.assemble.judgement import Judgement, judge
 from gateway.config.document import DataPath, dotted
@@ -33,11 +34,19 @@ class Accepted:
     packed: bytes = field(repr=False)
     certificates: tuple[NamedCertificate, ...] = field(repr=False)
     """Every certificate that the configuration names."""
+    crls: tuple[NamedCrl, ...] = field(default=(), repr=False)
+    """The CRLs by which certificates of others are judged."""
 
     @classmethod
-    def first(cls, config: GatewayConfig, sources: Sources, certificates: tuple[NamedCertificate, ...]) -> Accepted:
+    def first(
+        cls,
+        config: GatewayConfig,
+        sources: Sources,
+        certificates: tuple[NamedCertificate, ...],
+        crls: tuple[NamedCrl, ...] = (),
+    ) -> Accepted:
         """Return the generation that a service starts with; the caller has judged it."""
-        return cls(1, config, sources, sources.to_bytes(), certificates)
+        return cls(1, config, sources, sources.to_bytes(), certificates, crls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ def read_next(path: Path, environ: Mapping[str, str], old: Accepted, number: int
     if fixed:
         raise NeedsRestartError(fixed)
     log_warnings(judged)
-    return Accepted(number, config, sources, sources.to_bytes(), judged.certificates)
+    return Accepted(number, config, sources, sources.to_bytes(), judged.certificates, judged.crls)
 
 
 def log_warnings(judged: Judgement) -> None:

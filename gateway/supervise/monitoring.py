@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from gateway.assemble.anchors import NamedCrl
 from gateway.assemble.certificates import NamedCertificate, Standing
 from gateway.config.document import DataPath, dotted
 from gateway.metrics.registry import CertificateKind, RestartCause
-from gateway.metrics.supervisor import CertificateEnding, SupervisorMetrics
+from gateway.metrics.supervisor import CertificateEnding, CrlEnding, SupervisorMetrics
 from gateway.supervise.acceptance import utc_now
 from gateway.supervise.observers import Observer
 from gateway.supervise.outcome import Outcome
-from gateway.supervise.process import Ending, WorkerProcess
+from gateway.supervise.process import Ending, WorkerProcess, WorkerRefusedError
 from gateway.supervise.turns import take_short_turns
 from gateway.supervise.workers import Workers
 from gateway.web.listener import Admission, ConnectionCaps
 from gateway.web.middleware import BodyLimits
-from gateway.web.monitoring import MonitoringEndpoint
+from gateway.web.monitoring import MonitoringEndpoint, NotReadyError
 from gateway.web.server import HttpLimits, HttpServer
 
 _CAUSES: Mapping[Ending, RestartCause] = {Ending.DIED: RestartCause.DIED, Ending.REPLACED: RestartCause.ROLLING}
@@ -37,7 +39,7 @@ class Monitoring(Observer):
     def __init__(self, metrics: SupervisorMetrics, workers: Workers) -> None:
         self._metrics = metrics
         self._workers = workers
-        self._endpoint = MonitoringEndpoint(workers.is_alive, workers.check, lambda ready: metrics.exposition(ready=ready))
+        self._endpoint = MonitoringEndpoint(workers.is_alive, self._check, lambda ready: metrics.exposition(ready=ready))
         self._server = HttpServer(self._endpoint.routes(), _LIMITS, _DRAIN_SECONDS)
         self._tasks: set[asyncio.Task[None]] = set()
         metrics.watch(workers.processes)
@@ -71,9 +73,16 @@ class Monitoring(Observer):
         """Say from now on that the service should get no requests."""
         self._endpoint.draining = True
 
+    async def _check(self) -> None:
+        try:
+            await self._workers.check()
+        except WorkerRefusedError as refused:
+            raise NotReadyError(str(refused)) from refused
+
     def _accept(self) -> None:
         accepted = self._workers.accepted
-        self._metrics.accept_configuration(accepted.generation, endings(accepted.certificates), utc_now())
+        ends = crl_endings(accepted.crls)
+        self._metrics.accept_configuration(accepted.generation, endings(accepted.certificates), utc_now(), ends)
 
 
 def metrics_folder(admin_socket: Path) -> Path:
@@ -83,12 +92,22 @@ def metrics_folder(admin_socket: Path) -> Path:
 
 def endings(certificates: Iterable[NamedCertificate]) -> Iterator[CertificateEnding]:
     """Yield when each configured certificate ends; the second and following ones of one field are numbered (`#2`)."""
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for named in certificates:
-        field = dotted(named.path)
-        number = seen[field] = seen.get(field, 0) + 1
-        name = field if number == 1 else f"{field}#{number}"
-        yield CertificateEnding(_kind(named.path, named.standing), name, named.certificate.not_after)
+        yield CertificateEnding(_kind(named.path, named.standing), _name(named.path, seen), named.certificate.not_after)
+
+
+def crl_endings(crls: Iterable[NamedCrl]) -> Iterator[CrlEnding]:
+    """Yield when the CRL of each CA ends by which others' certificates are judged, numbered like certificates."""
+    seen: Counter[str] = Counter()
+    for named in crls:
+        yield CrlEnding(_name(named.path, seen), named.ends)
+
+
+def _name(path: DataPath, seen: Counter[str]) -> str:
+    field = dotted(path)
+    seen[field] += 1
+    return field if seen[field] == 1 else f"{field}#{seen[field]}"
 
 
 _KINDS = {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.assemble.anchors import NamedCrl
 from gateway.assemble.certificates import NamedCertificate
 from gateway.config.schema import GatewayConfig
 from gateway.config.sources import Sources
@@ -30,3 +31,5 @@ class Plan:
     """What workers find in their environment beside the supervisor's own."""
     certificates: tuple[NamedCertificate, ...] = ()
     """What was judged: every certificate that the configuration names."""
+    crls: tuple[NamedCrl, ...] = ()
+    """What was judged too: the CRLs by which certificates of others are."""

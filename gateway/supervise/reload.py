@@ -136,7 +136,9 @@ class Reloads:
         except NeedsRestartError as error:
             raise _RefusedError(NEEDS_RESTART, show_problems(error.fields)) from error
         except OSError as error:
-            raise _RefusedError(CONFIGURATION, f"{error.filename or self._plan.path}: {error.strerror}") from error
+            # Of this machine, and not of the file: what was read is judged in memory.
+            what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or type(error).__name__
+            raise _RefusedError(FAILED, f"the configuration cannot be judged at present: {what}") from error
 
     async def _prepare(self, new: Accepted) -> tuple[WorkerProcess, ...]:
         """Have every worker build and prove it; returns those that will commit it. Nothing is kept when one refuses.

@@ -7,6 +7,10 @@ import os
 import platform
 import struct
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 TURN_NANOSECONDS = 100_000
 """The shortest turn that the kernel grants."""
 _NUMBERS = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
@@ -28,4 +32,9 @@ def take_short_turns() -> bool:
     if number is None or nice < 0 or os.sched_getscheduler(0) != os.SCHED_OTHER:
         return False
     attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, _RESET_ON_FORK, nice, 0, TURN_NANOSECONDS, 0, 0)
-    return bool(ctypes.CDLL(None).syscall(number, 0, attributes, 0) == 0)
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.syscall(number, 0, attributes, 0) == 0:
+        return True
+    # By the kernel, or by a filter of system calls (SystemCallFilter=sched_setattr in the unit allows it).
+    log.info("no short turns: probes may wait for busy workers", cause=os.strerror(ctypes.get_errno()))
+    return False

@@ -17,6 +17,7 @@ from gateway.assemble import Gateway, open_gateway
 from gateway.config.load import Sources, parse
 from gateway.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from gateway.logging import LogFormat, configure_logging
+from gateway.metrics import worker as metrics
 from gateway.supervise.background import Background
 from gateway.supervise.channel import Channel, ChannelClosedError
 from gateway.supervise.control import TEMPORARY, ControlError, Ready, Refused, Start
@@ -56,6 +57,9 @@ async def _serve(start: Start, channel: Channel) -> int:
     """Open everything and serve; what keeps this worker from beginning is told to the supervisor."""
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    if metrics.uncounted is not None:
+        channel.send(Refused(start.id, TEMPORARY, metrics.uncounted))
+        return TEMPORARY
     sources = Sources.from_bytes(start.sources)
     try:
         gateway = await open_gateway(

@@ -44,7 +44,7 @@ class Workers:
         self._living: set[WorkerProcess] = set()
         self._balance = Balance.create(plan.workers)
         self._someone = asyncio.Event()
-        self.accepted = Accepted.first(plan.config, plan.sources, plan.certificates)
+        self.accepted = Accepted.first(plan.config, plan.sources, plan.certificates, plan.crls)
         self.changing = asyncio.Lock()
 
     def serving(self) -> tuple[WorkerProcess, ...]:

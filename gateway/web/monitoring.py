@@ -15,22 +15,28 @@ log = structlog.get_logger(__name__)
 
 MEDIA_METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
+
+class NotReadyError(Exception):
+    """Requests should be sent elsewhere; the text names what fails, in words that strangers may read."""
+
+
 Exposition = Callable[[bool], Awaitable[bytes]]
 """Returns all metrics as text, told whether the service is ready."""
 
 
 class MonitoringEndpoint:
-    """Answers with one word, or with every metric.
+    """Answers in a few words, or with every metric.
 
     `is_alive` says that a worker's loop turned lately. `check` returns when every worker could take requests and raises
-    otherwise; workers keep their own answers for a while, so that nobody can make them write at will. An upstream CA is part of
-    neither: its outage concerns its own profiles.
+    NotReadyError otherwise; workers keep their own answers for a while, so that nobody can make them write at will. An upstream
+    CA is part of neither: its outage concerns its own profiles.
     """
 
     def __init__(self, is_alive: Callable[[], bool], check: Callable[[], Awaitable[None]], exposition: Exposition) -> None:
         self._is_alive = is_alive
         self._check = check
         self._exposition = exposition
+        self._fault = ""
         self.draining = False
 
     def routes(self) -> list[web.RouteDef]:
@@ -42,22 +48,36 @@ class MonitoringEndpoint:
         return plain(200, "ok") if self._is_alive() else plain(503, "no worker answers")
 
     async def readyz(self, _request: web.Request) -> web.Response:
-        """200, or 503 when the service should get no requests."""
-        return plain(200, "ok") if await self._is_ready() else plain(503, "not ready", retry_after=int(KEPT_SECONDS))
+        """200, or 503 when the service should get no requests; it names what fails, and the log says why."""
+        fault = await self._find_fault()
+        return plain(200, "ok") if not fault else plain(503, f"not ready: {fault}", retry_after=int(KEPT_SECONDS))
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Every metric of the supervisor and the workers, those of ended ones included."""
-        body = await self._exposition(await self._is_ready())
+        body = await self._exposition(not await self._find_fault())
         return web.Response(body=body, headers={"Content-Type": MEDIA_METRICS})
 
-    async def _is_ready(self) -> bool:
+    async def _find_fault(self) -> str:
+        """Return in a few words what keeps the service from taking requests, and log each change; empty when nothing does."""
+        fault = await self._ask()
+        if fault != self._fault:
+            self._fault = fault
+            log.warning("readiness has changed", ready=not fault, cause=fault or None)
+        return fault
+
+    async def _ask(self) -> str:
         if self.draining:
-            return False
+            return "the service ends"
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
                 await self._check()
-        except Exception as error:  # noqa: BLE001  whatever it is, requests are better sent elsewhere
-            # The worker whose probe failed has logged it as an error.
-            log.debug("not ready", cause=str(error) or type(error).__name__)
-            return False
-        return True
+        except TimeoutError:
+            return "workers do not answer"
+        except NotReadyError as error:
+            # The worker whose probe failed has logged the cause as an error.
+            return str(error)
+        except Exception:
+            # Whatever it is, requests are better sent elsewhere.
+            log.exception("readiness cannot be found out")
+            return "unknown"
+        return ""

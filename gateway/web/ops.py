@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from gateway.web.middleware import plain
+from gateway.web.reminder import Reminder
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,7 @@ class Readiness:
         self._lock = asyncio.Lock()
         self._checked_at = float("-inf")
         self._failed: tuple[str, ...] = ()
+        self._reminder = Reminder()
         self.draining = False
 
     async def failures(self) -> tuple[str, ...]:
@@ -46,19 +48,21 @@ class Readiness:
             return ("draining",)
         async with self._lock:
             if monotonic() - self._checked_at >= KEPT_SECONDS:
-                self._failed = tuple([p.name for p in self._probes if not await _passes(p)])
+                self._failed = tuple([p.name for p in self._probes if not await self._passes(p)])
                 self._checked_at = monotonic()
         return self._failed
 
-
-async def _passes(probe: Probe) -> bool:
-    try:
-        async with asyncio.timeout(PROBE_TIMEOUT):
-            await probe.check()
-    except Exception as error:  # noqa: BLE001  whatever a probe raises means not ready
-        log.error("not ready", probe=probe.name, cause=str(error) or type(error).__name__)  # noqa: TRY400
-        return False
-    return True
+    async def _passes(self, probe: Probe) -> bool:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await probe.check()
+        except Exception as error:  # noqa: BLE001  whatever a probe raises means not ready
+            cause = str(error) or type(error).__name__
+            if self._reminder.is_due(probe.name, cause):
+                log.error("not ready", probe=probe.name, cause=cause)  # noqa: TRY400
+            return False
+        self._reminder.forget(probe.name)
+        return True
 
 
 class OpsEndpoint:

@@ -20,6 +20,7 @@ from gateway.web.generation import Generation, ScepService
 from gateway.web.middleware import BODY, plain
 from gateway.web.peer import see_client, source_address
 from gateway.web.pki_operation import Peer, PkiOperation, Reply
+from gateway.web.reminder import Reminder
 from gateway.wire.scep import errors, operations, pkimessage
 
 log = structlog.get_logger(__name__)
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 PATH = r"/{root:(?i:scep|scep-mtls)}/{profile}{suffix:(?i:/?/?(?:(?:cgi-bin/)?pkiclient\.exe/?)?)}"
 """Windows and Cisco IOS append `/pkiclient.exe` or `/cgi-bin/pkiclient.exe` to the URL that they know, or to its slash."""
 MTLS_ROOT = "scep-mtls"
+RETRY_OUT_OF_DATE = 300
+"""Seconds after which a client should come again when the RA certificate is not valid: somebody has to renew it."""
 _POSTED_QUERY = "operation=PKIOperation"
 _POSTED = operations.parse_query(_POSTED_QUERY)
 """What nearly every POST asks for: it need not be read again."""
@@ -48,6 +51,8 @@ class ScepEndpoint:
         self._floods = floods
         self._failures = FailureCounter()
         self._tracer = tracer
+        self._clock = clock
+        self._reminder = Reminder()
         self._pki_operation = PkiOperation(authority, floods, executor, clock)
 
     def routes(self) -> list[web.RouteDef]:
@@ -75,6 +80,9 @@ class ScepEndpoint:
             operation = _POSTED if query == _POSTED_QUERY else operations.parse_query(query)
             if operation.name != operations.PKI_OPERATION and (operation.name or request.method == "GET"):
                 return _publish(service, operation.name)
+            now = self._clock()
+            if not service.is_valid(now):
+                return self._send_away(service, now)
             with request_span(self._tracer, "scep.PKIOperation", request.headers.get("traceparent")):
                 return await self._operate(generation, service, request, operation, source)
         except MalformedMessage as error:
@@ -98,6 +106,15 @@ class ScepEndpoint:
         if self._floods.count(Protocol.SCEP, service.profile, Reason.RATE_LIMITED):
             log.info("too many failures of one address", profile=service.profile, source=source, retry_after=wait)
         return plain(429, "too many failed requests from this address, try again later", retry_after=wait)
+
+    def _send_away(self, service: ScepService, now: datetime) -> web.Response:
+        """Answer while the RA certificate is not valid, before anything is read or used up; clients come again."""
+        metrics.count_unavailable(Protocol.SCEP, service.profile, Reason.INTERNAL)
+        self._floods.count(Protocol.SCEP, service.profile, Reason.INTERNAL)
+        text = service.describe_end(now)
+        if self._reminder.is_due(service.profile, text):
+            log.error("the RA certificate is not valid", profile=service.profile, cause=text)
+        return plain(503, "not available now, try again", retry_after=RETRY_OUT_OF_DATE)
 
     def _refuse_malformed(self, service: ScepService, source: str, error: MalformedMessage) -> web.Response:
         """Answer what no CertRep can be made for: there is nobody to sign it to."""

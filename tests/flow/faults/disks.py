@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,6 +69,28 @@ def full(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        ballast.unlink()
+
+
+@contextmanager
+def kept_full(folder: Path) -> Iterator[None]:
+    """Take whatever room others leave, as soon as they do."""
+    ballast, stopped = folder / "more-ballast", threading.Event()
+
+    def fill() -> None:
+        with ballast.open("wb", buffering=0) as file:
+            while not stopped.wait(0.002):
+                with suppress(OSError):
+                    while True:
+                        file.write(bytes(4096))
+
+    filling = threading.Thread(target=fill)
+    filling.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        filling.join()
         ballast.unlink()
 
 

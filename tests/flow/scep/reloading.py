@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,22 @@ def write_ca(folder: Path, name: str) -> tuple[OtherCA, dict[str, Any]]:
     return ca, {"type": "local", "certificate": f"ca/{name}.pem", "key": {"file": f"secrets/{name}.key"}}
 
 
-def write_pair(folder: Path, name: str, key: PrivateKey | None = None, san: str = "") -> dict[str, Any]:
-    """Have the folder's CA issue a certificate for an RA or a TLS server, and return it as the configuration names it."""
+def write_pair(
+    folder: Path,
+    name: str,
+    key: PrivateKey | None = None,
+    san: str = "",
+    dates: tuple[timedelta, timedelta] = (timedelta(days=-1), timedelta(days=300)),
+) -> dict[str, Any]:
+    """Have the folder's CA issue a certificate for an RA or a TLS server, and return it as the configuration names it.
+
+    It is valid between two times, counted from now.
+    """
     [issuing] = pem_to_ders((folder / "ca" / "issuing.pem").read_bytes())
     ca = OtherCA(issuing, load_private_key((folder / "secrets" / "issuing.key").read_bytes()))
     key = key or generate_private_key("rsa-2048")
-    certificate = ca.issue(key, f"CN={name}", ekus=("certificateRequestAgent", "serverAuth"), san=san)
+    ekus = ("certificateRequestAgent", "serverAuth")
+    certificate = ca.issue(key, f"CN={name}", ekus=ekus, san=san, begins=dates[0], ends=dates[1])
     (folder / "ca" / f"{name}.pem").write_bytes(der_to_pem(certificate) + der_to_pem(issuing))
     write_secret(folder / "secrets" / f"{name}.key", serialize_private_key(key))
     return {"certificate": f"ca/{name}.pem", "key": {"file": f"secrets/{name}.key"}}

@@ -133,7 +133,7 @@ def test_a_store_that_is_gone_makes_the_service_not_ready_until_it_is_back(start
     database = server.state / "store" / "gateway.db"
     away = database.with_suffix(".away")
     database.rename(away)
-    wait_for(lambda: get(f"{server.monitoring_url}/readyz") == (503, "not ready\n"))
+    wait_for(lambda: get(f"{server.monitoring_url}/readyz") == (503, "not ready: store\n"))
     assert value(server, "gateway_ready") == 0
     assert get(f"{server.monitoring_url}/livez") == (200, "ok\n")
     assert (value(server, "gateway_store_commit_seconds_count", result="failed") or 0) > 0

@@ -19,7 +19,14 @@ from tests.conftest import free_port
 ROOT = Path(__file__).parents[3]
 GUIDE = (ROOT / "docs" / "production.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
-PLACES = ("/etc/pki-gateway", "/var/lib/pki-gateway", "/run/pki-gateway", "/var/backups/pki-gateway", "/root/pki-gateway")
+PLACES = (
+    "/etc/pki-gateway",
+    "/var/lib/pki-gateway",
+    "/run/pki-gateway",
+    "/var/backups/pki-gateway",
+    "/root/pki-gateway",
+    "/etc/systemd/system",
+)
 PROGRAM = "/opt/pki-gateway/bin/pki-gateway"
 LEND = "systemd-run --property=LoadCredential=secrets:/etc/pki-gateway/secrets"
 
@@ -43,6 +50,7 @@ case "$1 $*" in
         kill -TERM "$(cat "$FOLDER/pid")"
         while kill -0 "$(cat "$FOLDER/pid")" 2>/dev/null; do sleep 0.1; done
         rm "$FOLDER/pid" ;;
+    daemon-reload*) ;;
     *) echo "not in this test: systemctl $*" >&2; exit 1 ;;
 esac
 """,
@@ -80,7 +88,7 @@ class Machine:
         self._script("pki-gateway", f'exec "{sys.executable}" -m gateway "$@"\n')
         for name, text in STUBS.items():
             self._script(name, CREDENTIALS + text)
-        for place in ("etc", "var/lib", "var/backups", "run/pki-gateway", "root"):
+        for place in ("etc/systemd/system", "var/lib", "var/backups", "run/pki-gateway", "root"):
             (self.folder / place).mkdir(parents=True)
 
     def _script(self, name: str, text: str) -> None:
@@ -92,6 +100,9 @@ class Machine:
         """Run commands of the guide: their places below the folder, owners left as they are."""
         here = re.sub(" -o pki-gateway -g pki-gateway", "", commands)
         here = re.sub(r"^chgrp .*$", "", here, flags=re.MULTILINE).replace(PROGRAM, self.program)
+        here = here.replace("/opt/pki-gateway-next/bin/pki-gateway", self.program)
+        # The program is what this test runs of; units go where everything goes.
+        here = re.sub(r"^(python3 -m venv|\S+/bin/pip) .*$", "", here, flags=re.MULTILINE)
         for place in PLACES:
             here = re.sub(rf"(?<![\w/]){place}", f"{self.folder}{place}", here)
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
@@ -150,7 +161,7 @@ def test_install_back_up_lose_restore(machine: Machine) -> None:
     machine.done(block("init /etc/pki-gateway").replace("--no-next", f"--no-next {options}"))
     assert "{file:" not in machine.config.read_text()
     assert not (machine.config.parent / "secrets" / "root.key").exists()
-    machine.done(block("config check").replace("systemctl enable --now", "systemctl start"))
+    machine.done(block("config check", "enable --now").replace("systemctl enable --now", "systemctl start"))
     machine.wait_serving()
 
     for command in ("challenge new demo", "certs list", "requests list", "crl publish", "status", "reload", "restart"):
@@ -175,7 +186,9 @@ def test_install_back_up_lose_restore(machine: Machine) -> None:
     assert set(machine.serials()) == {first, third}
     machine.done(f"{LEND} {PROGRAM} store check --config {PLACES[0]}/profiles.yaml")
 
-    machine.done(block("store migrate").replace("/opt/pki-gateway/bin/pip", "true"))
+    machine.done(block("config check", "pki-gateway-next"))
+    machine.done(block("store migrate"))
+    assert (machine.folder / "etc/systemd/system/pki-gateway.service").exists()
     machine.wait_serving()
     assert set(machine.serials()) == {first, third}
 

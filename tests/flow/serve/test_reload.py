@@ -5,7 +5,9 @@ import os
 import signal
 import ssl
 import time
+import urllib.request
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -296,3 +298,34 @@ def test_a_service_whose_first_workers_die_comes_up_all_the_same(faults: Faults,
     assert faults.struck("dies-in-start-again")
     assert len(logged(server, "a worker cannot begin and is tried again")) == 2
     assert "Ctrl-C ends it" in server.log.read_text()
+
+
+def test_commands_reach_the_server_whatever_the_file_is_worth(start_server: StartServer, tmp_path: Path) -> None:
+    """The socket is not where it is looked for by default; what serves on must be told, and be able to revoke."""
+    server = start_server(edit=lambda text: text.replace("admin_socket: run/admin.sock", f"admin_socket: {tmp_path}/a.sock"))
+    good = server.config.read_text()
+    assert f"admin_socket: {tmp_path}/a.sock" in good
+    server.config.write_text(good.replace("profiles:", "profiles: ["))
+    failed = server.cli("reload", check=False)
+    assert (failed.returncode, "this is not YAML" in failed.stderr) == (1, True), failed.stderr
+    assert len(failures_shown(server)) == 1
+    assert json.loads(server.cli("status", "--format", "json").stdout)["running"]
+    assert server.new_challenge()
+    assert server.cli("certs", "list").returncode == 0
+    assert server.cli("certs", "revoke", "4711", check=False).returncode == 1
+    assert json.loads(server.cli("crl", "publish", "--format", "json").stdout)
+    server.config.unlink()
+    there = ("--admin-socket", str(tmp_path / "a.sock"))
+    failed = server.cli("reload", *there, check=False)
+    assert (failed.returncode, "No such file" in failed.stderr) == (1, True), failed.stderr
+    assert server.cli("restart", *there).returncode == 0
+    assert server.cli("reload", check=False).returncode == 3
+    server.config.write_text(good)
+    assert server.cli("reload").returncode == 0
+
+
+def failures_shown(server: RunningServer) -> list[str]:
+    """Return what /metrics says of the last reload: a broken file is no place to read the audit trail by."""
+    with urllib.request.urlopen(f"{server.monitoring_url}/metrics", timeout=20) as reply:
+        lines = reply.read().decode().splitlines()
+    return [line for line in lines if line == "gateway_config_last_reload_successful 0.0"]

@@ -173,7 +173,7 @@ def test_nothing_is_asked_before_all_arguments_are_read(installed: Path, run_mai
 def test_what_nobody_foresaw_is_one_sentence(
     installed: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch, debug: bool
 ) -> None:
-    def fail(_config: Path) -> Path:
+    def fail(*_: object) -> Path:
         raise ZeroDivisionError("by nothing")
 
     monkeypatch.setattr(gateway.cli.status, "AdminClient", fail)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.certs import _harmless
-from gateway.cli.client import AdminClient, connect, read_admin_socket
+from gateway.cli.client import AdminClient, connect, read_admin_socket, require_server
 from gateway.cli.options import CommandError
 
 
@@ -32,6 +32,45 @@ def test_the_socket_is_found_without_reading_secrets(tmp_path: Path, text: str, 
 def test_an_absolute_socket(tmp_path: Path) -> None:
     (tmp_path / "profiles.yaml").write_text("server: {admin_socket: /run/gateway.sock}")
     assert read_admin_socket(tmp_path / "profiles.yaml") == Path("/run/gateway.sock")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        pytest.param("server:\n  admin_socket: /run/x/a.sock\nprofiles: [\n", "/run/x/a.sock", id="line"),
+        pytest.param("server:\n  admin_socket: 'a b.sock' # here\nprofiles: [\n", "a b.sock", id="single-quotes"),
+        pytest.param('server: {http: "x", "admin_socket": "a.sock"}\n\tprofiles: x\n', "a.sock", id="double-quotes"),
+        pytest.param("server: {admin_socket: a.sock, http: x}\nprofiles: ]\n", "a.sock", id="flow"),
+        pytest.param(
+            "server:\n  # admin_socket: b.sock\n  admin_socket: a.sock   # c.sock\nprofiles: [\n", "a.sock", id="comments"
+        ),
+        pytest.param("server:\n  admin_socket:\nprofiles: [\n", "run/admin.sock", id="no-value"),
+        pytest.param("serverr\n  admin_socket: a.sock\n", "a.sock", id="key-misspelt"),
+        pytest.param("\xff\xfe\nserver:\n  admin_socket: a.sock\n", "a.sock", id="other-encoding"),
+    ],
+)
+def test_the_socket_is_found_in_a_broken_file(tmp_path: Path, text: str, path: str) -> None:
+    (tmp_path / "profiles.yaml").write_bytes(text.encode("latin-1"))
+    assert read_admin_socket(tmp_path / "profiles.yaml") == tmp_path / path
+
+
+def test_the_socket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "profiles.yaml"
+    assert read_admin_socket(config) == tmp_path / "run" / "admin.sock"
+    config.write_text("server: {admin_socket: a.sock}")
+    monkeypatch.setenv("PKI_GATEWAY_ADMIN_SOCKET", "/run/b.sock")
+    assert read_admin_socket(config) == Path("/run/b.sock")
+    assert read_admin_socket(config, Path("/run/c.sock")) == Path("/run/c.sock")
+
+
+@pytest.mark.parametrize("text", [pytest.param(None, id="missing"), pytest.param("profiles: [", id="broken")])
+def test_no_server_and_no_file_that_could_be_read(tmp_path: Path, text: str | None) -> None:
+    config = tmp_path / "profiles.yaml"
+    if text is not None:
+        config.write_text(text)
+    with pytest.raises(CommandError, match=r"No server answers at .*/run/admin.sock") as refused:
+        require_server(config)
+    assert refused.value.code == 3
 
 
 def test_no_server(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """`pki-gateway serve` looks at every key and certificate before it opens the store or listens."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
@@ -81,3 +83,20 @@ def test_a_certificate_that_ends_soon_is_logged(state: Path, monkeypatch: pytest
         check_identities(*read(state / "profiles.yaml"))
     assert [line["event"] for line in logs] == (["a certificate ends soon"] if warned else [])
     assert all(f"server.https.certificate: the certificate CN=localhost ends in {days} days" in line["problem"] for line in logs)
+
+
+def test_a_standard_output_that_takes_nothing_is_one_line_in_the_log() -> None:
+    code = """
+from gateway.cli.serve import announce
+from gateway.logging import configure_logging
+configure_logging()
+announce("x" * 100000)
+print("more")
+"""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.metrics.alerts import GROUPS
+from gateway.metrics.alerts import GROUPS, JOB
 from gateway.metrics.dashboard import dashboard_document
 from gateway.metrics.documents import documents
 from gateway.metrics.registry import FAMILIES, Kind
@@ -39,7 +39,8 @@ def test_nothing_else_lies_beside_them() -> None:
 @pytest.mark.parametrize("expression", sorted(set(expressions())))
 def test_expressions_ask_for_declared_metrics_and_labels(expression: str) -> None:
     found = re.findall(r"(gateway_\w+)(?:\{([^}]*)\})?", expression)
-    assert found
+    # What Prometheus itself says of a scrape is no metric of ours.
+    assert found or expression == f'up{{job="{JOB}"}} == 0'
     for name, selector in found:
         asked = set(re.findall(r"(\w+)(?:!=|=~|=)", selector)) - {"instance"}
         assert asked <= LABELS[name]
@@ -75,6 +76,10 @@ def test_alerts_have_names_of_their_own_and_say_what_to_do() -> None:
 def run(program: str, *arguments: str) -> None:
     done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_scrape_job_has_the_name_that_is_watched() -> None:
+    assert f"job_name: {JOB}\n" in (ROOT / "docs" / "monitoring.md").read_text()
 
 
 @pytest.mark.interop

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from gateway.metrics.files import clear, keep, reserve
+from gateway.metrics.files import clear, keep, readable, reserve
 
 ENROLLED = {"protocol": "scep", "profile": "demo", "operation": "PKCSReq"}
 Count = Callable[[Path, int], int]
@@ -96,3 +96,47 @@ def test_a_full_disk_is_found_before_anything_is_mapped(folder: Path, monkeypatc
         reserve(folder, 1)
     with pytest.raises(OSError, match="No space left"):
         clear(folder)
+
+
+def test_a_file_that_no_room_was_left_for_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sorted(folder.iterdir())
+    allocate = os.posix_fallocate
+
+    def full(descriptor: int, offset: int, size: int) -> None:
+        if len(list(folder.iterdir())) > 4:
+            raise OSError(28, os.strerror(28))
+        allocate(descriptor, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        reserve(folder, 1)
+    assert len(list(folder.iterdir())) == 4
+    keep(folder, 1)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_what_a_process_left_unfinished_goes_with_it(folder: Path) -> None:
+    for name in ("counter_1.db.new", "counter_2.db.new"):
+        (folder / name).touch()
+    keep(folder, 1)
+    assert [path.name for path in folder.glob("*.new")] == ["counter_2.db.new"]
+    clear(folder)
+    assert not list(folder.glob("*.new"))
+
+
+def test_a_file_without_a_header_is_passed_over(folder: Path, count: Count) -> None:
+    process = count(folder, 5)
+    (folder / f"histogram_{process}.db").write_bytes(b"")
+    (folder / "counter_4711.db").write_bytes(b"")
+    assert str(folder / "counter_4711.db") not in readable(folder)
+    keep(folder, process)
+    keep(folder, 4711)
+    assert enrolled(folder) == 5
+    assert sorted(path.name for path in folder.iterdir()) == ["counter_ended.db", "histogram_ended.db"]
+
+
+def test_a_file_that_cannot_be_read_is_deleted_all_the_same(folder: Path) -> None:
+    (folder / "counter_1.db").write_bytes(b"\xff\xff\x00\x00" + bytes(60))
+    with pytest.raises(Exception):  # noqa: B017  whatever the library makes of it
+        keep(folder, 1)
+    assert sorted(path.name for path in folder.iterdir()) == ["counter_ended.db", "histogram_ended.db"]

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics.registry import FAMILIES, CertificateKind, RestartCause
-from gateway.metrics.supervisor import CertificateEnding, SupervisorMetrics
+from gateway.metrics.supervisor import CertificateEnding, CrlEnding, SupervisorMetrics
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 RA = CertificateEnding(CertificateKind.RA, "profiles.demo.endpoints.scep.ra_certificate", NOW + timedelta(days=30))
@@ -92,3 +92,23 @@ async def test_every_metric_has_one_place(metrics: SupervisorMetrics, tmp_path: 
     assert len(shown) == len(set(shown))
     assert set(shown) <= {family.name for family in FAMILIES}
     assert not [line for line in text.splitlines() if "_created" in line]
+
+
+async def test_an_empty_file_is_in_nobodys_way(metrics: SupervisorMetrics, tmp_path: Path, count: Count) -> None:
+    process = count(tmp_path / "admin.metrics", 4)
+    of = {"protocol": "scep", "profile": "demo", "operation": "PKCSReq", "result": "issued", "reason": ""}
+    (tmp_path / "admin.metrics" / "counter_4711.db").touch()
+    assert await value(metrics, "gateway_enrollments_total", **of) == 4
+    await metrics.worker_ended(process, RestartCause.DIED)
+    await metrics.worker_ended(4711, RestartCause.DIED)
+    assert await value(metrics, "gateway_enrollments_total", **of) == 4
+
+
+async def test_crls_of_others(metrics: SupervisorMetrics) -> None:
+    name = "gateway_client_crl_next_update_timestamp_seconds"
+    crls = (CrlEnding("a.client_crls", NOW), CrlEnding("a.client_crls#2", None))
+    metrics.accept_configuration(1, (), NOW, crls)
+    found = {key[1]: number for key, number in (await samples(metrics)).items() if key[0] == name}
+    assert found == {(("name", "a.client_crls"),): NOW.timestamp(), (("name", "a.client_crls#2"),): 0}
+    metrics.accept_configuration(2, (), NOW)
+    assert not [key for key in await samples(metrics) if key[0] == name]

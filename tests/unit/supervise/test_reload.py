@@ -116,3 +116,31 @@ async def test_a_refusal_that_the_worker_could_not_record_is_recorded_by_the_one
     assert not (await service.reload("ttl: 1h", "ttl: never")).ok
     [row] = [question for question, _ in replacement.asked if isinstance(question, Record)]
     assert row.event == "configuration.refused"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        pytest.param(OSError(24, "Too many open files"), "Too many open files", id="no-file"),
+        pytest.param(OSError(28, "No space left on device", "/tmp/x"), "/tmp/x: No space left on device", id="file"),
+    ],
+)
+async def test_a_fault_of_the_machine_is_not_blamed_on_the_configuration(
+    service: Service, monkeypatch: pytest.MonkeyPatch, error: OSError, text: str
+) -> None:
+    def judge(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("gateway.supervise.acceptance.judge", judge)
+    service.have(FakeWorker("a"))
+    outcome = await service.reload("ttl: 1h", "ttl: 2h")
+    assert (outcome.ok, outcome.reason) == (False, "failed")
+    assert outcome.text == f"the configuration cannot be judged at present: {text}"
+
+
+async def test_a_file_that_is_gone_is_named(service: Service) -> None:
+    service.have(FakeWorker("a"))
+    service.plan.path.unlink()
+    outcome = await service.reloads.ask("uid:0")
+    assert (outcome.ok, outcome.reason) == (False, "configuration")
+    assert outcome.text.endswith(f"{service.plan.path} cannot be read: No such file or directory")

@@ -1,10 +1,16 @@
 """Short turns are for the supervisor alone, whoever it starts, and change nothing that an operator chose."""
 
+import ctypes
+import errno
 import os
+import platform
 import subprocess
 import sys
 
 import pytest
+from structlog.testing import capture_logs
+
+from gateway.supervise import turns
 
 _TAKE = """
 import os, subprocess, sys, threading
@@ -45,3 +51,16 @@ def test_neither_priority_nor_children_are_touched(nice: int) -> None:
 def test_a_policy_that_somebody_chose_is_kept() -> None:
     took, own, *_ = take(policy=os.SCHED_BATCH)
     assert (took, own) == ("False", f"{os.SCHED_BATCH} False 0")
+
+
+@pytest.mark.skipif(platform.machine() not in turns._NUMBERS, reason="the call's number is not known here")
+def test_what_the_kernel_or_a_filter_refuses_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Library:
+        def syscall(self, *_: object) -> int:
+            ctypes.set_errno(errno.EPERM)
+            return -1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Library())
+    with capture_logs() as logs:
+        assert not turns.take_short_turns()
+    assert [(line["log_level"], line["cause"]) for line in logs] == [("info", "Operation not permitted")]

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from structlog.testing import capture_logs
 
-from gateway.web.monitoring import MonitoringEndpoint
+from gateway.web.monitoring import MonitoringEndpoint, NotReadyError
 
 Http = TestClient[web.Request, web.Application]
 
@@ -29,7 +30,11 @@ class World:
 
 
 async def refuse() -> None:
-    raise RuntimeError("store")
+    raise NotReadyError("store")
+
+
+async def break_down() -> None:
+    raise RuntimeError("/var/lib/pki-gateway")
 
 
 @pytest.fixture
@@ -69,13 +74,27 @@ async def test_no_worker_turns(http: Http, world: World) -> None:
     assert (await get(http, "/livez"))[0] == 503
 
 
-async def test_a_worker_that_is_not_ready_names_nothing_to_strangers(http: Http, world: World) -> None:
+async def test_what_is_not_ready_is_named(http: Http, world: World) -> None:
     world.fault = refuse
     async with http.get("/readyz") as reply:
-        assert (reply.status, await reply.text(), reply.headers["Retry-After"]) == (503, "not ready\n", "5")
+        assert (reply.status, await reply.text(), reply.headers["Retry-After"]) == (503, "not ready: store\n", "5")
     assert (await get(http, "/livez"))[0] == 200
     await get(http, "/metrics")
     assert world.told == [False]
+
+
+async def test_each_change_is_logged_once(http: Http, world: World) -> None:
+    with capture_logs() as logs:
+        for fault in (None, refuse, refuse, None, None):
+            world.fault = fault
+            await get(http, "/readyz")
+    shown = [(line["log_level"], line["ready"], line["cause"]) for line in logs]
+    assert shown == [("warning", False, "store"), ("warning", True, None)]
+
+
+async def test_a_check_that_breaks_down_tells_strangers_nothing(http: Http, world: World) -> None:
+    world.fault = break_down
+    assert await get(http, "/readyz") == (503, "not ready: unknown\n")
 
 
 async def test_a_check_that_hangs_is_not_waited_for(http: Http, world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,11 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.web import ops
 from gateway.web.ops import Probe, Readiness
+from gateway.web.reminder import Reminder
 
 
 class Thing:
@@ -50,3 +52,24 @@ async def test_a_draining_worker_is_not_ready() -> None:
     readiness.draining = True
     assert await readiness.failures() == ("draining",)
     assert thing.asked == 0
+
+
+async def test_a_fault_that_lasts_is_logged_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "KEPT_SECONDS", 0.0)
+    thing = Thing()
+    readiness = Readiness((Probe("thing", thing.check),))
+    with capture_logs() as logs:
+        for broken in (True, True, False, True):
+            thing.broken = broken
+            await readiness.failures()
+    assert [(line["probe"], line["cause"]) for line in logs] == [("thing", "broken")] * 2
+
+
+def test_reminders() -> None:
+    now = 1000.0
+    reminder = Reminder(lambda: now)
+    assert [reminder.is_due("a", "x"), reminder.is_due("a", "x"), reminder.is_due("b", "x")] == [True, False, True]
+    assert [reminder.is_due("a", "y"), reminder.is_due("a", "y")] == [True, False]
+    now += 3600
+    assert [reminder.is_due("a", "y"), reminder.is_due("a", "y")] == [True, False]
+    assert [reminder.forget("a"), reminder.forget("a"), reminder.is_due("a", "y")] == [True, False, True]
