@@ -148,7 +148,8 @@ class EstEndpoint:
             case Issued() if spelled is not None:
                 return _content(spelled.body, spelled.media_type)
             case Pending(_, retry_after):
-                response = _refuse(202, "the request waits: send it again", retry_after)
+                # without a body: Bouncy Castle does not read it, and fails if there is any
+                response = web.Response(status=202, headers={"Retry-After": str(retry_after)})
             case Unavailable(_, retry_after):
                 response = _refuse(503, "not available now, try again", retry_after)
             case Rejected():
