@@ -24,6 +24,9 @@ from gateway.model import (
 RENEWAL = "renewal"
 """Kind of the reservation for the one heir of a certificate: requests for the same public key share it, no other key gets it."""
 
+DIGEST = "digest"
+"""Kind of the reservation for one response of HTTP Digest: it serves one sending, which no later one takes over from it."""
+
 
 class LedgerState(StrEnum):
     """open → (pending) → issued → held → delivered → confirmed | revoked, or rejected, or unknown.

@@ -16,8 +16,8 @@ from gateway.model import CredentialKind, EnrollmentRequest, ProfileName, Reques
 from gateway.ra.credentials.basic import UserNames, user_requester
 from gateway.ra.credentials.http_schemes import read_authorization
 from gateway.ra.credentials.passwords import MAX_PASSWORD, MAX_USERS, is_user_name, read_user_lines
+from gateway.store.interfaces import DIGEST
 
-RESERVATION_KIND = "digest"
 NONCE_LIFETIME = timedelta(minutes=5)
 """How long after it was given out a nonce is taken."""
 
@@ -98,7 +98,7 @@ class DigestCredential:
         if not hmac.compare_digest(expected, fields["response"].lower().encode("utf-8", "replace")) or known is None:
             raise _invalid("there is no such user" if known is None else f"the response of user {fields['username']} is wrong")
         used = hashlib.sha256(f"{fields['nonce']}:{int(fields['nc'], 16)}".encode()).hexdigest()
-        taken = (Reservation(RESERVATION_KIND, used, expires_at + _SKEW + _KEPT_FOR),)
+        taken = (Reservation(DIGEST, used, expires_at + _SKEW + _KEPT_FOR),)
         return replace(user_requester(self.kind, fields["username"], self._names), reservations=taken)
 
     def _check_fields(self, fields: Mapping[str, str], operation: str) -> None:

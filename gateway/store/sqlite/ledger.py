@@ -13,6 +13,7 @@ from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName, RequestId, Reservation
 from gateway.store import tables
 from gateway.store.interfaces import (
+    DIGEST,
     RENEWAL,
     AlreadyOpen,
     InventoryRow,
@@ -77,7 +78,7 @@ _HEIR = (
 )
 _HOLDER = "SELECT request_id FROM reservations WHERE kind = :kind AND name = :name"
 _BEQUEATH = (
-    "UPDATE reservations SET request_id = :id WHERE request_id = :superseded AND EXISTS "
+    "UPDATE reservations SET request_id = :id WHERE request_id = :superseded AND kind <> :sending AND EXISTS "
     "(SELECT 1 FROM ledger WHERE id = :superseded AND request_key = :key AND state = 'revoked')"
 )
 """Only between rows of one request: a revoked certificate gives its holder nothing back."""
@@ -176,7 +177,7 @@ def open_row(tx: Transaction, keys: KeyRing, opening: Opening, sealed_request: b
     if tx.one(_COMPROMISED, {"key": row.public_key_sha256}):
         raise Undo(OpeningRefused(Reason.POLICY_KEY))
     if opening.supersedes is not None:
-        tx.execute(_BEQUEATH, {"id": row.id, "superseded": opening.supersedes, "key": row.request_key})
+        tx.execute(_BEQUEATH, {"id": row.id, "superseded": opening.supersedes, "key": row.request_key, "sending": DIGEST})
     for reservation in opening.reservations:
         _reserve(tx, keys, reservation, row)
     slots = _take(tx, keys, opening.quotas, row)

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import Reason
 from gateway.model import RevocationReason
-from gateway.store.interfaces import LedgerRow, LedgerState, Opened, OpeningRefused, QuotaTake, Store
+from gateway.store.interfaces import DIGEST, LedgerRow, LedgerState, Opened, OpeningRefused, QuotaTake, Store
 from tests.contract.store.rows import (
     NOW,
     certificate_of,
@@ -74,3 +74,18 @@ async def test_nobody_else_inherits(store: Store, case: str) -> None:
     asked = replace(opening(second, (reservation(),)), supersedes=named)
     assert await store.open(asked) == OpeningRefused(Reason.CREDENTIAL_USED)
     assert await store.get_row(second.id) is None
+
+
+async def test_one_sending_is_no_second_one(store: Store) -> None:
+    """A response of HTTP Digest that somebody read along with its request draws no key."""
+    first = ledger_row(operation="serverkeygen")
+    sending = replace(reservation(), kind=DIGEST)
+    assert await store.open(opening(first, (sending,))) == Opened(first)
+    certificate = certificate_of(first)
+    assert await store.transition(transition(first, certificate=certificate))
+    assert await store.mark_revoked(certificate.sha256, NOW, RevocationReason.SUPERSEDED, event("certificate.revoked"))
+    second = ledger_row(request_key=first.request_key)
+    asked = replace(opening(second, (sending,)), supersedes=first.id)
+    assert await store.open(asked) == OpeningRefused(Reason.CREDENTIAL_USED)
+    fresh = replace(sending, key="another")
+    assert await store.open(replace(asked, reservations=(fresh,))) == Opened(second)
