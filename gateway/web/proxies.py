@@ -100,8 +100,8 @@ def read_certificate(proxy: TrustedProxy, headers: MultiMapping[str]) -> Shown:
 
 def is_encrypted(headers: MultiMapping[str]) -> bool:
     """Whether a proxy says that its client came over TLS (X-Forwarded-Proto); one that says nothing may serve HTTP as well."""
-    values = headers.getall("X-Forwarded-Proto", ())
-    return bool(values) and values[-1].rpartition(",")[2].strip().lower() == "https"
+    said = ",".join(headers.getall("X-Forwarded-Proto", ()))
+    return said.rpartition(",")[2].strip().lower() == "https"
 
 
 def _read_rfc9440(headers: MultiMapping[str]) -> Shown:
