@@ -32,6 +32,9 @@ from gateway.wire.est import messages
 
 log = structlog.get_logger(__name__)
 
+MAX_REMEMBERED = 4096
+"""Bytes of a certificate that is remembered with what was read from it, so that large ones cannot fill the memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
@@ -121,12 +124,16 @@ def _enrollment(service: EstService, operation: str, asked: Asked, sent: Sent, c
 
 def _renewed(leaf: bytes | None) -> SignerCertificate | None:
     """Return the certificate that is to be renewed: the one that the client showed (RFC 7030 §3.3.2)."""
-    return None if leaf is None else _parse_signer(leaf)
+    if leaf is None:
+        return None
+    return _remember_signer(leaf) if len(leaf) <= MAX_REMEMBERED else _parse_signer(leaf)
 
 
-@lru_cache(maxsize=1024)
 def _parse_signer(leaf: bytes) -> SignerCertificate:
     return to_signer(parse_certificate(leaf))
+
+
+_remember_signer = lru_cache(maxsize=1024)(_parse_signer)
 
 
 def _note(service: EstService, operation: str, outcome: Outcome) -> None:
