@@ -15,6 +15,7 @@ from gateway.errors import Reason, Rejection
 from gateway.model import CredentialKind, EnrollmentRequest, ProfileName, Requester, Reservation
 from gateway.ra.credentials.basic import UserNames, user_requester
 from gateway.ra.credentials.http_schemes import read_authorization
+from gateway.ra.credentials.own_names import Sans
 from gateway.ra.credentials.passwords import MAX_PASSWORD, MAX_USERS, is_user_name, read_user_lines
 from gateway.store.interfaces import DIGEST
 
@@ -65,7 +66,13 @@ class DigestCredential:
     kind = CredentialKind.DIGEST
 
     def __init__(
-        self, profile: ProfileName, users: bytes, realm: str, names: UserNames, macs: Callable[[bytes], tuple[bytes, ...]]
+        self,
+        profile: ProfileName,
+        users: bytes,
+        realm: str,
+        names: UserNames,
+        macs: Callable[[bytes], tuple[bytes, ...]],
+        sans: Sans = "bound",
     ) -> None:
         """Take the file of users; raises ValueError, with a sentence, where it cannot be used."""
         self._users = parse_digest_file(users)
@@ -74,6 +81,7 @@ class DigestCredential:
         self._profile = profile
         self._realm = realm
         self._names = names
+        self._sans = sans
         self._macs = macs
 
     def www_authenticate(self, now: datetime) -> str:
@@ -99,7 +107,7 @@ class DigestCredential:
             raise _invalid("there is no such user" if known is None else f"the response of user {fields['username']} is wrong")
         used = hashlib.sha256(f"{fields['nonce']}:{int(fields['nc'], 16)}".encode()).hexdigest()
         taken = (Reservation(DIGEST, used, expires_at + _SKEW + _KEPT_FOR),)
-        return replace(user_requester(self.kind, fields["username"], self._names), reservations=taken)
+        return replace(user_requester(self.kind, fields["username"], self._names, self._sans), reservations=taken)
 
     def _check_fields(self, fields: Mapping[str, str], operation: str) -> None:
         path = fields["uri"].partition("?")[0]
