@@ -85,10 +85,13 @@ class DigestCredential:
         self._macs = macs
 
     def www_authenticate(self, now: datetime) -> str:
-        """Invite to send a response to a fresh nonce (RFC 7616 §3.3)."""
+        """Invite to send a response to a fresh nonce (RFC 7616 §3.3).
+
+        No algorithm means MD5; Bouncy Castle cannot read the name without quotes, which others could not read with them.
+        """
         made = int(now.timestamp()).to_bytes(_TIME_BYTES, "big") + secrets.token_bytes(_RANDOM_BYTES)
         nonce = (made + self._nonce_macs(made)[0]).hex()
-        return f'Digest realm="{self._realm}", qop="auth", algorithm=MD5, nonce="{nonce}"'
+        return f'Digest realm="{self._realm}", qop="auth", nonce="{nonce}"'
 
     async def authenticate(self, request: EnrollmentRequest, now: datetime) -> Requester | None:
         """Return the user, with the reservation that uses nonce and count up.

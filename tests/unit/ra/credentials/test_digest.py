@@ -230,4 +230,4 @@ def test_the_invitation_is_fresh_each_time() -> None:
     credential = provider()
     first, second = credential.www_authenticate(NOW), credential.www_authenticate(NOW)
     assert first != second
-    assert re.fullmatch(r'Digest realm="pki-gateway", qop="auth", algorithm=MD5, nonce="[0-9a-f]{64}"', first)
+    assert re.fullmatch(r'Digest realm="pki-gateway", qop="auth", nonce="[0-9a-f]{64}"', first)
