@@ -154,7 +154,7 @@ class EstEndpoint:
             case Unavailable(_, retry_after):
                 response = _refuse(503, "not available now, try again", retry_after)
             case Rejected():
-                response = self._reject(service, request, client, outcome)
+                response = self._reject(service, request, client, outcome, unread=reply.unread)
             case _:
                 raise TypeError(f"{type(outcome).__name__} has no EST body")
         if spelled is not None:
@@ -169,12 +169,14 @@ class EstEndpoint:
             log.info("asked how to log in", profile=service.profile, source=client.source)
         return _ask_to_log_in(schemes)
 
-    def _reject(self, service: EstService, request: web.Request, client: TlsClient, refused: Rejected) -> web.Response:
-        """Spell a refusal and count it against its address."""
+    def _reject(
+        self, service: EstService, request: web.Request, client: TlsClient, refused: Rejected, *, unread: bool
+    ) -> web.Response:
+        """Spell a refusal and count it against its address, whatever it is when nobody has proved anything yet."""
         schemes = service.challenges(self._clock())
         if _invites(refused, request, schemes):
             return _ask_to_log_in(schemes)
-        if refused.reason in PROOF_REFUSED:
+        if unread or refused.reason in PROOF_REFUSED:
             self._failures.count(service.profile, service.failure_limit, client.source)
         status = errors.http_status(refused.reason, schemes=bool(schemes))
         response = _refuse(status, refused.detail, RETRY_WHEN_LIMITED if status in {429, 503} else None)

@@ -52,6 +52,8 @@ class Reply:
 
     answer: EstAnswer
     spelled: EstBody | None = field(repr=False)
+    unread: bool
+    """It was refused as it was read, before anybody had proved who he is."""
 
 
 class EstEnrollment:
@@ -80,7 +82,8 @@ class EstEnrollment:
             answer = await operation.ask(self._authority, generation.snapshot, request, asked)
             told = self._count(service, answer)
         with span("encode"):
-            reply = Reply(answer, await operation.encode(service, asked, answer, wrap=sent.wrap))
+            spelled = await operation.encode(service, asked, answer, wrap=sent.wrap)
+        reply = Reply(answer, spelled, isinstance(asked, Rejection))
         seconds = perf_counter() - begun
         outcome = outcome_of(answer)
         _note(service, operation.name, outcome)
