@@ -37,6 +37,7 @@ types: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.table
+	$(BIN)/python -m bench.est
 
 dev: $(VENV)/.dev
 

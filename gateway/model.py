@@ -258,6 +258,12 @@ class NameBinding:
     """The one CN that the requested subject must have, to the letter; empty: it must have none."""
     san_kinds: frozenset[SanKind] | None = None
     """The kinds of names that `sans` speaks for; None: all of them."""
+    serial_number: str | None = None
+    """The one serialNumber that the requested subject must have, to the letter."""
+    allowed_sans: frozenset[tuple[SanKind, str]] | None = None
+    """The only subject alternative names that may be requested, any number of them; None: whichever policy lets through."""
+    certified: bool = False
+    """Common name, serialNumber and `allowed_sans` bind what will be certified, too, whatever a template makes of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +287,8 @@ class Requester:
     """SHA-256 of the certificate that this request renews."""
     factors: frozenset[CredentialKind] = frozenset()
     """What it was proved by where several credentials had to be good (ALL_OF)."""
+    also_bound: tuple[NameBinding, ...] = ()
+    """What the others of several credentials bind, each for itself."""
     claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def proved_by(self, *kinds: CredentialKind) -> bool:

@@ -88,10 +88,11 @@ class CredentialBuilder:
         match credential:
             case configured.BasicCredential():
                 users = self.around.sources.secret(credential.users)
-                return BasicCredential(users, credential.realm, credential.names, self.around.derive)
+                return BasicCredential(users, credential.realm, credential.names, self.around.derive, credential.sans)
             case configured.DigestCredential():
                 users = self.around.sources.secret(credential.users)
-                return DigestCredential(self.profile, users, credential.realm, credential.names, self.around.nonce_macs)
+                macs = self.around.nonce_macs
+                return DigestCredential(self.profile, users, credential.realm, credential.names, macs, credential.sans)
             case configured.BearerCredential():
                 return BearerCredential(self.profile, self.anchors.signers[place], credential)
 
@@ -101,6 +102,6 @@ class CredentialBuilder:
         clients = ClientCertificates(self.anchors.makers[place], around.store, around.own_keys, revocation)
         match credential:
             case configured.TlsCertificateCredential():
-                return TlsCertificateCredential(clients, credential.names)
+                return TlsCertificateCredential(clients, credential.names, credential.sans)
             case configured.RaCertificateCredential():
                 return RaCertificateCredential(clients, credential.subjects)

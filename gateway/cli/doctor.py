@@ -38,6 +38,7 @@ _ADVICE = {
     Standing.CHALLENGE_ANCHOR: "put its successor beside it",
     Standing.CLIENT_ANCHOR: "put its successor beside it, or remove it",
     Standing.RETIRED: "remove it once no device uses it",
+    Standing.RECIPIENT: "ask its holder for a new one",
 }
 
 

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from gateway.config.fields import Duration, FilePath, HttpUrl, Model, QuotaConfig, SecretSource
 
+Sans = Literal["bound", "policy"]
+
 
 class StaticCredential(Model):
     """One shared secret for all requests: needs subject and SAN rules, or `any_name: true`."""
@@ -88,6 +90,9 @@ class TlsCertificateCredential(Model):
     """Ask a responder; where `crls` are named too, both must be content."""
     names: Literal["same", "serial_number", "any"] = "same"
     """Which names it may ask for: its own, any with its own serialNumber in the subject, or any that policy lets through."""
+    sans: Sans = "bound"
+    """With `names: serial_number`: `bound` lets no subject alternative name through but the certificate's own, `policy` any that
+    policy does."""
 
 
 class RaCertificateCredential(Model):
@@ -116,6 +121,8 @@ class BasicCredential(Model):
     """What clients show to their users."""
     names: Literal["user", "any"] = "user"
     """`user`: the CN must be the user's name; `any`: any name that policy lets through."""
+    sans: Sans = "bound"
+    """With `names: user`: `bound` lets no subject alternative name through but the user's name, `policy` any that policy does."""
 
 
 class DigestCredential(Model):
@@ -129,6 +136,8 @@ class DigestCredential(Model):
     """What the hashes were made with."""
     names: Literal["user", "any"] = "user"
     """`user`: the CN must be the user's name; `any`: any name that policy lets through."""
+    sans: Sans = "bound"
+    """With `names: user`: `bound` lets no subject alternative name through but the user's name, `policy` any that policy does."""
 
 
 class BearerCredential(Model):
@@ -148,6 +157,8 @@ class BearerCredential(Model):
     """How far the issuer's clock may be from ours."""
     names: Literal["subject", "any"] = "subject"
     """`subject`: the CN must be the token's `sub`; `any`: any name that policy lets through."""
+    sans: Sans = "bound"
+    """With `names: subject`: `bound` lets no subject alternative name through but `sub`, `policy` any that policy does."""
 
 
 SingleCredential = (

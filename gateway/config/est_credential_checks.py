@@ -74,14 +74,14 @@ def check_est_credential(credential: SingleCredential, rules: PolicyRules) -> It
             if isinstance(credential, RaCertificateCredential):
                 yield from _check_subjects(credential)
             elif credential.names == "serial_number":
-                yield from _check_attribute("serialNumber", rules)
+                yield from _check_bound("serialNumber", rules)
         case BearerCredential():
             yield from check_token_times(credential.max_age, credential.skew)
             if credential.names == "subject":
-                yield from _check_attribute("CN", rules)
+                yield from _check_bound("CN", rules)
         case BasicCredential() | DigestCredential():
             if credential.names == "user":
-                yield from _check_attribute("CN", rules)
+                yield from _check_bound("CN", rules)
         case _:
             return
 
@@ -106,14 +106,34 @@ def _check_subjects(credential: RaCertificateCredential) -> Iterator[Problem]:
             yield Problem(path, "is the empty name, which is nobody's")
 
 
-def _check_attribute(name: str, rules: PolicyRules) -> Iterator[Problem]:
-    """Yield why nobody could be served: what the credential binds is refused, or dropped, by the profile's own policy."""
+def _check_bound(name: str, rules: PolicyRules) -> Iterator[Problem]:
+    """Yield why an attribute that the credential binds would not be certified as it was asked for.
+
+    What is bound is what was asked; a template or an override that puts something else in its place would unbind it. Both work
+    in every mode of the rule.
+    """
     rule = rules.subject
-    if rule is None or rule.mode is not RuleMode.ENFORCE or rule.template is not None:
+    if rule is None:
         return
-    if attribute_oid(name) not in {_oid(allowed) for allowed in rule.allow}:
+    oid = attribute_oid(name)
+    if any(_oid(overridden) == oid for overridden in rule.override):
+        yield Problem(("names",), f"binds {name}, which policy.subject.override replaces by something else")
+    elif rule.template is not None:
+        if not _copies(rule.template, oid):
+            sentence = f"binds {name}, and policy.subject.template does not certify the one that was asked for"
+            yield Problem(("names",), f"{sentence}; write {name}={{{name}}} into it, once")
+    elif rule.mode is RuleMode.ENFORCE and oid not in {_oid(allowed) for allowed in rule.allow}:
         lost = "refuses" if rule.unlisted is Unlisted.REFUSE else "drops"
         yield Problem(("names",), f"binds {name}, which policy.subject {lost}; add it to allow")
+
+
+def _copies(template: str, oid: str) -> bool:
+    """Say whether a template takes this attribute exactly once, as it was asked for; what cannot be read is told elsewhere."""
+    try:
+        values = parse_name_text(template).values(oid)
+    except ValueError:
+        return True
+    return len(values) == 1 and values[0][:1] == "{" and values[0][-1:] == "}" and _oid(values[0][1:-1]) == oid
 
 
 def _oid(name: str) -> str | None:

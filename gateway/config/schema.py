@@ -50,7 +50,10 @@ class ExternalUrl(Model):
 
 
 class Proxy(Model):
-    """A proxy that ends TLS in front of this server and says what it saw; nobody else is believed."""
+    """A proxy that ends TLS in front of this server and says what it saw; nobody else is believed.
+
+    It sets `X-Forwarded-Proto: https` on what came by TLS: EST is refused where it does not.
+    """
 
     addresses: Annotated[tuple[Network, ...], Field(min_length=1)]
     """Where it connects from: addresses or networks."""

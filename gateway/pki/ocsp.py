@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from gateway.errors import MalformedMessage, Reason, Rejection
@@ -22,6 +22,7 @@ WITHOUT_END = timedelta(minutes=10)
 """How long an answer speaks that names no nextUpdate: there is always a newer one (RFC 6960 §4.2.2.1)."""
 
 _SKEW = timedelta(minutes=5)
+_LAST = datetime.max.replace(tzinfo=UTC) - WITHOUT_END
 _MAX_SIGNERS = 4
 _MAX_ANSWERS = 64
 _COLLIDING = frozenset({"md5", "sha1"})
@@ -228,7 +229,7 @@ def _single(body: bytes) -> _Single:
     if tags[1] not in statuses:
         raise MalformedMessage("the OCSP response is broken", f"certStatus {tags[1]:#04x}")
     this_update = der.decode_time(der.GENERALIZED_TIME, body[fields[2][2] : fields[2][3]])
-    until = this_update + WITHOUT_END
+    until = min(this_update, _LAST) + WITHOUT_END
     for tag, _, start, end in fields[3:]:
         if tag == 0xA0:
             until = der.decode_time(der.GENERALIZED_TIME, der.content(der.GENERALIZED_TIME, body[start:end]))

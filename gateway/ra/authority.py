@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -37,7 +37,7 @@ from gateway.ra.leases import Leases, done_within
 from gateway.ra.look_up import LookUp
 from gateway.ra.policy import decide, precheck_names
 from gateway.ra.profile import Profile, Snapshot
-from gateway.ra.recovery import Recovery
+from gateway.ra.recovery import Recovery, taken_back
 from gateway.ra.requests import (
     AcknowledgeOutcome,
     AnyOutcome,
@@ -55,7 +55,7 @@ from gateway.ra.requests import (
     Sought,
 )
 from gateway.ra.revocation import Revocation
-from gateway.ra.server_keys import KeyMaker, ServerKey
+from gateway.ra.server_keys import KeyMaker, ServerKey, place_of
 from gateway.ra.strangers import Strangers
 from gateway.ra.timing import Timing
 from gateway.ra.transactions import DELIVERABLE, is_due, new_opening, new_row, outcome_of, request_key
@@ -68,7 +68,7 @@ from gateway.store.interfaces import (
     LedgerState,
     Opening,
     OpeningRefused,
-    Transition,
+    WaitingFor,
 )
 from gateway.tracing import span
 
@@ -77,6 +77,8 @@ log = structlog.get_logger(__name__)
 A = TypeVar("A", bound=AnyOutcome)
 Work = Outcome | LedgerRow
 """What a tracked task ends with: an outcome that its own change recorded, or the row of another to be followed."""
+MakeWay = Callable[[], Awaitable[Rejected | Unavailable | None]]
+"""Revokes what a new certificate takes the place of; None when that is done."""
 Addressed = EnrollmentRequest | PollRequest | ConfirmRequest | RevokeRequest | LookUpRequest
 """What comes to a profile over a connection that may have a client certificate."""
 
@@ -286,8 +288,8 @@ class RegistrationAuthority:
         detail = trail.tell(warnings or ("waits for approval" if profile.manual_approval else ""))
         return new_opening(row, request, requester, profile, journal.change(row, event, "pending", now, detail=detail))
 
-    async def _open_and_issue(self, profile: Profile, opening: Opening) -> Work:
-        """Step 4 and all that follows, as one tracked task."""
+    async def _open_and_issue(self, profile: Profile, opening: Opening, make_way: MakeWay | None = None) -> Work:
+        """Step 4 and all that follows, as one tracked task; what has to `make_way` does so before anything is sent."""
         try:
             opened = await self._ledger.open(opening)
         except StoreUnavailable:
@@ -300,25 +302,36 @@ class RegistrationAuthority:
         if opened.row.state is LedgerState.PENDING:
             return Pending(opened.row.id, self._timing.hold_retry)
         self._leases.hold(opened.row.request_key, opened.row.id)
-        return await self._walk.issue(opened.row, profile.upstream_ca)
+        row: LedgerRow | Rejected | Unavailable | None = opened.row
+        if make_way is not None:
+            row = await self._replace(opened.row, make_way)
+        if not isinstance(row, LedgerRow):
+            return row or opened.row
+        return await self._walk.issue(row, profile.upstream_ca)
+
+    async def _replace(self, row: LedgerRow, make_way: MakeWay) -> LedgerRow | Rejected | Unavailable | None:
+        """Return a row, sent as of now, whose predecessor made way; else why not, and the predecessor answers again.
+
+        None where the row is not ours any more.
+        """
+        try:
+            hindrance = await make_way()
+            if hindrance is None:
+                return await self._ledger.transition(self._walk.sending(row))
+        except Rejection as refusal:
+            hindrance = Rejected(refusal.reason, refusal.detail)
+        except StoreUnavailable:
+            await self._take_back(row)
+            raise
+        detail = "the certificate that it was to replace could not be revoked"
+        ended = await self._ledger.transition(taken_back(row, self._clock(), hindrance.reason, detail))
+        return None if ended is None else hindrance
 
     async def _take_back(self, row: LedgerRow) -> None:
         """End a row of which the store said that it was not written, in case it was: this worker has sent nothing."""
-        now = self._clock()
         detail = "the store failed while the request was opened; nothing was sent"
-        taken_back = Transition(
-            id=row.id,
-            expected=frozenset({row.state}),
-            worker=row.worker,
-            to=LedgerState.REJECTED,
-            at=now,
-            audit=journal.change(row, "enrollment.rejected", "refused", now, reason=Reason.STORE_UNAVAILABLE, detail=detail),
-            reason=Reason.STORE_UNAVAILABLE,
-            detail=detail,
-            release=True,
-        )
         try:
-            await self._ledger.transition(taken_back)
+            await self._ledger.transition(taken_back(row, self._clock(), Reason.STORE_UNAVAILABLE, detail))
         except StoreUnavailable:
             log.warning(
                 "the store is down; should the request be in it, it is taken up when its lease runs out", request_id=row.id
@@ -379,21 +392,19 @@ class RegistrationAuthority:
         if isinstance(earlier, Rejected | Unavailable):
             return earlier
         with span("policy"):
-            self._decide(snapshot, profile, key.foresee(request), requester, same, now, trail)
+            opening = self._decide(snapshot, profile, key.foresee(request), requester, same, now, trail)
             await check_compliance(profile.compliance, request, requester, now, self._timing.answer_within)
-        if self._keys.is_full:
+        if (refused := await self._ledger.foresee(_replacing(opening, earlier))) is not None:
+            raise _refused_opening(refused, opening)
+        place = place_of(request, requester)
+        if not self._keys.has_place(place):
             return busy
-        asked = await key.certify(request, self._keys)
-        now = self._clock()
-        opening = self._decide(snapshot, profile, asked, requester, same, now, trail)
-        if earlier is not None and self._may_start(same):
-            undone = await self._revocation.supersede(snapshot, earlier, trail)
-            if undone is not None:
-                return undone
-            opening = replace(opening, supersedes=earlier.request_id)
+        asked = await key.certify(request, self._keys, place)
+        opening = _replacing(self._decide(snapshot, profile, asked, requester, same, self._clock(), trail), earlier)
         if not self._may_start(same):
             return busy
-        task = self._leases.start(same, self._open_and_issue(profile, opening))
+        make_way = None if earlier is None else partial(self._revocation.supersede, snapshot, earlier, trail.event)
+        task = self._leases.start(same, self._open_and_issue(profile, opening, make_way))
         snapshot.occupancy.extend(task)
         return await self._await_key(task, opening.row, trail)
 
@@ -409,6 +420,12 @@ class RegistrationAuthority:
             return None
         began = Trail(partial(journal.enrollment, request, snapshot.generation, self._clock()))
         outcome = _for_retransmission(await self._follow(snapshot, row, began), self._timing.hold_retry)
+        if row.waiting_for is WaitingFor.PREDECESSOR:
+            answering = await self._ledger.find_request(same, self._clock())
+            if answering is None:
+                return None
+            if answering.id != row.id:
+                row, outcome = answering, outcome_of(answering, self._clock(), self._timing.hold_retry) or outcome
         if isinstance(outcome, Issued):
             return outcome if row.state in DELIVERABLE else Unavailable(Reason.OVERLOADED, self._timing.busy_retry)
         trail.concern(row)
@@ -472,6 +489,14 @@ class RegistrationAuthority:
 
 def _described(broken: tuple[Verdict, ...]) -> str:
     return "; ".join([f"{v.field}: {v.message}" for v in broken])
+
+
+def _replacing(opening: Opening, earlier: Issued | None) -> Opening:
+    """Let a row take the place of an earlier one of its request; it is not sent before that one's certificate is revoked."""
+    if earlier is None:
+        return opening
+    row = replace(opening.row, sent=False, waiting_for=WaitingFor.PREDECESSOR)
+    return replace(opening, row=row, supersedes=earlier.request_id)
 
 
 def _refused_opening(reason: Reason, opening: Opening) -> Rejection:

@@ -79,14 +79,11 @@ class ClientCertificates:
         return KnownClient(certificate, row)
 
     def _check_purpose(self, certificate: Certificate) -> None:
-        if certificate.is_ca:
-            raise _refused("it is a CA certificate")
         if certificate.public_key.sha256 in self._own_keys:
             raise _refused("its key is the gateway's own")
-        if certificate.ekus is not None and _CLIENT_AUTH not in certificate.ekus:
-            raise _refused("its extended key usage lacks clientAuth")
-        if certificate.key_usage is not None and "digitalSignature" not in certificate.key_usage:
-            raise _refused("its key usage does not let it sign")
+        problem = purpose_problem(certificate)
+        if problem:
+            raise _refused(problem)
 
     def _find_paths(self, certificate: Certificate, sent: tuple[bytes, ...], now: datetime) -> tuple[Path, ...]:
         known = self._known.get(certificate.sha256)
@@ -116,6 +113,17 @@ class ClientCertificates:
             if refusal is None or refusal.reason is not Reason.CREDENTIAL_REVOKED:
                 refusal = found
         raise refusal or _refused("it has no path")
+
+
+def purpose_problem(certificate: Certificate) -> str:
+    """Say why a certificate is none of a TLS client; empty when it is one. A proxy may let through what TLS here would not."""
+    if certificate.is_ca:
+        return "it is a CA certificate"
+    if certificate.ekus is not None and _CLIENT_AUTH not in certificate.ekus:
+        return "its extended key usage lacks clientAuth"
+    if certificate.key_usage is not None and "digitalSignature" not in certificate.key_usage:
+        return "its key usage does not let it sign"
+    return ""
 
 
 async def _answer(source: RevocationCheck, certificate: Certificate, path: Path, now: datetime) -> Rejection | None:

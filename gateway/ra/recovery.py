@@ -8,7 +8,7 @@ from datetime import datetime
 
 import structlog
 
-from gateway.errors import Rejection, StoreUnavailable
+from gateway.errors import Reason, Rejection, StoreUnavailable
 from gateway.model import Outcome
 from gateway.ra import journal
 from gateway.ra.alerts import alert_unconfigured
@@ -17,13 +17,30 @@ from gateway.ra.profile import Snapshot
 from gateway.ra.timing import Timing
 from gateway.ra.transactions import NOBODY, is_due, latest_lease
 from gateway.ra.walk import Walk
-from gateway.store.interfaces import Ledger, LedgerRow, LedgerState, Transition
+from gateway.store.interfaces import Ledger, LedgerRow, LedgerState, Transition, WaitingFor
 
 log = structlog.get_logger(__name__)
 
 ROWS_A_PASS = 100
 AT_ONCE = 8
 """How many rows one worker takes up at the same time: recovery must not crowd out clients that wait."""
+
+
+def taken_back(row: LedgerRow, now: datetime, reason: Reason, detail: str) -> Transition:
+    """Return the change that ends a row of which its worker has sent nothing, and gives back all that it took."""
+    return Transition(
+        id=row.id,
+        expected=frozenset({row.state}),
+        worker=row.worker,
+        to=LedgerState.REJECTED,
+        at=now,
+        audit=journal.change(row, "enrollment.rejected", "refused", now, reason=reason, detail=detail),
+        new_worker=NOBODY,
+        waiting_for=WaitingFor.NOTHING,
+        reason=reason,
+        detail=detail,
+        release=True,
+    )
 
 
 class Recovery:
@@ -91,6 +108,8 @@ class Recovery:
         mine = await (self._claim_poll(row) if row.state is LedgerState.PENDING else self._take_over(row))
         if mine is None:
             return await self._ledger.get_row(row.id) or row
+        if mine.waiting_for is WaitingFor.PREDECESSOR:
+            return await self._give_up(mine)
         if upstream is None:
             return await self._set_aside(mine)
         self._leases.hold(row.request_key, row.id)
@@ -102,6 +121,12 @@ class Recovery:
             case _:
                 sent = await self._ledger.transition(self._walk.sending(mine))
                 return mine if sent is None else await self._walk.issue(sent, upstream)
+
+    async def _give_up(self, row: LedgerRow) -> LedgerRow:
+        """End a row for which nothing was sent and whose key is lost: the certificate that it was to replace stays."""
+        detail = "the worker ended before the first certificate was revoked"
+        given_back = taken_back(row, self._clock(), Reason.UPSTREAM_UNAVAILABLE, detail)
+        return await self._ledger.transition(given_back) or row
 
     async def _set_aside(self, row: LedgerRow) -> LedgerRow:
         """Let a row rest whose upstream CA is not configured any more, so that it does not stand before others."""

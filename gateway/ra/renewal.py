@@ -12,6 +12,7 @@ from gateway.model import (
     CertificateRequest,
     CredentialKind,
     EnrollmentRequest,
+    Protocol,
     Requester,
     Reservation,
     SanKind,
@@ -21,6 +22,7 @@ from gateway.model import (
 from gateway.pki.certificate import Certificate, parse_certificate
 from gateway.pki.names import parse_name
 from gateway.pki.trust import TrustAnchors
+from gateway.ra.client_path import purpose_problem
 from gateway.ra.policy import judge_names
 from gateway.ra.policy.sans import comparable_name
 from gateway.ra.policy.subject import same_subject
@@ -102,6 +104,8 @@ class RenewalCredential:
             return _refused("this certificate is not renewed here", "it is a CA certificate, or its key is the gateway's own")
         if certificate.key_usage is not None and "digitalSignature" not in certificate.key_usage:
             return _refused("this certificate is not renewed here", "its key usage does not let it sign")
+        if request.protocol is Protocol.EST and (problem := purpose_problem(certificate)):
+            return _refused("this certificate is not renewed here", problem)
         return self._time_refusal(signer, now) or self._name_refusal(request, signer)
 
     def _refusal(

@@ -92,15 +92,19 @@ class Revocation:
         _concern(trail, row)
         return await self._revoke(snapshot.upstream_cas.get(row.upstream_ca), row, request.reason, trail)
 
-    async def supersede(self, snapshot: Snapshot, issued: Issued, trail: Trail) -> Rejected | Unavailable | None:
-        """Revoke a certificate whose key is lost, before the same request gets another; None when it is done."""
+    async def supersede(self, snapshot: Snapshot, issued: Issued, begun: AuditEvent) -> Rejected | Unavailable | None:
+        """Revoke a certificate whose key is lost, before the same request gets another; None when it is done.
+
+        `begun` is the event of that request. Raises Rejection where somebody has revoked the certificate for a reason of his own.
+        """
         row = await self._ledger.find_certificate(hashlib.sha256(issued.certificate).digest())
         if row is None:
             raise Rejection(Reason.UNKNOWN_CERTIFICATE, "the certificate of this request is not known any more")
-        begun = trail.event
+        if row.revocation_reason not in {None, RevocationReason.SUPERSEDED}:
+            raise Rejection(Reason.DENIED, "the certificate of this request was revoked")
+        trail = Trail(lambda: begun)
         _concern(trail, row)
         outcome = await self._revoke(snapshot.upstream_cas.get(row.upstream_ca), row, RevocationReason.SUPERSEDED, trail)
-        trail.event, trail.recorded = begun, False
         return None if isinstance(outcome, Acknowledged) else outcome
 
     async def _revoke(

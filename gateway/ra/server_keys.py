@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from gateway.model import EnrollmentRequest, PublicKey
+from gateway.model import CredentialKind, EnrollmentRequest, PublicKey, Requester
 from gateway.pki.csr import build_csr
 from gateway.pki.extensions import SUBJECT_KEY_IDENTIFIER
 from gateway.pki.keys import PrivateKey, default_digest, describe_public_key, generate_private_key, public_key_der
+from gateway.ra.devices import digest_of_names
 
 MAX_WAITING = 16
 """Keys that wait for their turn; RSA-4096 takes up to a second, and more would wait longer than clients do."""
@@ -33,6 +34,13 @@ _KINDS = MappingProxyType(
 K = TypeVar("K", bound=str)
 
 
+def place_of(request: EnrollmentRequest, requester: Requester) -> str:
+    """Name whom a key is drawn for: a registration authority asks for many devices, everybody else for one at a time."""
+    if not requester.proved_by(CredentialKind.RA_CERTIFICATE):
+        return requester.identity
+    return f"{requester.identity}:{digest_of_names(request.csr)}"
+
+
 def choose_kind(allowed: Sequence[K], asked: PublicKey) -> K:
     """Return the kind of key to draw: like the one in the request, else of its algorithm, else the first.
 
@@ -48,23 +56,30 @@ class KeyMaker:
 
     def __init__(self) -> None:
         self._turn = asyncio.Semaphore(1)
-        self._waiting = 0
+        self._served: set[str] = set()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether too many wait already."""
-        return self._waiting >= MAX_WAITING
+    def has_place(self, requester: str) -> bool:
+        """Whether `requester` may come: none of its keys is drawn or waited for, and not too many others wait."""
+        return requester not in self._served and len(self._served) <= MAX_WAITING
 
-    async def draw(self, kind: str) -> PrivateKey:
-        """Return a new key of one of `pki.keys.KEY_SPECS`; whoever waits no longer leaves its turn to the next."""
-        self._waiting += 1
+    async def draw(self, kind: str, requester: str) -> PrivateKey:
+        """Return a new key of one of `pki.keys.KEY_SPECS`; whoever waits no longer leaves its turn to the next.
+
+        A key that is being drawn is drawn to its end, and keeps the place of `requester` until then, whoever is gone.
+        """
+        self._served.add(requester)
         try:
             await self._turn.acquire()
-        finally:
-            self._waiting -= 1
+        except asyncio.CancelledError:
+            self._served.discard(requester)
+            raise
         drawing = asyncio.get_running_loop().run_in_executor(None, generate_private_key, kind)
-        drawing.add_done_callback(lambda _: self._turn.release())
+        drawing.add_done_callback(lambda _: self._leave(requester))
         return await asyncio.shield(drawing)
+
+    def _leave(self, requester: str) -> None:
+        self._served.discard(requester)
+        self._turn.release()
 
 
 class ServerKey:
@@ -78,12 +93,12 @@ class ServerKey:
         """Return the request as policy will see it, for a judgement before the work of drawing a key."""
         return replace(request, csr=replace(request.csr, public_key=_KINDS[self.kind], signature_digest="none"))
 
-    async def certify(self, request: EnrollmentRequest, maker: KeyMaker) -> EnrollmentRequest:
+    async def certify(self, request: EnrollmentRequest, maker: KeyMaker, requester: str) -> EnrollmentRequest:
         """Draw the key and return the request with a PKCS#10 of its own, which asks for all else that `request` does.
 
         What was the device's affair (its challenge, its identifiers of keys) stays out of what goes to the upstream CA.
         """
-        key = self._key = await maker.draw(self.kind)
+        key = self._key = await maker.draw(self.kind, requester)
         asked = request.csr
         # it would name the key of the request
         others = tuple(e for e in asked.extensions if e.oid != SUBJECT_KEY_IDENTIFIER)

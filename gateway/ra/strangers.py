@@ -18,16 +18,18 @@ FLOODS = frozenset({Reason.RATE_LIMITED, Reason.OVERLOADED})
 FAILED_AUTHENTICATIONS = frozenset(
     {
         Reason.BAD_PROOF_OF_POSSESSION,
+        Reason.CREDENTIAL_EXPIRED,
         Reason.CREDENTIAL_INVALID,
         Reason.CREDENTIAL_MALFORMED,
         Reason.CREDENTIAL_MISSING,
+        Reason.CREDENTIAL_REVOKED,
         Reason.CREDENTIAL_SIGNATURE,
         Reason.NOT_AUTHORIZED,
         Reason.UNKNOWN_CERTIFICATE,
         Reason.UNKNOWN_TRANSACTION,
     }
 )
-"""Refusals of somebody who proved nothing; a challenge that was used or a certificate that was revoked has been proved."""
+"""Refusals of somebody who proved nothing that counts now; a challenge that was used has been proved."""
 
 
 class Strangers:

@@ -24,6 +24,12 @@ from gateway.model import (
 RENEWAL = "renewal"
 """Kind of the reservation for the one heir of a certificate: requests for the same public key share it, no other key gets it."""
 
+DIGEST = "digest"
+"""Kind of the reservation for one response of HTTP Digest: it serves one sending, which no later one takes over from it."""
+
+SUPERSEDED = "superseded"
+"""Kind of the reservation for the one row that takes the place of another of the same request; its key is that row's ID."""
+
 
 class LedgerState(StrEnum):
     """open → (pending) → issued → held → delivered → confirmed | revoked, or rejected, or unknown.
@@ -44,11 +50,15 @@ class LedgerState(StrEnum):
 
 
 class WaitingFor(StrEnum):
-    """What a PENDING row waits for."""
+    """What a PENDING row waits for.
+
+    An OPEN one waits for its PREDECESSOR to be revoked: until then nothing is sent for it.
+    """
 
     NOTHING = ""
     APPROVAL = "approval"
     UPSTREAM = "upstream"
+    PREDECESSOR = "predecessor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +125,9 @@ class Opening:
     retransmission_until: datetime
     audit: AuditEvent
     supersedes: RequestId | None = None
-    """The same request, whose certificate was revoked to make room for this one: what it reserved goes on to this row."""
+    """The row of the same request, with a certificate that is to be revoked: this row answers for the request from now on, and
+    has what the other one reserved. A release gives both back, unless the certificate was revoked as superseded meanwhile.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +291,9 @@ class Ledger(Protocol):
 
     async def open(self, opening: Opening) -> Opened | AlreadyOpen | OpeningRefused:
         """Take all that `opening` names and write the row, or change nothing."""
+
+    async def foresee(self, opening: Opening) -> Reason | None:
+        """Say for which of its quotas or reservations `open` would refuse at this moment, without taking anything."""
 
     async def transition(self, change: Transition) -> LedgerRow | None:
         """Apply `change`; None when the row was no longer as expected (then nothing was written, no audit row either).

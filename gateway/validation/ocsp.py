@@ -32,7 +32,7 @@ MAX_ANSWERS = 8192
 KEPT_FOR = timedelta(hours=1)
 """Longest that an answer is kept, whatever its nextUpdate: a revocation is not to be missed for days."""
 ASKED_AGAIN_AFTER = timedelta(seconds=10)
-"""How long a responder that failed is left alone: each question to one that is silent holds a request up."""
+"""How long a responder that cannot be reached is left alone, and a question that got no good answer is not asked again."""
 MAX_QUESTIONS = 64
 """Questions that are under way at once."""
 
@@ -112,8 +112,11 @@ class OcspClient:
     async def _ask(self, url: str, certificate: Certificate, issuer: Certificate, now: datetime, within: timedelta) -> _Kept:
         try:
             data = await self._post(url, build_ocsp_request(certificate, issuer), within)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (aiohttp.ClientConnectionError, TimeoutError, OSError) as error:
             self._leave_alone(url, now)
+            return _nothing(f"{url}: {type(error).__name__}", now)
+        except (aiohttp.ClientError, ValueError) as error:
+            # An answer to this one question: one certificate must not silence a responder for all others.
             return _nothing(f"{url}: {type(error).__name__}", now)
         try:
             answer = read_ocsp_response(data, certificate, issuer, now)

@@ -20,7 +20,7 @@ from gateway.web.est_cmc import FullCmc
 from gateway.web.est_enrollment import EstEnrollment, Reply, Sent, outcome_of
 from gateway.web.est_operations import EstOperation, SimpleEnroll
 from gateway.web.est_server_keygen import ServerKeygen
-from gateway.web.failures import FailureCounter
+from gateway.web.failures import PROOF_REFUSED, FailureCounter
 from gateway.web.floods import FloodCounter
 from gateway.web.generation import EstService, Generation
 from gateway.web.middleware import BODY
@@ -35,6 +35,7 @@ RENEWAL_INFO_PATH = f"/.well-known/est/{messages.RENEWAL_INFO}/{{certificate}}"
 LABELLED_RENEWAL_INFO_PATH = f"/.well-known/est/{{label}}/{messages.RENEWAL_INFO}/{{certificate}}"
 RENEWAL_INFO_AGE = 21600
 """Seconds after which a client should ask again when to renew (RFC 9773 §4.3 takes six hours)."""
+_NO_STORE = {"Cache-Control": "no-store"}
 RETRY_WHEN_LIMITED = 10
 """Seconds after which a client that asked too much may ask again."""
 
@@ -132,7 +133,7 @@ class EstEndpoint:
         metrics.count_answer(Protocol.EST, service.profile, operation, found, perf_counter() - begun)
         match found:
             case RenewalWindow(start, end):
-                headers = {"Content-Type": renewal_info.MEDIA_JSON, "Retry-After": str(RENEWAL_INFO_AGE)}
+                headers = {"Content-Type": renewal_info.MEDIA_JSON, "Retry-After": str(RENEWAL_INFO_AGE), **_NO_STORE}
                 return web.Response(body=renewal_info.encode_window(start, end), headers=headers)
             case Unavailable(_, retry_after):
                 return _refuse(503, "not available now, try again", retry_after)
@@ -148,11 +149,12 @@ class EstEndpoint:
             case Issued() if spelled is not None:
                 return _content(spelled.body, spelled.media_type)
             case Pending(_, retry_after):
-                response = _refuse(202, "the request waits: send it again", retry_after)
+                # without a body: Bouncy Castle does not read it, and fails if there is any
+                response = web.Response(status=202, headers={"Retry-After": str(retry_after), **_NO_STORE})
             case Unavailable(_, retry_after):
                 response = _refuse(503, "not available now, try again", retry_after)
             case Rejected():
-                response = self._reject(service, request, client, outcome)
+                response = self._reject(service, request, client, outcome, unread=reply.unread)
             case _:
                 raise TypeError(f"{type(outcome).__name__} has no EST body")
         if spelled is not None:
@@ -167,12 +169,15 @@ class EstEndpoint:
             log.info("asked how to log in", profile=service.profile, source=client.source)
         return _ask_to_log_in(schemes)
 
-    def _reject(self, service: EstService, request: web.Request, client: TlsClient, refused: Rejected) -> web.Response:
-        """Spell a refusal and count it against its address."""
+    def _reject(
+        self, service: EstService, request: web.Request, client: TlsClient, refused: Rejected, *, unread: bool
+    ) -> web.Response:
+        """Spell a refusal and count it against its address, whatever it is when nobody has proved anything yet."""
         schemes = service.challenges(self._clock())
         if _invites(refused, request, schemes):
             return _ask_to_log_in(schemes)
-        self._failures.count(service.profile, service.failure_limit, client.source)
+        if unread or refused.reason in PROOF_REFUSED:
+            self._failures.count(service.profile, service.failure_limit, client.source)
         status = errors.http_status(refused.reason, schemes=bool(schemes))
         response = _refuse(status, refused.detail, RETRY_WHEN_LIMITED if status in {429, 503} else None)
         if status == 401:
@@ -240,7 +245,7 @@ def _content(body: bytes, media_type: str) -> web.Response:
 
 def _content_headers(media_type: str) -> dict[str, str]:
     """Return the headers of a body; one of several parts is no base64 itself (RFC 2045 §6.4)."""
-    headers = {"Content-Type": media_type, "Cache-Control": "no-store"}
+    headers = {"Content-Type": media_type, **_NO_STORE}
     if not media_type.startswith("multipart/"):
         headers[messages.TRANSFER_ENCODING_HEADER] = messages.TRANSFER_ENCODING
     return headers
@@ -248,7 +253,7 @@ def _content_headers(media_type: str) -> dict[str, str]:
 
 def _refuse(status: int, detail: str, retry_after: int | None = None) -> web.Response:
     """Return a sentence in plain text (RFC 8951 §5.1); `retry_after` in seconds, since strongSwan reads no dates."""
-    headers = {"Content-Type": errors.MEDIA_TEXT}
+    headers = {"Content-Type": errors.MEDIA_TEXT, **_NO_STORE}
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     return web.Response(status=status, body=errors.sentence(detail), headers=headers)
@@ -256,7 +261,7 @@ def _refuse(status: int, detail: str, retry_after: int | None = None) -> web.Res
 
 def _ask_to_log_in(schemes: tuple[str, ...]) -> web.Response:
     """Return 401 without a body: Bouncy Castle closes it unread before it sends its password, and fails if there was any."""
-    response = web.Response(status=401)
+    response = web.Response(status=401, headers=_NO_STORE)
     _add_schemes(response, schemes)
     return response
 

@@ -32,6 +32,9 @@ from gateway.wire.est import messages
 
 log = structlog.get_logger(__name__)
 
+MAX_REMEMBERED = 4096
+"""Bytes of a certificate that is remembered with what was read from it, so that large ones cannot fill the memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
@@ -49,6 +52,8 @@ class Reply:
 
     answer: EstAnswer
     spelled: EstBody | None = field(repr=False)
+    unread: bool
+    """It was refused as it was read, before anybody had proved who he is."""
 
 
 class EstEnrollment:
@@ -77,7 +82,8 @@ class EstEnrollment:
             answer = await operation.ask(self._authority, generation.snapshot, request, asked)
             told = self._count(service, answer)
         with span("encode"):
-            reply = Reply(answer, await operation.encode(service, asked, answer, wrap=sent.wrap))
+            spelled = await operation.encode(service, asked, answer, wrap=sent.wrap)
+        reply = Reply(answer, spelled, isinstance(asked, Rejection))
         seconds = perf_counter() - begun
         outcome = outcome_of(answer)
         _note(service, operation.name, outcome)
@@ -121,12 +127,16 @@ def _enrollment(service: EstService, operation: str, asked: Asked, sent: Sent, c
 
 def _renewed(leaf: bytes | None) -> SignerCertificate | None:
     """Return the certificate that is to be renewed: the one that the client showed (RFC 7030 §3.3.2)."""
-    return None if leaf is None else _parse_signer(leaf)
+    if leaf is None:
+        return None
+    return _remember_signer(leaf) if len(leaf) <= MAX_REMEMBERED else _parse_signer(leaf)
 
 
-@lru_cache(maxsize=1024)
 def _parse_signer(leaf: bytes) -> SignerCertificate:
     return to_signer(parse_certificate(leaf))
+
+
+_remember_signer = lru_cache(maxsize=1024)(_parse_signer)
 
 
 def _note(service: EstService, operation: str, outcome: Outcome) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -98,9 +99,9 @@ def read_certificate(proxy: TrustedProxy, headers: MultiMapping[str]) -> Shown:
 
 
 def is_encrypted(headers: MultiMapping[str]) -> bool:
-    """Whether a proxy does not deny that its client came over TLS (X-Forwarded-Proto)."""
-    values = headers.getall("X-Forwarded-Proto", ())
-    return not values or values[-1].rpartition(",")[2].strip().lower() == "https"
+    """Whether a proxy says that its client came over TLS (X-Forwarded-Proto); one that says nothing may serve HTTP as well."""
+    said = ",".join(headers.getall("X-Forwarded-Proto", ()))
+    return said.rpartition(",")[2].strip().lower() == "https"
 
 
 def _read_rfc9440(headers: MultiMapping[str]) -> Shown:
@@ -126,9 +127,11 @@ def _read_haproxy(headers: MultiMapping[str]) -> Shown:
 
 
 def _read_envoy(headers: MultiMapping[str]) -> Shown:
-    """One element with Cert and perhaps Chain, which begins with the leaf: percent-encoded PEM in quotes.
+    """One element with Hash and Cert or Chain, which begins with the leaf: percent-encoded PEM in quotes.
 
-    More than one element means that Envoy passes on what its own client wrote (APPEND_FORWARD), and is refused.
+    More than one element means that Envoy passes on what its own client wrote (APPEND_FORWARD), and is refused. URI and DNS are
+    names in the client's certificate that Envoy writes as they are: they may look like any other pair. So no other key may come
+    twice, and the certificate must be the one of which Envoy, which always writes Hash, says the SHA-256.
     """
     text = _single(headers, "X-Forwarded-Client-Cert")
     if text is None:
@@ -140,15 +143,19 @@ def _read_envoy(headers: MultiMapping[str]) -> Shown:
         if pair is None or pair["end"] == ",":
             raise ValueError("not one element of KEY=VALUE pairs")
         key = pair["key"].lower()
-        if key in pairs and key in {"cert", "chain"}:
+        if key in pairs and key not in {"uri", "dns"}:
             raise ValueError("a repeated key")
         pairs[key] = pair["quoted"] if pair["quoted"] is not None else pair["bare"]
         at = pair.end()
-    chain = _decode_pem(pairs["chain"]) if pairs.get("chain") else ()
-    if not pairs.get("cert"):
-        return _shown(*chain) if chain else NOTHING
-    leaf = _only(_decode_pem(pairs["cert"]))
-    return _shown(leaf, *(der for der in chain if der != leaf))
+    chain = list(_decode_pem(pairs["chain"])) if pairs.get("chain") else []
+    leaf = _only(_decode_pem(pairs["cert"])) if pairs.get("cert") else next(iter(chain), None)
+    if leaf is None:
+        return NOTHING
+    if chain and chain[0] != leaf:
+        raise ValueError("Chain does not begin with Cert")
+    if pairs.get("hash", "").lower() != hashlib.sha256(leaf).hexdigest():
+        raise ValueError("Hash is not the certificate's")
+    return _shown(leaf, *chain[1:])
 
 
 _READERS: Mapping[CertificateForm, Callable[[MultiMapping[str]], Shown]] = MappingProxyType(

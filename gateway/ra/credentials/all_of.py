@@ -8,7 +8,6 @@ from types import MappingProxyType
 from gateway.errors import Reason, Rejection
 from gateway.model import CredentialKind, EnrollmentRequest, Requester
 from gateway.ra.credentials.interfaces import CredentialProvider
-from gateway.ra.policy.binding import judge_binding
 
 _GUESSED = frozenset({CredentialKind.BASIC, CredentialKind.DIGEST, CredentialKind.STATIC})
 """What people choose, and others try to guess: looked at last, so that no answer tells whoever lacks the rest that a guess was
@@ -35,8 +34,7 @@ class AllOfCredential:
     async def authenticate(self, request: EnrollmentRequest, now: datetime) -> Requester | None:
         """Return the requester that all parts agree on.
 
-        None where a part has nothing to look at. Raises Rejection of the first part that is not good, NAME_NOT_BOUND when a part
-        was made for other names, and StoreUnavailable.
+        None where a part has nothing to look at. Raises Rejection of the first part that is not good, and StoreUnavailable.
         """
         if not all(_is_present(part.kind, request) for part in self.parts):
             return None
@@ -49,14 +47,10 @@ class AllOfCredential:
             if requester.kind is not part.kind or not requester.identity:
                 raise Rejection(Reason.NOT_AUTHORIZED, "not authorized", f"{part.kind} returned a requester of another kind")
             found[number] = requester
-        return self._joined(tuple(found[number] for number in range(len(self.parts))), request)
+        return self._joined(tuple(found[number] for number in range(len(self.parts))))
 
-    def _joined(self, found: tuple[Requester, ...], request: EnrollmentRequest) -> Requester:
-        """Return one requester; the bindings are judged here, one by one, because no one binding says what several do."""
-        for requester in found:
-            for verdict in judge_binding(requester.binding, request.csr):
-                if not verdict.passed:
-                    raise Rejection(verdict.reason, verdict.message, f"{requester.identity}: {verdict.message}")
+    def _joined(self, found: tuple[Requester, ...]) -> Requester:
+        """Return one requester; its bindings stay apart, because no one binding says what several do."""
         return Requester(
             identity="all_of:" + "+".join(requester.identity for requester in found),
             kind=self.kind,
@@ -67,6 +61,7 @@ class AllOfCredential:
             allowances=tuple(taken for requester in found for taken in requester.allowances),
             device=next((requester.device for requester in found if requester.device), None),
             factors=frozenset(requester.kind for requester in found),
+            also_bound=tuple(requester.binding for requester in found[1:]),
             claims=MappingProxyType({key: value for requester in reversed(found) for key, value in requester.claims.items()}),
         )
 

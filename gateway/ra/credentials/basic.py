@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import Literal
 
 from gateway.errors import Reason, Rejection
-from gateway.model import CredentialKind, EnrollmentRequest, NameBinding, Requester
+from gateway.model import CredentialKind, EnrollmentRequest, Requester
 from gateway.ra.credentials.http_schemes import read_authorization
 from gateway.ra.credentials.interfaces import Derive
+from gateway.ra.credentials.own_names import Sans, own_names
 from gateway.ra.credentials.passwords import MAX_PASSWORD, PasswordHash, is_user_name, parse_password_file
 from gateway.ra.credentials.remembered import Remembered
 
@@ -25,20 +26,21 @@ _CONTROL = frozenset({*range(0x20), 0x7F})
 class BasicCredential:
     """Recognises users by their password.
 
-    An unknown user costs the time of a known one with a wrong password. With `names` "user" the CN must be the user's name. What
-    was good is remembered with the hash that it was good for, here and thus for one generation: a password that was changed or
-    taken away is worth nothing from the reload on.
+    An unknown user costs the time of a known one with a wrong password. With `names` "user" the CN must be the user's name, and
+    with `sans` "bound" so must every alternative name. What was good is remembered with the hash that it was good for, here and
+    thus for one generation: a password that was changed or taken away is worth nothing from the reload on.
     """
 
     kind = CredentialKind.BASIC
 
-    def __init__(self, users: bytes, realm: str, names: UserNames, derive: Derive) -> None:
+    def __init__(self, users: bytes, realm: str, names: UserNames, derive: Derive, sans: Sans = "bound") -> None:
         """Take the password file; raises ValueError, with a sentence, where it cannot be used."""
         self._users = parse_password_file(users)
         if names == "user" and "" in self._users:
             raise ValueError("has a user without a name, whom no CN can equal: say names: any if that is meant")
         self._realm = realm
         self._names = names
+        self._sans = sans
         self._derive = derive
         self._remembered = Remembered()
         self._stand_ins = tuple(PasswordHash(user.parameters, b"") for user in self._users.values())
@@ -82,15 +84,15 @@ class BasicCredential:
         return self._stand_ins[number % len(self._stand_ins)]
 
     def _requester(self, user: str) -> Requester:
-        return user_requester(self.kind, user, self._names)
+        return user_requester(self.kind, user, self._names, self._sans)
 
 
-def user_requester(kind: CredentialKind, user: str, names: UserNames) -> Requester:
+def user_requester(kind: CredentialKind, user: str, names: UserNames, sans: Sans) -> Requester:
     """Return a user as requester; one who speaks for himself is one device, however he varies the rest of his subject."""
     if names == "any":
         return Requester(identity=f"{kind}:{user}", kind=kind, owner=user or None)
     device = hashlib.sha256(f"user:{user}".encode()).hexdigest()[:32]
-    return Requester(f"{kind}:{user}", kind, NameBinding(common_name=user), owner=user, device=device)
+    return Requester(f"{kind}:{user}", kind, own_names(user, sans), owner=user, device=device)
 
 
 def _decode(sent: str) -> tuple[str, bytes]:

@@ -19,6 +19,7 @@ from gateway.pki.certificate import Certificate
 from gateway.pki.jws import Jws, VerificationKey, parse_compact_jws, parse_json_object
 from gateway.pki.names import format_name
 from gateway.ra.credentials.http_schemes import read_authorization
+from gateway.ra.credentials.own_names import own_names
 
 _TYPES = frozenset({"", "jwt", "at+jwt", "application/at+jwt"})
 """What `typ` may say: nothing, any JWT, or an access token (RFC 9068 §2.1); `dpop+jwt`, `logout+jwt` and their like are none."""
@@ -141,7 +142,7 @@ class BearerCredential:
         return Requester(
             identity=f"{self.kind}:{named}",
             kind=self.kind,
-            binding=NameBinding(common_name=claims.subject) if own else NameBinding(),
+            binding=own_names(claims.subject, self._config.sans) if own else NameBinding(),
             owner=claims.subject,
             device=named if own else None,
             claims=MappingProxyType({"subject": claims.subject, "issuer": issuer}),

@@ -15,9 +15,10 @@ from gateway.errors import Reason, Rejection
 from gateway.model import CredentialKind, EnrollmentRequest, ProfileName, Requester, Reservation
 from gateway.ra.credentials.basic import UserNames, user_requester
 from gateway.ra.credentials.http_schemes import read_authorization
+from gateway.ra.credentials.own_names import Sans
 from gateway.ra.credentials.passwords import MAX_PASSWORD, MAX_USERS, is_user_name, read_user_lines
+from gateway.store.interfaces import DIGEST
 
-RESERVATION_KIND = "digest"
 NONCE_LIFETIME = timedelta(minutes=5)
 """How long after it was given out a nonce is taken."""
 
@@ -65,7 +66,13 @@ class DigestCredential:
     kind = CredentialKind.DIGEST
 
     def __init__(
-        self, profile: ProfileName, users: bytes, realm: str, names: UserNames, macs: Callable[[bytes], tuple[bytes, ...]]
+        self,
+        profile: ProfileName,
+        users: bytes,
+        realm: str,
+        names: UserNames,
+        macs: Callable[[bytes], tuple[bytes, ...]],
+        sans: Sans = "bound",
     ) -> None:
         """Take the file of users; raises ValueError, with a sentence, where it cannot be used."""
         self._users = parse_digest_file(users)
@@ -74,13 +81,17 @@ class DigestCredential:
         self._profile = profile
         self._realm = realm
         self._names = names
+        self._sans = sans
         self._macs = macs
 
     def www_authenticate(self, now: datetime) -> str:
-        """Invite to send a response to a fresh nonce (RFC 7616 §3.3)."""
+        """Invite to send a response to a fresh nonce (RFC 7616 §3.3).
+
+        No algorithm means MD5; Bouncy Castle cannot read the name without quotes, which others could not read with them.
+        """
         made = int(now.timestamp()).to_bytes(_TIME_BYTES, "big") + secrets.token_bytes(_RANDOM_BYTES)
         nonce = (made + self._nonce_macs(made)[0]).hex()
-        return f'Digest realm="{self._realm}", qop="auth", algorithm=MD5, nonce="{nonce}"'
+        return f'Digest realm="{self._realm}", qop="auth", nonce="{nonce}"'
 
     async def authenticate(self, request: EnrollmentRequest, now: datetime) -> Requester | None:
         """Return the user, with the reservation that uses nonce and count up.
@@ -98,8 +109,8 @@ class DigestCredential:
         if not hmac.compare_digest(expected, fields["response"].lower().encode("utf-8", "replace")) or known is None:
             raise _invalid("there is no such user" if known is None else f"the response of user {fields['username']} is wrong")
         used = hashlib.sha256(f"{fields['nonce']}:{int(fields['nc'], 16)}".encode()).hexdigest()
-        taken = (Reservation(RESERVATION_KIND, used, expires_at + _SKEW + _KEPT_FOR),)
-        return replace(user_requester(self.kind, fields["username"], self._names), reservations=taken)
+        taken = (Reservation(DIGEST, used, expires_at + _SKEW + _KEPT_FOR),)
+        return replace(user_requester(self.kind, fields["username"], self._names, self._sans), reservations=taken)
 
     def _check_fields(self, fields: Mapping[str, str], operation: str) -> None:
         path = fields["uri"].partition("?")[0]

@@ -34,8 +34,8 @@ _MAX_COST = 1 << 20
 _SALT_BYTES = 16
 _QUEUE = 8
 """Derivations that may wait, for each that runs; each takes some 50 ms."""
-_OF_ONE_SOURCE = 4
-"""Derivations of one source, waiting or running, for each that runs: whoever guesses shall not turn others away."""
+_OF_ONE_SOURCE = 2
+"""Derivations of one source, waiting or running: whoever guesses shall not turn others away."""
 
 _HASH = re.compile(
     r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/]{11,86})={0,2}\$([A-Za-z0-9+/]{43})=?", re.ASCII
@@ -143,7 +143,7 @@ class ScryptPool:
         """
         network = source_network(source)
         taken, own = self._taken.total(), self._taken[network]
-        if taken >= self._places * (1 + _QUEUE) or own >= self._places * _OF_ONE_SOURCE:
+        if taken >= self._places * (1 + _QUEUE) or own >= _OF_ONE_SOURCE:
             text = "too many passwords are being checked: try again later"
             raise Rejection(Reason.RATE_LIMITED, text, f"{taken} passwords are being checked, {own} from {network}")
         work = asyncio.get_running_loop().run_in_executor(self._threads, derive, secret, parameters)

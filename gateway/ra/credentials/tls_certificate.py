@@ -7,29 +7,31 @@ from types import MappingProxyType
 from typing import Literal
 
 from gateway.errors import Reason, Rejection
-from gateway.model import CertificateRequest, CredentialKind, EnrollmentRequest, NameBinding, Requester
+from gateway.model import CredentialKind, EnrollmentRequest, NameBinding, Requester
 from gateway.pki.certificate import Certificate
-from gateway.pki.names import attribute_oid, format_name
+from gateway.pki.names import format_name
 from gateway.ra.client_path import ClientCertificates, certificate_id, client_certificate
+from gateway.ra.credentials.own_names import Sans
+from gateway.ra.policy.subject import SERIAL_NUMBER
 
 Names = Literal["same", "serial_number", "any"]
-
-_SERIAL_NUMBER = attribute_oid("serialNumber")
 
 
 class TlsCertificateCredential:
     """Recognises TLS clients whose certificates another CA issued.
 
     A certificate that was issued here is not such a one, whatever the anchors say: it renews under the renewal rule, once, and
-    enrolls nothing else. `names` says what may be asked for: exactly the certificate's names, any with its serialNumber in the
-    subject, or any that policy lets through. A SID is never vouched for.
+    enrolls nothing else. `names` says what may be asked for: exactly the certificate's names, any subject with its serialNumber
+    (and, with `sans` "bound", no alternative names but the certificate's), or any that policy lets through. A SID is never
+    vouched for.
     """
 
     kind = CredentialKind.TLS_CERTIFICATE
 
-    def __init__(self, clients: ClientCertificates, names: Names) -> None:
+    def __init__(self, clients: ClientCertificates, names: Names, sans: Sans = "bound") -> None:
         self._clients = clients
         self._names = names
+        self._sans = sans
 
     async def authenticate(self, request: EnrollmentRequest, now: datetime) -> Requester | None:
         """Return the holder of the certificate.
@@ -44,31 +46,37 @@ class TlsCertificateCredential:
         if client.row is not None:
             cause = f"it was issued here under profile {client.row.profile}: it can be renewed, under a renewal rule, and no more"
             raise Rejection(Reason.NOT_AUTHORIZED, "the TLS client certificate is not accepted for a first enrollment", cause)
-        if self._names == "serial_number":
-            _check_serial_number(certificate, request.csr)
         return self._requester(certificate)
 
     def _requester(self, certificate: Certificate) -> Requester:
         name = format_name(certificate.subject)
         identifier = certificate_id(certificate)
-        same = self._names == "same"
         return Requester(
             identity=f"{self.kind}:{identifier}",
             kind=self.kind,
-            binding=_own_names(certificate) if same else NameBinding(),
+            binding=self._binding(certificate),
             owner=name or None,
-            device=None if same else identifier[:32],
+            device=None if self._names == "same" else identifier[:32],
             claims=MappingProxyType({"certificate": name, "serial": f"{certificate.serial:x}"}),
         )
 
+    def _binding(self, certificate: Certificate) -> NameBinding:
+        sans = frozenset((name.kind, name.value) for name in certificate.sans)
+        match self._names:
+            case "same":
+                return NameBinding(format_name(certificate.subject), sans)
+            case "serial_number":
+                number = _serial_number(certificate)
+                allowed = sans if self._sans == "bound" else None
+                return NameBinding(serial_number=number, allowed_sans=allowed, certified=True)
+            case "any":
+                return NameBinding()
 
-def _own_names(certificate: Certificate) -> NameBinding:
-    return NameBinding(format_name(certificate.subject), frozenset((name.kind, name.value) for name in certificate.sans))
 
-
-def _check_serial_number(certificate: Certificate, asked: CertificateRequest) -> None:
-    """Check that the one serialNumber of the asked subject is the one of the certificate's, to the letter."""
-    held = certificate.subject.values(_SERIAL_NUMBER)
-    if len(held) != 1 or not held[0] or asked.subject.values(_SERIAL_NUMBER) != held:
-        cause = "the subject of the TLS client certificate has no serialNumber, or several" if len(held) != 1 else ""
-        raise Rejection(Reason.NAME_NOT_BOUND, "the subject must have the serialNumber of the TLS client certificate", cause)
+def _serial_number(certificate: Certificate) -> str:
+    """Return the one serialNumber of a certificate's subject; Rejection NAME_NOT_BOUND when it has none, or several."""
+    held = certificate.subject.values(SERIAL_NUMBER)
+    if len(held) != 1 or not held[0]:
+        text = "the TLS client certificate does not have one serialNumber in its subject"
+        raise Rejection(Reason.NAME_NOT_BOUND, text)
+    return held[0]

@@ -8,7 +8,7 @@ from datetime import datetime
 from gateway.config.policy import PolicyConfig
 from gateway.model import CertificateRequest, CredentialKind, Decision, Grant, Name, Requester, SanKind, SubjectAltName
 from gateway.pki.names import encode_name
-from gateway.ra.policy.binding import judge_binding
+from gateway.ra.policy.binding import judge_binding, judge_certified
 from gateway.ra.policy.extensions import judge_extensions
 from gateway.ra.policy.keys import judge_key, judge_request_signature
 from gateway.ra.policy.sans import comparable_name, dns_from_common_name, judge_san_required, judge_sans
@@ -57,6 +57,7 @@ def decide(
     what `gateway.ra.policy` says no mode lifts.
     """
     names = judge_names(policy, request, requester)
+    bindings = (requester.binding, *requester.also_bound)
     key_usage, key_usage_verdicts = judge_key_usage(policy.key_usage, request.key_usage, request.public_key)
     ekus, eku_verdicts = judge_ekus(policy.eku, request.ekus)
     (not_before, not_after), validity_verdicts = judge_validity(policy.validity, now, ca_not_before, ca_not_after)
@@ -64,10 +65,11 @@ def decide(
     extensions, extension_verdicts = judge_extensions(policy.extensions, request.extensions, vouches)
     verdicts = (
         *judge_ca_request(request.is_ca, request.key_usage),
-        *judge_binding(requester.binding, request),
+        *(verdict for binding in bindings for verdict in judge_binding(binding, request)),
         *judge_key(policy.key, request.public_key),
         *judge_request_signature(policy.key, request.signature_digest),
         *names.verdicts,
+        *(verdict for binding in bindings for verdict in judge_certified(binding, names.subject, names.sans)),
         *judge_reserved(names.subject, reserved_names),
         *key_usage_verdicts,
         *eku_verdicts,

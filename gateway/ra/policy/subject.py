@@ -27,6 +27,7 @@ MAX_VALUE = 512
 """Longest value of any attribute, whatever the mode."""
 
 COMMON_NAME = attribute_oid("CN")
+SERIAL_NUMBER = attribute_oid("serialNumber")
 _RULE = Rule("subject", "policy.subject", Reason.POLICY_SUBJECT)
 _RESERVED = Rule("reserved_subject", "policy.subject", Reason.POLICY_SUBJECT)
 _FORM = Rule("subject_form", "policy.subject", Reason.POLICY_SUBJECT)

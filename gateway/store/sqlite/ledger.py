@@ -13,7 +13,9 @@ from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName, RequestId, Reservation
 from gateway.store import tables
 from gateway.store.interfaces import (
+    DIGEST,
     RENEWAL,
+    SUPERSEDED,
     AlreadyOpen,
     InventoryRow,
     LedgerRow,
@@ -48,6 +50,10 @@ EXACT_LIMIT = 256
 
 _ANSWERED = f"(l.updated_at + k.answer_kept > :now OR k.kept_until > :now OR l.state IN {UNFINISHED})"
 _REQUEST = LEDGER_SELECT + f"JOIN request_keys k ON k.request_id = l.id WHERE k.request_key = :key AND {_ANSWERED}"
+_ANSWERS = (
+    "SELECT k.request_id FROM request_keys k JOIN ledger l ON l.id = k.request_id "  # noqa: S608 - constants
+    f"WHERE k.request_key = :key AND {_ANSWERED}"
+)
 _TRANSACTION = (
     LEDGER_SELECT + "WHERE l.profile = :profile AND l.protocol = :protocol AND l.transaction_id = :transaction "
     "AND l.requester_key = :key ORDER BY l.created_at DESC, l.id DESC LIMIT 1"
@@ -76,11 +82,24 @@ _HEIR = (
     "SELECT l.public_key_sha256 FROM reservations r JOIN ledger l ON l.id = r.request_id WHERE r.kind = :kind AND r.name = :name"
 )
 _HOLDER = "SELECT request_id FROM reservations WHERE kind = :kind AND name = :name"
-_BEQUEATH = (
-    "UPDATE reservations SET request_id = :id WHERE request_id = :superseded AND EXISTS "
-    "(SELECT 1 FROM ledger WHERE id = :superseded AND request_key = :key AND state = 'revoked')"
+_TAKE_KEY_OVER = (
+    "DELETE FROM request_keys WHERE request_key = :key AND request_id = :superseded AND EXISTS "
+    "(SELECT 1 FROM ledger WHERE id = :superseded AND state IN ('delivered', 'confirmed'))"
 )
-"""Only between rows of one request: a revoked certificate gives its holder nothing back."""
+"""Only from the row that answers for the request with a good certificate: a revoked one gives its holder nothing back."""
+_GIVE_KEY_BACK = (
+    "UPDATE request_keys SET request_id = :superseded WHERE request_id = :id "
+    "AND request_key = (SELECT request_key FROM ledger WHERE id = :id) "
+    "AND EXISTS (SELECT 1 FROM ledger WHERE id = :superseded AND state IN ('delivered', 'confirmed'))"
+)
+_BEQUEATH = (
+    "UPDATE reservations SET request_id = :heir WHERE request_id = :holder "  # noqa: S608 - constants
+    f"AND kind NOT IN ('{DIGEST}', '{SUPERSEDED}')"
+)
+_IS_OVER = "SELECT 1 FROM inventory WHERE request_id = :id AND revocation_reason = 4"
+"""4 is superseded: who revokes for another reason means that the request shall have nothing more."""
+_PREDECESSOR = f"SELECT name FROM reservations WHERE request_id = :id AND kind = '{SUPERSEDED}'"  # noqa: S608 - a constant
+_USED = "SELECT COALESCE(SUM(uses), 0) FROM quota_uses WHERE name = :name AND slot > :since"
 _INHERIT = (
     "UPDATE reservations SET name = :name WHERE kind = :kind AND name = "
     "(SELECT MIN(name) FROM reservations WHERE kind = :kind AND name > :name || '/' AND name < :name || '0')"
@@ -176,7 +195,7 @@ def open_row(tx: Transaction, keys: KeyRing, opening: Opening, sealed_request: b
     if tx.one(_COMPROMISED, {"key": row.public_key_sha256}):
         raise Undo(OpeningRefused(Reason.POLICY_KEY))
     if opening.supersedes is not None:
-        tx.execute(_BEQUEATH, {"id": row.id, "superseded": opening.supersedes, "key": row.request_key})
+        _supersede(tx, opening, opening.supersedes)
     for reservation in opening.reservations:
         _reserve(tx, keys, reservation, row)
     slots = _take(tx, keys, opening.quotas, row)
@@ -187,6 +206,24 @@ def open_row(tx: Transaction, keys: KeyRing, opening: Opening, sealed_request: b
     tx.execute(_INSERT_LEDGER, ledger_columns(row, sealed_request) | {"quota_slots": json.dumps(slots)})
     tx.audit(opening.audit)
     return Opened(row)
+
+
+def foresee(sql: Queries, opening: Opening) -> Reason | None:
+    """Return for which of its reservations or quotas an opening would be refused now; the same request is no refusal."""
+    row = opening.row
+    answers = sql.one(_ANSWERS, {"key": row.request_key, "now": to_micros(row.created_at)})
+    if answers is not None and answers[0] != opening.supersedes:
+        return None
+    for reservation in opening.reservations:
+        holder = sql.one(_HOLDER, {"kind": reservation.kind, "name": reservation.key})
+        inherits = reservation.kind != DIGEST and holder == (opening.supersedes,)
+        if holder is not None and not inherits and reservation.kind != RENEWAL:
+            return Reason.CREDENTIAL_USED
+    for quota in opening.quotas:
+        used = sql.one(_USED, {"name": quota.key, "since": to_micros(row.created_at) - quota.window * 1_000_000})
+        if used is not None and used[0] >= quota.limit:
+            return Reason.RATE_LIMITED
+    return None
 
 
 def change_row(tx: Transaction, keys: KeyRing, change: Transition) -> LedgerRow | None:
@@ -269,6 +306,25 @@ def forget_request_key(tx: Transaction, id: RequestId) -> None:
     )
 
 
+def _supersede(tx: Transaction, opening: Opening, superseded: RequestId) -> None:
+    """Take the place of another row of this request; of one that was revoked or superseded meanwhile nothing passes on."""
+    row = opening.row
+    if tx.execute(_TAKE_KEY_OVER, {"key": row.request_key, "superseded": superseded}) != 1:
+        return
+    tx.execute(_BEQUEATH, {"holder": superseded, "heir": row.id})
+    until = to_micros(opening.retransmission_until)
+    tx.execute(_RESERVE, {"kind": SUPERSEDED, "name": superseded, "request_id": row.id, "expires_at": until})
+
+
+def _reinstate(tx: Transaction, id: RequestId) -> None:
+    """Let the row answer again whose place `id` took; its certificate was not revoked for that after all."""
+    superseded = tx.one(_PREDECESSOR, {"id": id})
+    if superseded is None or tx.one(_IS_OVER, {"id": superseded[0]}):
+        return
+    tx.execute(_GIVE_KEY_BACK, {"id": id, "superseded": superseded[0]})
+    tx.execute(_BEQUEATH, {"holder": id, "heir": superseded[0]})
+
+
 def _hold_key(tx: Transaction, opening: Opening) -> bool:
     """Take the request key unless another row has it and still answers for it."""
     created, until = to_micros(opening.row.created_at), to_micros(opening.retransmission_until)
@@ -334,6 +390,7 @@ def _take(tx: Transaction, keys: KeyRing, quotas: Sequence[QuotaTake], row: Ledg
 
 def _release(tx: Transaction, id: RequestId) -> None:
     """Give back what the opening took: only when nothing was sent or the refusal is definite."""
+    _reinstate(tx, id)
     forget_request_key(tx, id)
     _give_reservations_back(tx, id)
     row = tx.one("SELECT quota_slots, renews, public_key_sha256 FROM ledger WHERE id = :id", {"id": id})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.audit import AuditEvent, AuditHead
-from gateway.errors import StoreUnavailable
+from gateway.errors import Reason, StoreUnavailable
 from gateway.model import ProfileName, RequestId, RevocationReason, UpstreamCAName
 from gateway.store.interfaces import (
     AlreadyOpen,
@@ -129,6 +129,10 @@ class SqliteStore:
         """Take all that `opening` names and write the row, or change nothing."""
         sealed = seal_request(self._keys, opening.row.request)
         return await self._write(lambda tx: ledger.open_row(tx, self._keys, opening, sealed))
+
+    async def foresee(self, opening: Opening) -> Reason | None:
+        """Say for which of its quotas or reservations `open` would refuse at this moment."""
+        return self._read(lambda sql: ledger.foresee(sql, opening))
 
     async def transition(self, change: Transition) -> LedgerRow | None:
         """Apply `change`; None when the row is not as expected.

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,18 +17,22 @@ from gateway.ca.interfaces import NotSent
 from gateway.config.policy import KeyRule, PolicyConfig, SubjectRule
 from gateway.errors import Reason
 from gateway.model import (
+    CredentialKind,
     EnrollmentRequest,
     Issued,
     IssuedWithKey,
     KeyOutcome,
     Protocol,
     Rejected,
+    Requester,
     RevocationReason,
     Unavailable,
 )
 from gateway.pki.csr import parse_csr
 from gateway.pki.keys import PrivateKey, generate_private_key
 from gateway.ra import server_keys
+from gateway.ra.profile import Quota
+from gateway.ra.server_keys import place_of
 from gateway.store.interfaces import CertificateFilter, LedgerState
 from tests.flow.enrollment.conftest import NewWorld
 from tests.flow.enrollment.world import (
@@ -122,11 +127,12 @@ async def test_the_same_request_again_gets_another_key(world: World) -> None:
     assert await world.events() == [
         "enrollment.opened",
         "enrollment.issued",
-        "certificate.revoked",
         "enrollment.opened",
+        "certificate.revoked",
+        "enrollment.sent",
         "enrollment.issued",
     ]
-    revoked = (await world.audit())[2]
+    revoked = (await world.audit())[3]
     assert (revoked["request_id"], revoked["detail"]) == (first.issued.request_id, "superseded")
     assert revoked["actor"].startswith("static:corp")
 
@@ -156,13 +162,73 @@ async def test_what_an_operator_revoked_brings_no_challenge_back(world: World) -
     assert again.reason is Reason.CREDENTIAL_USED
 
 
+async def good(world: World) -> list[str]:
+    """The requests whose certificates are good, in the inventory and at the CA."""
+    rows = await world.store.list_certificates(CertificateFilter())
+    return [row.request_id or "" for row in rows if row.revoked_at is None and row.serial not in world.ca.revoked]
+
+
 async def test_every_key_counts_in_a_quota(world: World) -> None:
     authority = await world.start()
     snapshot = world.make_snapshot(per_requester=ONE_AN_HOUR)
-    given(await authority.generate(snapshot, wanted(world), KIND))
+    first = given(await authority.generate(snapshot, wanted(world), KIND))
     again = await authority.generate(snapshot, wanted(world), KIND)
     assert isinstance(again, Rejected)
     assert again.reason is Reason.RATE_LIMITED
+    assert await good(world) == [first.issued.request_id]
+
+
+async def test_a_full_quota_is_seen_before_a_key_is_drawn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = await world.start()
+    snapshot = world.make_snapshot(per_requester=ONE_AN_HOUR)
+    given(await authority.generate(snapshot, wanted(world), KIND))
+    monkeypatch.setattr(server_keys, "generate_private_key", lambda _: pytest.fail("a key was drawn"))
+    for name in ("device", "DEVICE"):
+        refused = await authority.generate(snapshot, wanted(world, name), KIND)
+        assert isinstance(refused, Rejected)
+        assert refused.reason is Reason.RATE_LIMITED
+        assert "at the latest" in refused.detail
+
+
+@pytest.mark.parametrize("credential", ["static", "one-time"])
+async def test_a_quota_that_fills_up_meanwhile_leaves_the_first_certificate(
+    world: World, monkeypatch: pytest.MonkeyPatch, credential: str
+) -> None:
+    authority = await world.start()
+    one_time = (await world.administration().new_challenge(PROFILE, "uid:0 (root)")).challenge
+    request = wanted(world, challenge=one_time) if credential == "one-time" else wanted(world)
+    snapshot = world.make_snapshot(per_profile=Quota(2, timedelta(hours=1)), retransmission_window=timedelta(hours=2))
+    first = given(await authority.generate(snapshot, request, KIND))
+    other = await world.start("w2")
+    loop, drawing = asyncio.get_running_loop(), generate_private_key
+
+    def draw(kind: str) -> PrivateKey:
+        monkeypatch.setattr(server_keys, "generate_private_key", drawing)
+        asyncio.run_coroutine_threadsafe(other.generate(snapshot, wanted(world, "other"), KIND), loop).result(5)
+        return drawing(kind)
+
+    monkeypatch.setattr(server_keys, "generate_private_key", draw)
+    refused = await authority.generate(snapshot, request, KIND)
+    assert isinstance(refused, Rejected)
+    assert refused.reason is Reason.RATE_LIMITED
+    assert world.ca.revoked == []
+    assert first.issued.request_id in await good(world)
+    world.clock.advance(timedelta(minutes=59))
+    assert isinstance(await authority.generate(snapshot, request, KIND), Rejected)
+    world.clock.advance(timedelta(minutes=2))
+    second = given(await authority.generate(snapshot, request, KIND))
+    assert second.issued.request_id in await good(world)
+    assert first.issued.request_id not in await good(world)
+
+
+async def test_a_used_challenge_draws_no_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = await world.start()
+    challenge = (await world.administration().new_challenge(PROFILE, "uid:0 (root)")).challenge
+    given(await authority.generate(world.snapshot, wanted(world, challenge=challenge), KIND))
+    monkeypatch.setattr(server_keys, "generate_private_key", lambda _: pytest.fail("a key was drawn"))
+    other = await authority.generate(world.snapshot, wanted(world, "other", challenge=challenge), KIND)
+    assert isinstance(other, Rejected)
+    assert other.reason is Reason.CREDENTIAL_USED
 
 
 Made = tuple[EnrollmentRequest, dict[str, Any]]
@@ -323,16 +389,155 @@ async def test_a_client_that_hangs_up_leaves_a_certificate_that_is_superseded(wo
 
 async def test_no_second_key_while_the_first_cannot_be_revoked(world: World) -> None:
     authority = await world.start()
-    given(await authority.generate(world.snapshot, wanted(world), KIND))
+    challenge = (await world.administration().new_challenge(PROFILE, "uid:0 (root)")).challenge
+    request = wanted(world, challenge=challenge)
+    snapshot = world.make_snapshot(per_requester=Quota(2, timedelta(hours=1)))
+    first = given(await authority.generate(snapshot, request, KIND))
 
     async def fail(*_: object) -> None:
         raise NotSent("the CA is down")
 
-    good, world.ca.revoke = world.ca.revoke, fail
-    assert isinstance(await authority.generate(world.snapshot, wanted(world), KIND), Unavailable)
+    revoke, world.ca.revoke = world.ca.revoke, fail
+    for _ in range(2):
+        outcome = await authority.generate(snapshot, request, KIND)
+        assert isinstance(outcome, Unavailable)
+        assert outcome.reason is Reason.UPSTREAM_UNAVAILABLE
+        assert await good(world) == [first.issued.request_id]
     assert len(world.ca.issued()) == 1
-    world.ca.revoke = good
-    given(await authority.generate(world.snapshot, wanted(world), KIND))
+    world.ca.revoke = revoke
+    second = given(await authority.generate(snapshot, request, KIND))
+    assert await good(world) == [second.issued.request_id]
+
+
+async def test_what_an_operator_revokes_meanwhile_is_not_replaced(world: World) -> None:
+    authority = await world.start()
+    challenge = (await world.administration().new_challenge(PROFILE, "uid:0 (root)")).challenge
+    request = wanted(world, challenge=challenge)
+    given(await authority.generate(world.snapshot, request, KIND))
+    [row] = await world.store.list_certificates(CertificateFilter())
+    store = await world.open_store("w2")
+
+    class Slow(FlakyStore):
+        async def find_certificate(self, sha256: bytes) -> Any:
+            await world.administration().revoke_certificate(row.sha256.hex(), RevocationReason.KEY_COMPROMISE, "uid:0 (root)")
+            return await store.find_certificate(sha256)
+
+    other = await world.start("w2", store=Slow(store))
+    outcome = await other.generate(world.snapshot, request, KIND)
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason is Reason.DENIED
+    again = await authority.generate(world.snapshot, request, KIND)
+    assert isinstance(again, Rejected)
+    assert again.reason is Reason.CREDENTIAL_USED
+    assert await good(world) == []
+
+
+class Mortal:
+    """Lets a worker die just before or just after its k-th call of a ledger or a CA, for good."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self.count = 0
+
+    def wrap(self, target: Any, *names: str) -> Any:
+        mortal = self
+
+        class Dying:
+            def __getattr__(self, name: str) -> Any:
+                found = getattr(target, name)
+                if name not in names:
+                    return found
+
+                async def call(*args: Any, **kwargs: Any) -> Any:
+                    await mortal.step()
+                    result = await found(*args, **kwargs)
+                    await mortal.step()
+                    return result
+
+                return call
+
+        return Dying()
+
+    async def step(self) -> None:
+        self.count += 1
+        if 0 < self.k <= self.count:
+            await asyncio.sleep(3600)
+
+
+LEDGER = ("open", "transition", "find_certificate", "mark_revoked", "append_audit")
+STEPS = 14
+"""Calls of a retransmission, with the moments before and after each."""
+
+
+@pytest.mark.parametrize("k", [*range(1, STEPS + 1), 0])
+async def test_whenever_a_worker_dies_the_next_retransmission_gets_a_key(world: World, k: int) -> None:
+    world.ca.capabilities = REVOKE | FIND
+    authority = await world.start("w1")
+    challenge = (await world.administration().new_challenge(PROFILE, "uid:0 (root)")).challenge
+    request = wanted(world, challenge=challenge)
+    snapshot = world.make_snapshot(per_requester=Quota(3, timedelta(days=1)))
+    first = given(await authority.generate(snapshot, request, KIND))
+    mortal = Mortal(k)
+    dying = await world.start("w2", store=mortal.wrap(await world.open_store("w2"), *LEDGER))
+    ca = mortal.wrap(world.ca, "issue", "revoke")
+    profile = replace(snapshot.profile(PROFILE, Protocol.EST), upstream_ca=ca)
+    theirs = replace(snapshot, profiles={PROFILE: profile}, upstream_cas={world.ca.name: ca})
+    cut_off = asyncio.create_task(dying.generate(theirs, request, KIND))
+    await asyncio.wait({cut_off}, timeout=0.5)
+    assert cut_off.done() == (k == 0)
+    if k == 0:
+        assert mortal.count == STEPS
+        await cut_off
+    cut_off.cancel()
+    await dying.drain(0)
+    await world.lapse()
+    async with asyncio.timeout(10):
+        while isinstance(outcome := await authority.generate(snapshot, request, KIND), Unavailable):
+            assert len(await good(world)) <= 1
+            await world.lapse()
+    second = given(outcome)
+    assert second.issued.request_id != first.issued.request_id
+    assert await good(world) == [second.issued.request_id]
+    rows = await world.store.list_certificates(CertificateFilter())
+    assert {row.serial for row in rows if row.revoked_at} == set(world.ca.revoked)
+
+
+async def test_what_was_opened_but_not_sent_ends_without_a_certificate(world: World) -> None:
+    """Nobody has its key: the certificate that it was to replace answers for the request again, and quotas are as before."""
+    authority = await world.start("w1")
+    snapshot = world.make_snapshot(per_requester=Quota(2, timedelta(hours=1)))
+    first = given(await authority.generate(snapshot, wanted(world), KIND))
+    mortal = Mortal(2)
+    dying = await world.start("w2", store=mortal.wrap(await world.open_store("w2"), "open"))
+    cut_off = asyncio.create_task(dying.generate(snapshot, wanted(world), KIND))
+    await asyncio.wait({cut_off}, timeout=0.5)
+    cut_off.cancel()
+    await dying.drain(0)
+    assert await good(world) == [first.issued.request_id]
+    await world.lapse()
+    assert await authority.recover(snapshot) == 1
+    assert len(world.ca.issued()) == 1
+    assert {row.state for row in await world.rows()} == {LedgerState.DELIVERED, LedgerState.REJECTED}
+    assert await good(world) == [first.issued.request_id]
+    second = given(await authority.generate(snapshot, wanted(world), KIND))
+    assert await good(world) == [second.issued.request_id]
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+@pytest.mark.parametrize("call", ["open", "mark_revoked", "transition"])
+async def test_a_store_that_fails_in_between_loses_nothing(world: World, call: str, fault: str) -> None:
+    store = FlakyStore(await world.open_store("w1"))
+    authority = await world.start(store=store)
+    challenge = (await world.administration().new_challenge(PROFILE, "uid:0 (root)")).challenge
+    request = wanted(world, challenge=challenge)
+    snapshot = world.make_snapshot(per_requester=Quota(2, timedelta(hours=1)))
+    given(await authority.generate(snapshot, request, KIND))
+    store.faults[call] = [fault]
+    outcome = await authority.generate(snapshot, request, KIND)
+    assert isinstance(outcome, Unavailable)
+    assert outcome.reason is Reason.STORE_UNAVAILABLE
+    second = given(await authority.generate(snapshot, request, KIND))
+    assert await good(world) == [second.issued.request_id]
 
 
 async def test_without_a_store_no_key_is_drawn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,6 +559,43 @@ async def test_too_many_keys_at_once_are_refused(world: World, monkeypatch: pyte
     assert refused
     assert {outcome.reason for outcome in refused} == {Reason.OVERLOADED}
     assert len(world.ca.issued()) == len(outcomes) - len(refused) >= 3
+
+
+async def test_one_key_at_a_time_is_drawn_for_a_requester(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = await world.start()
+    drawing, go_on = threading.Event(), threading.Event()
+
+    def draw(kind: str) -> PrivateKey:
+        drawing.set()
+        assert go_on.wait(5)
+        return generate_private_key(kind)
+
+    monkeypatch.setattr(server_keys, "generate_private_key", draw)
+    first = asyncio.create_task(authority.generate(world.snapshot, wanted(world), KIND))
+    await asyncio.to_thread(drawing.wait, 5)
+    first.cancel()
+    await asyncio.wait({first})
+    again = await authority.generate(world.snapshot, wanted(world), KIND)
+    assert isinstance(again, Unavailable), "the key of one that hung up is drawn to its end"
+    assert again.reason is Reason.OVERLOADED
+    other = asyncio.create_task(authority.generate(world.snapshot, wanted(world, "other"), KIND))
+    await asyncio.sleep(0.05)
+    other.cancel()
+    await asyncio.wait({other})
+    patient = asyncio.create_task(authority.generate(world.snapshot, wanted(world, "other"), KIND))
+    await asyncio.sleep(0.05)
+    go_on.set()
+    given(await patient)
+    given(await authority.generate(world.snapshot, wanted(world), KIND))
+
+
+async def test_a_registration_authority_has_keys_drawn_for_several_devices(world: World) -> None:
+    one, other = (wanted(world, name) for name in ("one", "other"))
+    ra = Requester("ra_certificate:1", CredentialKind.RA_CERTIFICATE)
+    assert place_of(one, ra) != place_of(other, ra)
+    assert place_of(one, ra) != place_of(one, replace(ra, identity="ra_certificate:2"))
+    user = Requester("basic:alice", CredentialKind.BASIC)
+    assert place_of(one, user) == place_of(other, user) == "basic:alice"
 
 
 async def test_a_worker_that_drains_draws_for_nobody(world: World) -> None:

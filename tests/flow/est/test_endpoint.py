@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 import ssl
 from collections.abc import AsyncIterator
@@ -167,7 +168,6 @@ BASIC = ('Basic realm="pki"', 'Digest realm="pki", nonce="n", qop="auth"')
 @pytest.mark.parametrize(
     ("outcome", "schemes", "status", "headers"),
     [
-        pytest.param(Pending(RequestId("r"), 30), (), 202, {"retry-after": "30"}, id="pending"),
         pytest.param(Unavailable(Reason.UPSTREAM_UNAVAILABLE, 60), (), 503, {"retry-after": "60"}, id="unavailable"),
         pytest.param(Unavailable(Reason.INTERNAL, 5), (), 503, {"retry-after": "5"}, id="internal"),
         pytest.param(Rejected(Reason.RATE_LIMITED, "too many"), (), 429, {"retry-after": "10"}, id="rate-limited"),
@@ -182,7 +182,7 @@ async def test_refusals(front: Front, outcome: Outcome, schemes: tuple[str, ...]
     front.authority.outcomes = [outcome]
     answer = await front.ask(enroll())
     assert answer.status == status
-    assert answer.media_type == "text/plain"
+    assert (answer.media_type, answer.headers["cache-control"]) == ("text/plain", "no-store")
     assert {name: answer.headers[name] for name in headers} == headers
     assert ("retry-after" in answer.headers) is bool(headers)
     assert int(answer.headers["content-length"]) == len(answer.body)
@@ -198,9 +198,19 @@ async def test_an_invitation_to_log_in_has_no_body(front: Front) -> None:
     front.authority.outcomes = [Rejected(Reason.CREDENTIAL_MISSING, "who?")] * 2
     answer = await front.ask(enroll())
     assert (answer.status, answer.body, answer.headers["content-length"]) == (401, b"", "0")
+    assert answer.headers["cache-control"] == "no-store"
     assert "content-type" not in answer.headers
     answer = await front.ask(enroll(headers=f"{PKCS10}Authorization: Basic x\r\n"))
     assert (answer.status, answer.body) == (401, b"who?\n")
+
+
+async def test_a_request_that_waits(front: Front) -> None:
+    """Bouncy Castle fails on any body."""
+    front.authority.outcomes = [Pending(RequestId("r"), 30)]
+    answer = await front.ask(enroll())
+    assert (answer.status, answer.body, answer.headers["retry-after"], answer.headers["content-length"]) == (202, b"", "30", "0")
+    assert answer.headers["cache-control"] == "no-store"
+    assert "content-type" not in answer.headers
 
 
 async def test_every_scheme_is_a_header_of_its_own(front: Front) -> None:
@@ -313,7 +323,7 @@ SHOWN = {
     "rfc9440": f"Client-Cert: :{base64.b64encode(DEVICE).decode()}:\r\n",
     "nginx": f"X-SSL-Client-Cert: {quote(der_to_pem(DEVICE))}\r\n",
     "haproxy": f"X-SSL-Client-Cert: {base64.b64encode(DEVICE).decode()}\r\n",
-    "envoy": f'X-Forwarded-Client-Cert: Hash=00;Cert="{quote(der_to_pem(DEVICE))}"\r\n',
+    "envoy": f'X-Forwarded-Client-Cert: Hash={hashlib.sha256(DEVICE).hexdigest()};Cert="{quote(der_to_pem(DEVICE))}"\r\n',
 }
 FORWARDED = "X-Forwarded-For: 198.51.100.1, 203.0.113.9\r\nX-Forwarded-Proto: https\r\n"
 
@@ -346,21 +356,22 @@ async def test_nobody_else_speaks_for_a_client(front: Front, headers: str) -> No
 
 async def test_the_certificate_of_the_proxy_itself_is_nobodys(front: Front) -> None:
     front.generation = replace(front.generation, proxies=behind("rfc9440"))
-    await front.ask(enroll(), front.client_context(certificate=DEVICE), mtls=True)
+    await front.ask(enroll(headers=PKCS10 + FORWARDED), front.client_context(certificate=DEVICE), mtls=True)
     [asked] = front.authority.asked
     assert (asked.client_certificate, asked.client_chain) == (None, ())
 
 
 async def test_a_proxy_that_cannot_be_understood(front: Front) -> None:
     front.generation = replace(front.generation, proxies=behind("rfc9440"))
-    answer = await front.ask_http(enroll(headers=f"{PKCS10}Client-Cert: garbage\r\n"))
+    answer = await front.ask_http(enroll(headers=f"{PKCS10}{FORWARDED}Client-Cert: garbage\r\n"))
     assert answer.status == 400
     assert not front.authority.asked
 
 
-async def test_a_proxy_whose_client_spoke_no_tls(front: Front) -> None:
+@pytest.mark.parametrize("said", [pytest.param("X-Forwarded-Proto: http\r\n", id="http"), pytest.param("", id="unsaid")])
+async def test_a_proxy_whose_client_spoke_no_tls(front: Front, said: str) -> None:
     front.generation = replace(front.generation, proxies=behind("rfc9440"))
-    answer = await front.ask_http(enroll(headers=f"{PKCS10}{SHOWN['rfc9440']}X-Forwarded-Proto: http\r\n"))
+    answer = await front.ask_http(enroll(headers=f"{PKCS10}{SHOWN['rfc9440']}{said}"))
     assert answer.status == 403
     assert not front.authority.asked
 
@@ -372,7 +383,12 @@ LIMIT = FailureLimit(2, timedelta(minutes=1))
     ("outcome", "headers", "counts"),
     [
         pytest.param(Rejected(Reason.CREDENTIAL_INVALID, "wrong"), "Authorization: Basic dTpw\r\n", True, id="wrong-password"),
-        pytest.param(Rejected(Reason.POLICY_SAN, "no"), "", True, id="policy"),
+        pytest.param(Rejected(Reason.CREDENTIAL_REVOKED, "no"), "", True, id="revoked"),
+        pytest.param(Rejected(Reason.POLICY_SAN, "no"), "", False, id="policy"),
+        pytest.param(Rejected(Reason.RATE_LIMITED, "no"), "", False, id="full-quota"),
+        pytest.param(Rejected(Reason.OVERLOADED, "no"), "", False, id="busy"),
+        pytest.param(Rejected(Reason.UPSTREAM_UNAVAILABLE, "no"), "", False, id="silent-responder"),
+        pytest.param(Rejected(Reason.UPSTREAM_REJECTED, "no"), "", False, id="refused-by-the-ca"),
         pytest.param(Rejected(Reason.CREDENTIAL_MISSING, "who?"), "", False, id="asks-how-to-log-in"),
         pytest.param(Rejected(Reason.CREDENTIAL_MISSING, "who?"), "Authorization: Basic x\r\n", True, id="sent-something"),
         pytest.param(Unavailable(Reason.UPSTREAM_UNAVAILABLE, 1), "", False, id="unavailable"),
@@ -453,6 +469,7 @@ async def test_when_to_renew(front: Front, target: str) -> None:
     front.authority.window = WINDOW
     answer = await front.ask(get(target))
     assert (answer.status, answer.media_type, answer.headers["retry-after"]) == (200, "application/json", "21600")
+    assert answer.headers["cache-control"] == "no-store"
     assert json.loads(answer.body) == {"suggestedWindow": {"start": "2027-01-01T00:00:00Z", "end": "2027-01-02T00:00:00Z"}}
     [asked] = front.authority.sought
     assert (asked.profile, asked.protocol, asked.authority_key_id, asked.serial) == ("corp", Protocol.EST, b"key", 0xABCDEF)

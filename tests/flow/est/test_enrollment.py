@@ -1,6 +1,7 @@
 """EST end to end: certificates for those who prove who they are, over every way by which they may come (RFC 7030)."""
 
 import base64
+import hashlib
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -208,7 +209,7 @@ async def test_a_challenge_is_no_link(fleet: EstFleet, attribute: str, version: 
 FORMS: dict[str, tuple[str, Callable[[bytes], str]]] = {
     "rfc9440": ("Client-Cert", lambda der: f":{base64.b64encode(der).decode()}:"),
     "nginx": ("X-SSL-Client-Cert", lambda der: quote(der_to_pem(der))),
-    "envoy": ("X-Forwarded-Client-Cert", lambda der: f'Hash=0;Cert="{quote(der_to_pem(der))}"'),
+    "envoy": ("X-Forwarded-Client-Cert", lambda der: f'Hash={hashlib.sha256(der).hexdigest()};Cert="{quote(der_to_pem(der))}"'),
     "haproxy": ("X-SSL-Client-Cert", lambda der: base64.b64encode(der).decode()),
 }
 
@@ -224,7 +225,9 @@ async def test_a_proxy(tmp_path: Path, form: str) -> None:
     async with serving(folder, {"factory": {"credentials": [MAKERS]}}, {"proxies": [proxy]}) as fleet:
         connection = await Connection.open(fleet.service.port, None)
         for certificate, status in ((DEVICE.certificate, 200), (stranger, 403), (None, 403)):
-            headers = {"X-Forwarded-For": "203.0.113.9"} | ({name: spell(certificate)} if certificate else {})
+            headers = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"} | (
+                {name: spell(certificate)} if certificate else {}
+            )
             raw = await connection.ask(post_request(messages.SIMPLEENROLL, Wanted().csr, "factory"), headers)
             assert raw.status == status, raw
         connection.close()

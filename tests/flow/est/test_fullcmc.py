@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from gateway.asn1.cmc import CmcFailInfo, CmcStatus
 from gateway.asn1.est import OID_CHANGE_SUBJECT_NAME
 from gateway.pki import cms, der
 from gateway.pki.certificate import der_to_pem, parse_certificate
-from gateway.pki.keys import generate_private_key, public_key_der
+from gateway.pki.keys import generate_private_key, public_key_der, serialize_private_key
 from gateway.pki.signed_content import content_info, sign_content
 from gateway.wire.est.client import EstRequest
 from gateway.wire.est.messages import MEDIA_CMC_REQUEST, MEDIA_CMC_RESPONSE, decode_base64, encode_base64
@@ -34,7 +36,57 @@ MAKERS, RAS = OtherCA.create("Makers"), OtherCA.create("RAs")
 MAKER_KEY, RA_KEY = generate_private_key("ec-p256"), generate_private_key("ec-p256")
 MAKER = Holder("device", MAKERS.issue(MAKER_KEY, "CN=device-1"), MAKER_KEY)
 RA = Holder("ra", RAS.issue(RA_KEY, "CN=ra-1", ekus=("cmcRA", "clientAuth")), RA_KEY)
+TWO_FAILURES = {"failures_per_address": {"count": 2, "window": "10m"}}
 ALL_CONTROLS = (control(5, asn1.OID_TRANSACTION_ID, TRANSACTION), control(6, asn1.OID_SENDER_NONCE, NONCE))
+
+
+def by_another(password: str) -> bytes:
+    return signed(Wanted("CN=device-1", password=password), by=MAKER)
+
+
+def broken_signature(password: str) -> bytes:
+    message = signed(Wanted(password=password))
+    return message[:-1] + bytes([message[-1] ^ 1])
+
+
+def unserved_control(password: str) -> bytes:
+    return signed(Wanted(password=password), (control(5, "1.3.6.1.5.5.7.7.24", der.integer(1)),))
+
+
+def two_requests(password: str) -> bytes:
+    wanted = Wanted(password=password)
+    own = parse_certificate(OtherCA.create("unused").issue(wanted.key, wanted.subject))
+    data = pki_data((tcr(wanted.csr, 7), tcr(wanted.csr, 8)), ())
+    content = sign_content(asn1.OID_PKI_DATA, data, cms.Signer.create(own.der, wanted.key))
+    return content_info(asn1_cms.OID_SIGNED_DATA, content)
+
+
+def no_message(_: str) -> bytes:
+    return der.sequence(der.integer(1))
+
+
+def weak_digest(password: str) -> bytes:
+    wanted = Wanted(password=password)
+    own = parse_certificate(OtherCA.create("unused").issue(wanted.key, wanted.subject))
+    with tempfile.NamedTemporaryFile(suffix=".pem") as pair:
+        pair.write(der_to_pem(own.der) + serialize_private_key(wanted.key))
+        pair.flush()
+        command = ["openssl", "cms", "-sign", "-outform", "DER", "-nodetach", "-binary", "-md", "sha1", "-nosmimecap"]
+        command += ["-econtent_type", asn1.OID_PKI_DATA, "-signer", pair.name]
+        return subprocess.run(command, input=pki_data((tcr(wanted.csr),)), capture_output=True, check=True).stdout
+
+
+def wrong_password(_: str) -> bytes:
+    return signed(Wanted(password="wrong-wrong-wrong"))
+
+
+COUNTED = {
+    f"counted-{number}": make
+    for number, make in enumerate(
+        (by_another, broken_signature, unserved_control, two_requests, no_message, weak_digest, wrong_password)
+    )
+}
+"""Each in a profile of its own: messages that are refused."""
 
 
 def profiles(folder: Path) -> dict[str, Settings]:
@@ -51,6 +103,7 @@ def profiles(folder: Path) -> dict[str, Settings]:
         "maker": {"credentials": [maker], "est": cmc},
         "ra": {"credentials": [ra], "est": cmc},
         "without": {"credentials": [static("without")]},
+        **{name: {"credentials": [static(name)], "est": cmc, "limits": TWO_FAILURES} for name in COUNTED},
     }
 
 
@@ -114,6 +167,17 @@ def refused(fleet: EstFleet, answer: RawAnswer, status: int, fail_info: CmcFailI
     assert (response.status, response.fail_info, response.parts) == (CmcStatus.FAILED, fail_info, parts)
     assert len(response.certificates) == 1
     return response
+
+
+@pytest.mark.parametrize("profile", COUNTED, ids=lambda profile: COUNTED[profile].__name__)
+async def test_a_refused_message_is_a_failure_of_its_address(fleet: EstFleet, profile: str) -> None:
+    password = secret(fleet, profile)
+    assert 400 <= (await post(fleet, profile, COUNTED[profile](password))).status < 429
+    wanted = Wanted(password=password)
+    issued(fleet, await post(fleet, profile, signed(wanted)), wanted)
+    assert 400 <= (await post(fleet, profile, COUNTED[profile](password))).status < 429
+    answer = await post(fleet, profile, signed(Wanted(password=password)))
+    assert (answer.status, answer.media_type) == (429, "text/plain"), answer
 
 
 async def test_a_first_certificate(fleet: EstFleet) -> None:

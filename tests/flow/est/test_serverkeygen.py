@@ -84,6 +84,11 @@ def profiles(folder: Path) -> dict[str, Settings]:
         "plain": {"credentials": [static("plain")], "est": {"server_keygen": {"keys": KINDS}}},
         "maker": {"credentials": [maker], "est": {"server_keygen": full}},
         "without": {"credentials": [static("without")]},
+        "counted": {
+            "credentials": [static("counted")],
+            "est": {"server_keygen": full},
+            "limits": {"failures_per_address": {"count": 2, "window": "10m"}},
+        },
     }
 
 
@@ -317,3 +322,8 @@ async def test_nothing_of_a_key_is_logged_or_kept(fleet: EstFleet) -> None:
     needles = (number, number.hex().encode(), base64.b64encode(taken.key))
     assert not [needle for needle in needles if any(needle in data for data in kept)]
     assert [line["operation"] for line in lines if line["event"] == "est"] == [OPERATION]
+
+
+async def test_who_guesses_identifiers_of_keys_is_not_heard_for_long(fleet: EstFleet) -> None:
+    guesses = [Wanted(attributes=(names_key(OID_DECRYPT_KEY_ID, b"dock-%d" % n),)) for n in range(3)]
+    assert [(await ask(fleet, "counted", guess)).status for guess in guesses] == [403, 403, 429]

@@ -25,13 +25,15 @@ def test_a_configuration_with_every_key_serves(start_server: StartServer, tmp_pa
     assert next_ca.content is not None
     for profile in ("sensors", "laptops"):
         assert server.get(f"/scep/{profile}/pkiclient.exe?operation=GetCACert&message=default")
+    assert {len(server.est("cacerts", label=label).certificates) for label in ("ca:1", None)} == {3}
+    assert {len(server.est("cacerts", label=label).certificates) for label in ("robots", "demo")} == {2}
     enrolled = server.cli("test-enroll", "--profile", "demo")
     assert enrolled.returncode == 0
 
     checked = server.cli("config", "check")
-    assert "no problems, 4 warnings; profiles: demo, sensors, kiosks, laptops" in checked.stdout
+    assert "no problems, 5 warnings; profiles: demo, sensors, kiosks, laptops, routers, robots" in checked.stdout
     warned = [line for line in checked.stderr.splitlines() if line.startswith("warning: ")]
-    assert len(warned) == len(checked.stderr.splitlines()) == 4
+    assert len(warned) == len(checked.stderr.splitlines()) == 5
     report = json.loads(server.cli("doctor", "--format", "json").stdout)
     assert {row["check"] for row in report if row["verdict"] == "warn"} >= {"profiles.demo.endpoints.scep.legacy.des"}
     assert not [row for row in report if row["verdict"] == "fail"]

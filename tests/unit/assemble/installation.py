@@ -208,7 +208,7 @@ class Installation:
     def basic(self, name: str, user: str, **more: Any) -> dict[str, Any]:
         """Write a file of one user, whose password is `PASSWORD`, and return the credential."""
         self.write(f"{name}-users", f"{user}:{password_hash()}\n".encode())
-        return {"type": "basic", "users": {"file": f"{name}-users"}, "realm": name, "names": "user", **more}
+        return {"type": "basic", "users": {"file": f"{name}-users"}, "realm": name, "names": "user", "sans": "bound", **more}
 
     def _token(self) -> dict[str, Any]:
         return {
@@ -219,15 +219,22 @@ class Installation:
             "max_age": "10m",
             "skew": "1m",
             "names": "any",
+            "sans": "policy",
         }
 
     def _digest(self) -> dict[str, Any]:
         users = self.write("routers-digests", f"router-2:{digest_ha1('router-2', 'routers', PASSWORD)}\n".encode())
-        return {"type": "digest_md5_legacy", "users": {"file": users}, "realm": "routers", "names": "user"}
+        return {"type": "digest_md5_legacy", "users": {"file": users}, "realm": "routers", "names": "user", "sans": "bound"}
 
     def _certificates(self) -> list[dict[str, Any]]:
         ocsp = {"url": "http://ocsp.example.com", "timeout": "2s", "if_unavailable": "refuse"}
-        device = {"type": "tls_certificate", "anchors": self.ca("robots"), "crls": self.crl("robots"), "names": "serial_number"}
+        device = {
+            "type": "tls_certificate",
+            "anchors": self.ca("robots"),
+            "crls": self.crl("robots"),
+            "names": "serial_number",
+            "sans": "bound",
+        }
         subjects = {"subjects": ["CN=gateway-1,O=Example"]}
         return [
             device,

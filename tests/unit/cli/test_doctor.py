@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from gateway.assemble.certificates import NamedCertificate, Standing
-from gateway.cli.doctor import Verdict, check_disk, check_sqlite, days_left, examine
+from gateway.cli.doctor import _ADVICE, Verdict, check_disk, check_sqlite, days_left, examine
 from gateway.config.load import read
 from gateway.pki.certificate import Issuer, der_to_pem, parse_certificate, pem_to_ders, self_signed_ca
 from gateway.pki.crl import build_crl
@@ -208,3 +208,7 @@ def test_disk_and_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert check_disk(tmp_path).verdict is Verdict.FAIL
     assert "own commands only" in check_sqlite((3, 40, 1)).found
     assert check_sqlite((3, 51, 3)).found == "3.51.3"
+
+
+def test_every_standing_has_its_advice() -> None:
+    assert _ADVICE.keys() == set(Standing)

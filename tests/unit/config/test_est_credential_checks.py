@@ -95,7 +95,7 @@ def test_credentials_beside_each_other(
         pytest.param(DEVICE, {"allow": ["O"]}, None, id="same-names"),
         pytest.param({**BASIC, "names": "any"}, {"allow": ["O"]}, None, id="any-name"),
         pytest.param(BASIC, {"allow": ["O"], "mode": "warn"}, None, id="not-enforced"),
-        pytest.param(BASIC, {"allow": ["O"], "template": "O={O}"}, None, id="template"),
+        pytest.param({**BASIC, "names": "any"}, {"template": "O={O}"}, None, id="any-name-of-a-template"),
     ],
 )
 def test_names_that_policy_loses(
@@ -104,6 +104,45 @@ def test_names_that_policy_loses(
     found = said_of(minimal, complaints, credential, subject=subject)
     assert len(found) == (lost is not None)
     assert lost is None or found[0].startswith(f"credentials[0].names: binds {lost}")
+
+
+SERIAL = {**DEVICE, "names": "serial_number"}
+
+
+@pytest.mark.parametrize("mode", ["enforce", "warn", "off"])
+@pytest.mark.parametrize(
+    ("credential", "subject", "good"),
+    [
+        pytest.param(BASIC, {"template": "CN={CN},O=Example"}, True, id="copied"),
+        pytest.param(BASIC, {"template": "CN={2.5.4.3},O=Example"}, True, id="copied-by-oid"),
+        pytest.param(BASIC, {"template": "OU={OU}+CN={CN}"}, True, id="copied-beside-another"),
+        pytest.param(BASIC, {"template": "CN={dns}"}, False, id="name-of-a-host"),
+        pytest.param(BASIC, {"template": "CN={OU}"}, False, id="another-attribute"),
+        pytest.param(BASIC, {"template": "CN={CN}{OU}"}, False, id="with-a-tail"),
+        pytest.param(BASIC, {"template": "CN=x{CN}"}, False, id="with-a-head"),
+        pytest.param(BASIC, {"template": "CN={CN},CN={OU}"}, False, id="a-second"),
+        pytest.param(BASIC, {"template": "CN=Example"}, False, id="fixed"),
+        pytest.param(BASIC, {"template": "serialNumber={serialNumber},O=Example"}, False, id="without"),
+        pytest.param(BASIC, {"override": {"CN": "Example"}}, False, id="override"),
+        pytest.param(BASIC, {"override": {"2.5.4.3": "Example"}}, False, id="override-by-oid"),
+        pytest.param(BASIC, {"template": "CN={CN}", "override": {"CN": "Example"}}, False, id="override-of-a-template"),
+        pytest.param(BASIC, {"override": {"O": "Example"}}, True, id="override-of-another"),
+        pytest.param(DIGEST, {"template": "CN={dns}"}, False, id="digest"),
+        pytest.param(BEARER, {"template": "CN={dns}"}, False, id="token"),
+        pytest.param(SERIAL, {"template": "CN={CN},serialNumber={serialNumber}"}, True, id="serial"),
+        pytest.param(SERIAL, {"template": "serialNumber={CN}"}, False, id="serial-from-cn"),
+        pytest.param(SERIAL, {"template": "CN={serialNumber}"}, False, id="serial-elsewhere"),
+        pytest.param(SERIAL, {"override": {"serialNumber": "1"}}, False, id="serial-override"),
+        pytest.param(all_of(ONE_TIME, BASIC), {"template": "CN={dns}"}, False, id="inner"),
+    ],
+)
+def test_what_is_bound_is_what_is_certified(
+    minimal: dict[str, Any], complaints: Complaints, credential: dict[str, Any], subject: dict[str, Any], good: bool, mode: str
+) -> None:
+    place = "credentials[0].of[1]" if credential["type"] == "all_of" else "credentials[0]"
+    found = said_of(minimal, complaints, credential, subject={**subject, "mode": mode})
+    assert len(found) == (not good)
+    assert good or found[0].startswith(f"{place}.names: binds ")
 
 
 @pytest.mark.parametrize("credential", [BASIC, DIGEST, BEARER, DEVICE, RA], ids=lambda credential: str(credential["type"]))

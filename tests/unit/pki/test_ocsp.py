@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -127,6 +127,14 @@ def test_an_answer_without_end_speaks_shortly() -> None:
     assert read(answer(next_update=None)) == (CertificateStatus.GOOD, NOW - SECOND + WITHOUT_END)
     with pytest.raises(Rejection) as refused:
         read(answer(next_update=None), at=NOW + WITHOUT_END)
+    assert refused.value.reason is Reason.BAD_TIME
+
+
+def test_the_end_of_time() -> None:
+    last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    assert read(answer(next_update=last)) == (CertificateStatus.GOOD, last)
+    with pytest.raises(Rejection) as refused:
+        read(answer(this_update=last, next_update=None))
     assert refused.value.reason is Reason.BAD_TIME
 
 

@@ -8,9 +8,18 @@ from typing import Any, cast
 import pytest
 
 from gateway.errors import Reason, Rejection, StoreUnavailable
-from gateway.model import CertificateRequest, CredentialKind, EnrollmentRequest, ProfileName, Requester, RequestForm, SanKind
+from gateway.model import (
+    CertificateRequest,
+    CredentialKind,
+    EnrollmentRequest,
+    ProfileName,
+    Protocol,
+    Requester,
+    RequestForm,
+    SanKind,
+)
 from gateway.pki.certificate import parse_certificate, to_signer
-from gateway.pki.extensions import make_san
+from gateway.pki.extensions import eku_oid, make_san
 from gateway.pki.names import parse_name_text
 from gateway.pki.trust import TrustAnchors
 from gateway.ra.profile import RenewalRule
@@ -160,3 +169,25 @@ async def test_a_sid_is_not_vouched_for_by_another_ca() -> None:
 async def test_a_store_that_is_down_renews_nothing() -> None:
     with pytest.raises(StoreUnavailable):
         await authenticate(renewal_by(enroll()), down=True)
+
+
+@pytest.mark.parametrize(
+    ("ekus", "over_est"),
+    [
+        pytest.param(("clientAuth",), True, id="for-clients"),
+        pytest.param(("serverAuth", "clientAuth"), True, id="for-both"),
+        pytest.param((), True, id="for-anything"),
+        pytest.param(("serverAuth",), False, id="for-servers"),
+        pytest.param(("codeSigning",), False, id="for-code"),
+        pytest.param(("OCSPSigning",), False, id="for-ocsp"),
+    ],
+)
+async def test_over_est_it_is_a_tls_clients(ekus: tuple[str, ...], over_est: bool) -> None:
+    """A proxy may let certificates through that TLS here would not; a SCEP message is signed, whatever the certificate is for."""
+    certificate = enroll(ekus=tuple(map(eku_oid, ekus)))
+    assert await authenticate(renewal_by(certificate))
+    est = renewal_by(certificate, protocol=Protocol.EST)
+    if over_est:
+        assert await authenticate(est)
+    else:
+        assert await refusal(est) is Reason.RENEWAL_REFUSED

@@ -57,6 +57,8 @@ def test_addresses_that_are_not_kept_share_one_bound() -> None:
         pytest.param(Reason.CREDENTIAL_MISSING, id="no-challenge-or-client-certificate"),
         pytest.param(Reason.CREDENTIAL_MALFORMED, id="not-even-a-signed-challenge"),
         pytest.param(Reason.CREDENTIAL_SIGNATURE, id="challenge-signed-by-nobody-known"),
+        pytest.param(Reason.CREDENTIAL_EXPIRED, id="certificate-or-challenge-that-has-ended"),
+        pytest.param(Reason.CREDENTIAL_REVOKED, id="certificate-or-challenge-that-was-revoked"),
         pytest.param(Reason.NOT_AUTHORIZED, id="unknown-signer"),
         pytest.param(Reason.UNKNOWN_CERTIFICATE, id="unknown-certificate"),
         pytest.param(Reason.UNKNOWN_TRANSACTION, id="unknown-transaction"),
@@ -76,7 +78,6 @@ def test_whoever_has_proved_nothing_is_bounded(reason: Reason) -> None:
         pytest.param(Rejected(Reason.RATE_LIMITED, "later"), True, id="rate-limited"),
         pytest.param(Rejected(Reason.POLICY_KEY, "too short"), False, id="authenticated-and-refused"),
         pytest.param(Rejected(Reason.CREDENTIAL_USED, "used"), False, id="challenge-used-again"),
-        pytest.param(Rejected(Reason.CREDENTIAL_REVOKED, "revoked"), False, id="certificate-revoked"),
         pytest.param(Pending(RequestId("r"), 5), False, id="pending"),
     ],
 )

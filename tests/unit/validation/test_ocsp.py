@@ -123,9 +123,12 @@ async def test_nobody_vouches(client: OcspClient, options: dict[str, Any]) -> No
     async with serve(**options) as responder:
         for mode, reason in (("refuse", Reason.UPSTREAM_UNAVAILABLE), ("accept", None)):
             assert await check(client, responder.url, if_unavailable=mode) is reason
-        assert len(responder.asked) == 1, "a responder that failed is left alone for a while"
+        assert len(responder.asked) == 1, "the question is not asked again for a while"
         responder.body, responder.status = answer(), 200
         assert await check(client, responder.url, NOW + ASKED_AGAIN_AFTER - SECOND) is Reason.UPSTREAM_UNAVAILABLE
+        other = enroll(subject="CN=other")
+        responder.bodies = [answer(leaf=other)]
+        assert await check(client, responder.url, leaf=other) is None, "nobody else is refused for it"
         assert await check(client, responder.url, NOW + ASKED_AGAIN_AFTER) is None
 
 

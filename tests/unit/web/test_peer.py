@@ -134,7 +134,13 @@ def test_what_ties_a_request_to_its_connection(tls: Tls | None, binding: str | N
 
 
 PROXY = Proxies([TrustedProxy((ip_network("192.0.2.1/32"),), "haproxy", client_address=True)])
-SAID = CIMultiDict({"X-SSL-Client-Cert": base64.b64encode(CERTIFICATE).decode(), "X-Forwarded-For": "203.0.113.9"})
+SAID = CIMultiDict(
+    {
+        "X-SSL-Client-Cert": base64.b64encode(CERTIFICATE).decode(),
+        "X-Forwarded-For": "203.0.113.9",
+        "X-Forwarded-Proto": "https",
+    }
+)
 
 
 @pytest.mark.parametrize("inner", [pytest.param(None, id="http"), pytest.param(tls(certificate=CA), id="its-own-certificate")])
@@ -143,8 +149,14 @@ def test_a_proxy_speaks_for_its_client(inner: Tls | None) -> None:
     assert client == TlsClient("203.0.113.9", True, Shown(CERTIFICATE), None, "TLS ends at a proxy")
 
 
-def test_a_proxy_whose_client_spoke_no_tls() -> None:
-    client = see(None, PROXY, CIMultiDict(SAID, **{"X-Forwarded-Proto": "http"}))
+@pytest.mark.parametrize("scheme", [pytest.param("http", id="http"), pytest.param(None, id="unsaid")])
+@pytest.mark.parametrize("inner", [pytest.param(None, id="over-http"), pytest.param(tls(), id="over-tls")])
+def test_a_proxy_whose_client_spoke_no_tls(inner: Tls | None, scheme: str | None) -> None:
+    said = CIMultiDict(SAID)
+    del said["X-Forwarded-Proto"]
+    if scheme is not None:
+        said["X-Forwarded-Proto"] = scheme
+    client = see(inner, PROXY, said)
     assert (client.encrypted, client.shown) == (False, Shown())
 
 

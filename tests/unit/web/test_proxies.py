@@ -1,6 +1,7 @@
 """Listed proxies are believed, to the letter of the form that they are configured with; nobody else is (RFC 9440)."""
 
 import base64
+import hashlib
 from ipaddress import ip_network
 from urllib.parse import quote
 
@@ -30,8 +31,10 @@ def read(form: CertificateForm | None, *headers: tuple[str, str]) -> Shown:
     return read_certificate(TrustedProxy((), form), CIMultiDict(headers))
 
 
-def envoy(value: str) -> tuple[str, str]:
-    return "X-Forwarded-Client-Cert", value
+def envoy(value: str, leaf: bytes | None = LEAF) -> tuple[str, str]:
+    """One element of Envoy's, which begins with By and Hash."""
+    known = f"By=spiffe://a/b;Hash={hashlib.sha256(leaf).hexdigest()};" if leaf else ""
+    return "X-Forwarded-Client-Cert", known + value
 
 
 @pytest.mark.parametrize(
@@ -62,15 +65,19 @@ def envoy(value: str) -> tuple[str, str]:
         pytest.param("nginx", [("X-SSL-Client-Cert", "-")], Shown(), id="nginx-dash"),
         pytest.param("haproxy", [("X-SSL-Client-Cert", encoded(LEAF))], Shown(LEAF), id="haproxy"),
         pytest.param("haproxy", [("X-SSL-Client-Cert", "")], Shown(), id="haproxy-empty"),
-        pytest.param("envoy", [envoy(f'Hash=00ff;Cert="{escaped(LEAF)}"')], Shown(LEAF), id="envoy"),
+        pytest.param("envoy", [envoy(f'Cert="{escaped(LEAF)}"')], Shown(LEAF), id="envoy"),
         pytest.param(
             "envoy",
-            [envoy(rf'By=spiffe://a/b;Subject="CN=a \"b\", O=c;d";Cert="{escaped(LEAF)}";Chain="{escaped(LEAF, CA, ROOT)}"')],
+            [
+                envoy(
+                    rf'Subject="CN=\"b\", O=c;d";Cert="{escaped(LEAF)}";Chain="{escaped(LEAF, CA, ROOT)}";URI=a;URI=b;DNS=c;DNS=d'
+                )
+            ],
             Shown(LEAF, (CA, ROOT)),
             id="envoy-chain",
         ),
         pytest.param("envoy", [envoy(f"Chain={escaped(LEAF, CA)}")], Shown(LEAF, (CA,)), id="envoy-chain-alone"),
-        pytest.param("envoy", [envoy("Hash=00ff;Subject=CN=a")], Shown(), id="envoy-without-certificate"),
+        pytest.param("envoy", [envoy("Subject=CN=a")], Shown(), id="envoy-without-certificate"),
         pytest.param(None, [("Client-Cert", byte_sequence(LEAF))], Shown(), id="not-configured"),
         pytest.param("nginx", [("Client-Cert", byte_sequence(LEAF))], Shown(), id="another-form"),
     ],
@@ -103,6 +110,13 @@ def test_certificates(form: CertificateForm | None, headers: list[tuple[str, str
         pytest.param("haproxy", [("X-SSL-Client-Cert", "é")], id="haproxy-no-ascii"),
         pytest.param("haproxy", [("X-SSL-Client-Cert", encoded(LEAF) + "A" * 100_000)], id="haproxy-long"),
         pytest.param("envoy", [envoy(f'Cert="{escaped(CA)}",Cert="{escaped(LEAF)}"')], id="envoy-appended"),
+        pytest.param("envoy", [envoy(f'Cert="{escaped(LEAF)}"', None)], id="envoy-without-hash"),
+        pytest.param("envoy", [envoy(f'Cert="{escaped(LEAF)}"', CA)], id="envoy-hash-of-another"),
+        pytest.param("envoy", [envoy(f'Cert="{escaped(LEAF)}";Chain="{escaped(CA, LEAF)}"')], id="envoy-chain-of-another"),
+        pytest.param(
+            "envoy", [envoy(f'Chain="{escaped(CA)}";URI=spiffe://x;Cert="{escaped(LEAF)}"', CA)], id="envoy-uri-that-is-a-pair"
+        ),
+        pytest.param("envoy", [envoy(f'Cert="{escaped(LEAF)}";URI=x;Hash={"0" * 64}')], id="envoy-hash-twice"),
         pytest.param("envoy", [envoy(f'Cert="{escaped(CA)}";Cert="{escaped(LEAF)}"')], id="envoy-key-twice"),
         pytest.param("envoy", [envoy("nonsense")], id="envoy-no-pairs"),
         pytest.param("envoy", [envoy('Cert="unfinished')], id="envoy-unfinished"),
@@ -168,7 +182,7 @@ def test_addresses_of_clients(peer: str, forwarded: list[str], client: str) -> N
 @pytest.mark.parametrize(
     ("values", "encrypted"),
     [
-        pytest.param([], True, id="says-nothing"),
+        pytest.param([], False, id="says-nothing"),
         pytest.param(["https"], True, id="https"),
         pytest.param(["HTTPS "], True, id="upper-case"),
         pytest.param(["http, https"], True, id="its-own-word-last"),

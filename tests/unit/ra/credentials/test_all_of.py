@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason, Rejection
 from gateway.model import Allowance, CredentialKind, EnrollmentRequest, NameBinding, Requester, Reservation, SanKind
 from gateway.pki.extensions import make_san
 from gateway.ra.credentials.all_of import AllOfCredential
+from gateway.ra.policy import decide
 from tests.unit.ra.est import est_request
 from tests.unit.ra.fleet import DAY, NOW
 
@@ -21,6 +23,7 @@ TLS, BASIC, OTP, STATIC = (
     CredentialKind.ONE_TIME,
     CredentialKind.STATIC,
 )
+POLICY = PolicyConfig.model_validate({"san": {"dns": {"patterns": [".*"]}, "ip": {"networks": ["0.0.0.0/0"]}}}, strict=False)
 EVERYTHING: dict[str, Any] = {"client_certificate": b"c", "authorization": "Basic x", "challenge": "c"}
 
 
@@ -73,6 +76,7 @@ async def test_all_are_good() -> None:
         allowances=(allowance,),
         device="d1",
         factors=frozenset({TLS, OTP, BASIC}),
+        also_bound=(NameBinding(), NameBinding()),
         claims={"certificate": "CN=a", "x": "1"},
     )
     assert requester.proved_by(OTP)
@@ -132,13 +136,11 @@ async def test_what_can_be_guessed_is_looked_at_last(guessed: CredentialKind, ot
     ],
 )
 async def test_every_binding_binds(first: NameBinding, second: NameBinding, subject: str, sans: Any, passes: bool) -> None:
-    parts = (good(TLS, binding=first), good(BASIC, binding=second))
-    if passes:
-        requester = await ask(*parts, subject=subject, sans=sans, **EVERYTHING)
-        assert requester is not None
-        assert requester.binding == first
-    else:
-        assert (await refusal(*parts, subject=subject, sans=sans, **EVERYTHING)).reason is Reason.NAME_NOT_BOUND
+    requester = await ask(good(TLS, binding=first), good(BASIC, binding=second), subject=subject, sans=sans, **EVERYTHING)
+    assert requester is not None
+    decision = decide(POLICY, est_request(subject, sans).csr, requester, NOW, None)
+    assert (decision.grant is not None) is passes
+    assert {v.reason for v in decision.violations} == (set() if passes else {Reason.NAME_NOT_BOUND})
 
 
 async def test_a_requester_of_another_kind() -> None:

@@ -12,6 +12,7 @@ from gateway.errors import Reason, Rejection
 from gateway.model import CredentialKind, NameBinding
 from gateway.ra.credentials.basic import BasicCredential, UserNames
 from gateway.ra.credentials.interfaces import ScryptParameters
+from gateway.ra.credentials.own_names import own_names
 from gateway.ra.credentials.passwords import derive, hash_password
 from gateway.ra.credentials.remembered import MAX_REMEMBERED, REMEMBERED_FOR, Remembered
 from tests.unit.ra.est import basic, est_request
@@ -55,12 +56,19 @@ async def test_a_user_with_his_password(header: str) -> None:
     requester = await provider().authenticate(est_request(authorization=header), NOW)
     assert requester is not None
     assert (requester.identity, requester.kind, requester.owner) == ("basic:alice", CredentialKind.BASIC, "alice")
-    assert requester.binding == NameBinding(common_name="alice")
+    assert requester.binding == own_names("alice", "bound")
     assert requester.device
 
 
 async def test_a_password_with_a_colon_and_beyond_ascii() -> None:
     assert await provider().authenticate(est_request(authorization=basic("bob", "pä:ss")), NOW)
+
+
+async def test_alternative_names_may_be_left_to_policy() -> None:
+    credential = BasicCredential(USERS, "pki-gateway", "user", Derivations(), "policy")
+    requester = await credential.authenticate(est_request(authorization=basic("alice", "correct horse")), NOW)
+    assert requester is not None
+    assert requester.binding == NameBinding(common_name="alice", certified=True)
 
 
 async def test_any_name_binds_none_and_names_no_device() -> None:

@@ -17,6 +17,7 @@ from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.keys import public_key_der
 from gateway.ra.credentials.bearer import BearerCredential
 from gateway.ra.credentials.intune_jws import parse_challenge_anchors
+from gateway.ra.credentials.own_names import own_names
 from tests.golden_challenges import GOLDEN, ISSUED, NOW, anchor, base64url, claims, issuer_key, sign_challenge
 from tests.unit.ra.est import CORP, est_request
 
@@ -77,7 +78,7 @@ async def test_taken(sent: str) -> None:
     requester = await ask(sent)
     assert requester.kind is CredentialKind.BEARER
     assert requester.owner == "gate-1"
-    assert requester.binding == NameBinding(common_name="gate-1")
+    assert requester.binding == own_names("gate-1", "bound")
     assert requester.device
     assert requester.reservations == ()
 
@@ -88,6 +89,10 @@ async def test_the_identity_is_issuer_and_subject() -> None:
     assert (await ask(token(sub="gate-2"))).identity != first.identity
     other = await ask(token(iss="other"), issuer="other")
     assert other.identity != first.identity
+
+
+async def test_alternative_names_may_be_left_to_policy() -> None:
+    assert (await ask(token(), sans="policy")).binding == NameBinding(common_name="gate-1", certified=True)
 
 
 async def test_any_name() -> None:

@@ -9,6 +9,7 @@ import pytest
 from gateway.errors import Reason, Rejection
 from gateway.model import CredentialKind, NameBinding, Requester, SanKind
 from gateway.pki.extensions import make_san
+from gateway.ra.credentials.own_names import Sans
 from gateway.ra.credentials.tls_certificate import Names, TlsCertificateCredential
 from gateway.ra.policy.binding import judge_binding
 from tests.unit.ra.est import est_request
@@ -64,28 +65,19 @@ async def test_the_same_names_of_a_certificate_without_subject() -> None:
     assert not all(v.passed for v in judge_binding(requester.binding, est_request("CN=x", SANS).csr))
 
 
-@pytest.mark.parametrize(
-    ("held", "asked", "good"),
-    [
-        pytest.param(MAKERS, "CN=gate-1,serialNumber=4711,O=Corp", True, id="its-own"),
-        pytest.param(MAKERS, "CN=gate-1,serialNumber=4712,O=Corp", False, id="anothers"),
-        pytest.param(MAKERS, "CN=gate-1,O=Corp", False, id="none"),
-        pytest.param(MAKERS, "CN=4711", False, id="in-the-cn"),
-        pytest.param(MAKERS, "serialNumber=4711,serialNumber=4712", False, id="its-own-and-anothers"),
-        pytest.param(MAKERS, "serialNumber=4711+serialNumber=4712", False, id="both-in-one"),
-        pytest.param("serialNumber=a,O=Maker", "serialNumber=A", False, id="another-case"),
-        pytest.param("O=Maker", "CN=gate-1", False, id="it-has-none"),
-        pytest.param("serialNumber=1,serialNumber=2", "serialNumber=1,serialNumber=2", False, id="it-has-several"),
-    ],
-)
-async def test_its_serial_number(held: str, asked: str, good: bool) -> None:
-    if good:
-        requester = await ask("serial_number", enroll(subject=held), asked)
-        assert requester is not None
-        assert (requester.binding, bool(requester.device)) == (NameBinding(), True)
-        return
+@pytest.mark.parametrize(("sans", "allowed"), [("bound", frozenset((n.kind, n.value) for n in SANS)), ("policy", None)])
+async def test_its_serial_number(sans: Sans, allowed: Any) -> None:
+    credential = TlsCertificateCredential(clients(), "serial_number", sans)
+    requester = await credential.authenticate(est_request("CN=x", client_certificate=enroll(subject=MAKERS)), NOW)
+    assert requester is not None
+    assert requester.binding == NameBinding(serial_number="4711", allowed_sans=allowed, certified=True)
+    assert requester.device
+
+
+@pytest.mark.parametrize("held", ["O=Maker", "serialNumber=1,serialNumber=2", "serialNumber=1+serialNumber=2"])
+async def test_no_serial_number_of_its_own(held: str) -> None:
     with pytest.raises(Rejection) as refused:
-        await ask("serial_number", enroll(subject=held), asked)
+        await ask("serial_number", enroll(subject=held), held)
     assert refused.value.reason is Reason.NAME_NOT_BOUND
 
 
