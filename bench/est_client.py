@@ -13,7 +13,7 @@ import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 from bench.client import Round, read_frames, write_frames
 from gateway.supervise.worker import loop_factory
@@ -85,11 +85,11 @@ class Sender:
                 if self._fresh and connection.transport is not None:
                     connection.transport.abort()
 
-        begun = perf_counter()
+        begun, cpu = perf_counter(), process_time()
         await asyncio.gather(*(send_some(place) for place in range(self._count)))
-        seconds = perf_counter() - begun
+        seconds, cpu = perf_counter() - begun, process_time() - cpu
         write_frames(answers, (received[number] for number in numbers))
-        return Round(seconds, tuple(latencies))
+        return Round(seconds, cpu, tuple(latencies))
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
@@ -104,7 +104,7 @@ async def _serve_master(sender: Sender, requests: Sequence[bytes], answers: Path
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         first, last = map(int, line.split())
         done = await sender.send(requests, range(first, last), answers)
-        print(json.dumps({"seconds": done.seconds, "latencies": done.latencies}), flush=True)
+        print(json.dumps({"seconds": done.seconds, "cpu": done.cpu, "latencies": done.latencies}), flush=True)
 
 
 def main() -> None:
