@@ -535,7 +535,10 @@ async def test_what_was_opened_but_not_sent_ends_without_a_certificate(world: Wo
     await world.lapse()
     assert await authority.recover(snapshot) == 1
     assert len(world.ca.issued()) == 1
-    assert {row.state for row in await world.rows()} == {LedgerState.DELIVERED, LedgerState.REJECTED}
+    assert {(row.state, row.sent) for row in await world.rows()} == {
+        (LedgerState.DELIVERED, True),
+        (LedgerState.REJECTED, False),
+    }
     assert await good(world) == [first.issued.request_id]
     second = given(await authority.generate(snapshot, wanted(world), KIND))
     assert await good(world) == [second.issued.request_id]
