@@ -65,9 +65,9 @@ class Endpoints:
         await self._network.start()
         await self._operators.start()
         self._network.listen(http, self._admission)
-        self._network.listen(https, self._admission, lambda: self._gateway.generation.tls["https"])
+        self._network.listen(https, self._admission, lambda: self._gateway.generation.tls_context("https"))
         if https_mtls is not None:
-            self._network.listen(https_mtls, self._admission, lambda: self._gateway.generation.tls["https_mtls"])
+            self._network.listen(https_mtls, self._admission, lambda: self._gateway.generation.tls_context("https_mtls"))
         await self._operators.listen_unix(admin)
 
     async def failures(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from gateway.model import ProfileName, UpstreamCAName
 from gateway.pki.cms import Signer
 from gateway.ra.profile import Snapshot
 from gateway.web.proxies import Proxies
+from gateway.web.tls import unresumable
 from gateway.wire.est.server_keygen import KeyRecipients
 from gateway.wire.scep.pkimessage import RaIdentity
 
@@ -159,3 +160,13 @@ class Generation:
     """By label, and the default one under the empty label."""
     proxies: Proxies = field(default_factory=Proxies)
     """Who may say what a TLS client showed, and where it is."""
+
+    def tls_context(self, listener: str) -> ssl.SSLContext:
+        """Return the context for one new connection.
+
+        Where a profile serves nobody whose request is not tied to its connection, none is a resumed session, which ties nothing:
+        libest and Java come back that way once they know that a password is asked for.
+        """
+        context = self.tls[listener]
+        ties = any(profile.linking == "require" for profile in self.snapshot.profiles.values())
+        return unresumable(context) if ties else context

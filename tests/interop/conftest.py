@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import RunningServer, launch
+from tests.interop.debian13 import Root, build
 from tests.interop.est_site import Site, running
 from tests.interop.settings import LEGACY, edit, policy, profile, scep
 
@@ -30,3 +31,9 @@ def est_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server with EST: `demo` without a label, `linked` and `maker`; nobody changes its configuration."""
     with running(tmp_path_factory.mktemp("est-server") / "state") as site:
         yield site
+
+
+@pytest.fixture(scope="session")
+def debian13(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """Programs of Debian 13, for what is marked extra."""
+    return build(tmp_path_factory.mktemp("debian13"))

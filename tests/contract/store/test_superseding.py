@@ -208,7 +208,7 @@ class TestForeseeing:
             (0, TWO, False),
             (0, QuotaTake("other", 1, 10), True),
             (9, QuotaTake("other", 1, 10), True),
-            (11, QuotaTake("other", 1, 10), False),
+            (10, QuotaTake("other", 1, 10), False),
             (0, QuotaTake("third", 1, 10), False),
         ):
             asked = opening(ledger_row(created_at=NOW + timedelta(seconds=later)), (), (TWO, quota))

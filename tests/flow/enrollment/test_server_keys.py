@@ -409,6 +409,24 @@ async def test_no_second_key_while_the_first_cannot_be_revoked(world: World) -> 
     assert await good(world) == [second.issued.request_id]
 
 
+async def test_a_fault_of_the_backend_costs_a_lease(world: World) -> None:
+    authority = await world.start()
+    first = given(await authority.generate(world.snapshot, wanted(world), KIND))
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a bug in the backend")
+
+    revoke, world.ca.revoke = world.ca.revoke, fail
+    outcome = await authority.generate(world.snapshot, wanted(world), KIND)
+    assert isinstance(outcome, Unavailable)
+    assert outcome.reason is Reason.INTERNAL
+    assert await good(world) == [first.issued.request_id]
+    world.ca.revoke = revoke
+    await world.lapse()
+    second = given(await authority.generate(world.snapshot, wanted(world), KIND))
+    assert await good(world) == [second.issued.request_id]
+
+
 async def test_what_an_operator_revokes_meanwhile_is_not_replaced(world: World) -> None:
     authority = await world.start()
     challenge = (await world.administration().new_challenge(PROFILE, "uid:0 (root)")).challenge
@@ -517,10 +535,50 @@ async def test_what_was_opened_but_not_sent_ends_without_a_certificate(world: Wo
     await world.lapse()
     assert await authority.recover(snapshot) == 1
     assert len(world.ca.issued()) == 1
-    assert {row.state for row in await world.rows()} == {LedgerState.DELIVERED, LedgerState.REJECTED}
+    assert {(row.state, row.sent) for row in await world.rows()} == {
+        (LedgerState.DELIVERED, True),
+        (LedgerState.REJECTED, False),
+    }
     assert await good(world) == [first.issued.request_id]
     second = given(await authority.generate(snapshot, wanted(world), KIND))
     assert await good(world) == [second.issued.request_id]
+
+
+async def test_the_first_retransmission_after_a_death_gets_a_key(world: World) -> None:
+    authority = await world.start("w1")
+    given(await authority.generate(world.snapshot, wanted(world), KIND))
+    mortal = Mortal(2)
+    dying = await world.start("w2", store=mortal.wrap(await world.open_store("w2"), "open"))
+    cut_off = asyncio.create_task(dying.generate(world.snapshot, wanted(world), KIND))
+    await asyncio.wait({cut_off}, timeout=0.5)
+    cut_off.cancel()
+    await dying.drain(0)
+    await world.lapse()
+    second = given(await authority.generate(world.snapshot, wanted(world), KIND))
+    assert await good(world) == [second.issued.request_id]
+
+
+async def test_what_another_worker_is_about_to_replace_is_not_taken_away(world: World) -> None:
+    one, other = await world.start("w1"), await world.start("w2")
+    given(await one.generate(world.snapshot, wanted(world), KIND))
+    revoke, reached, go_on = world.ca.revoke, asyncio.Event(), asyncio.Event()
+
+    async def wait(*arguments: Any) -> None:
+        reached.set()
+        await go_on.wait()
+        await revoke(*arguments)
+
+    world.ca.revoke = wait
+    second = asyncio.create_task(one.generate(world.snapshot, wanted(world), KIND))
+    await reached.wait()
+    third = asyncio.create_task(other.generate(world.snapshot, wanted(world), KIND))
+    await asyncio.sleep(0.1)
+    go_on.set()
+    replaced = given(await second)
+    refused = await third
+    assert isinstance(refused, Unavailable)
+    assert refused.reason is Reason.OVERLOADED
+    assert await good(world) == [replaced.issued.request_id]
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])

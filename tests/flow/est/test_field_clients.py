@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -149,6 +151,29 @@ async def test_libest_ties_its_request_to_the_connection(field: EstFleet) -> Non
         400,
         b"the request is not tied to its TLS connection: it was made for another one\n",
     )
+
+
+async def test_libest_comes_back_to_resume_its_session_and_is_not_let(field: EstFleet) -> None:
+    """It asks without a password first. What it is told makes it connect again, where only a full handshake ties anything."""
+    context = field.context()
+
+    def ask(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None, bytes]:
+        """Connect, ask for a certificate as libest does, and return the session and what came."""
+        with (
+            socket.create_connection(("127.0.0.1", field.service.mtls_port), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as tls,
+        ):
+            unique = tls.get_channel_binding("tls-unique")
+            assert unique
+            wanted = Wanted("CN=libest-resumes", password=base64.b64encode(unique).decode())
+            headers = (*LIBEST, f"Authorization: {USER}") if session else LIBEST
+            tls.sendall(post("simpleenroll", in_lines(wanted.csr, 64), *headers, version="1.0", label="tied"))
+            return tls.session, tls.session_reused, tls.recv(65536)
+
+    session, _, asked = await asyncio.to_thread(ask, None)
+    assert b" 401 " in asked[:20]
+    _, resumed, answer = await asyncio.to_thread(ask, session)
+    assert (resumed, b" 200 " in answer[:20]) == (False, True), answer
 
 
 async def test_libest_copies_the_attributes_that_it_was_told_into_its_request(field: EstFleet) -> None:

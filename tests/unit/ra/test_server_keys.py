@@ -17,6 +17,7 @@ from gateway.pki.names import parse_name_text
 from gateway.ra import server_keys
 from gateway.ra.server_keys import KeyMaker, ServerKey, choose_kind
 
+REQUESTER = "basic:device"
 ALL = ("ec-p256", "ec-p384", "ec-p521", "rsa-2048", "rsa-3072", "rsa-4096")
 MUST_STAPLE = Extension("1.3.6.1.5.5.7.1.24", False, b"\x30\x03\x02\x01\x05")
 
@@ -64,7 +65,7 @@ def test_the_kind_is_that_of_the_request_where_it_is_allowed(asked: str, allowed
 async def test_what_policy_foresees_is_what_is_drawn(kind: str) -> None:
     key, asked = ServerKey(kind), request(generate_private_key("ed25519"))
     foreseen = key.foresee(asked).csr.public_key
-    certified = (await key.certify(asked, KeyMaker())).csr.public_key
+    certified = (await key.certify(asked, KeyMaker(), REQUESTER)).csr.public_key
     assert replace(certified, der=b"", sha256=b"") == foreseen
 
 
@@ -72,7 +73,7 @@ async def test_the_request_asks_for_the_same_with_another_key() -> None:
     skid = Extension(SUBJECT_KEY_IDENTIFIER, False, b"\x04\x01\x01")
     asked = request(generate_private_key("ec-p256"), MUST_STAPLE, skid)
     key = ServerKey("ec-p256")
-    certified = await key.certify(asked, KeyMaker())
+    certified = await key.certify(asked, KeyMaker(), REQUESTER)
     rebuilt = parse_csr(certified.csr.der)
     assert (rebuilt.subject, rebuilt.sans) == (asked.csr.subject, asked.csr.sans)
     assert (rebuilt.key_usage, rebuilt.ekus) == (asked.csr.key_usage, asked.csr.ekus)
@@ -89,7 +90,7 @@ async def test_what_a_request_may_not_ask_for_is_still_judged() -> None:
     ca = replace(asked, csr=replace(asked.csr, is_ca=True))
     key = ServerKey("ec-p256")
     assert key.foresee(ca).csr.is_ca
-    assert (await key.certify(ca, KeyMaker())).csr.is_ca
+    assert (await key.certify(ca, KeyMaker(), REQUESTER)).csr.is_ca
 
 
 def test_before_it_was_drawn_there_is_no_key() -> None:
@@ -114,24 +115,24 @@ async def test_one_key_is_drawn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(server_keys, "generate_private_key", draw)
     maker = KeyMaker()
-    await asyncio.gather(*(maker.draw("rsa-2048") for _ in range(4)))
+    await asyncio.gather(*(maker.draw("rsa-2048", f"device-{n}") for n in range(4)))
     assert most == 1
 
 
 async def test_who_waits_no_longer_keeps_nobody_waiting() -> None:
     maker = KeyMaker()
-    first = asyncio.create_task(maker.draw("rsa-2048"))
-    waiting = [asyncio.create_task(maker.draw("rsa-2048")) for _ in range(3)]
+    first = asyncio.create_task(maker.draw("rsa-2048", REQUESTER))
+    waiting = [asyncio.create_task(maker.draw("rsa-2048", f"device-{n}")) for n in range(3)]
     await asyncio.sleep(0)
     for task in (first, *waiting[:2]):
         task.cancel()
     assert await waiting[2] is not None
-    assert not maker.is_full
-    assert await maker.draw("ec-p256") is not None
+    assert all(maker.has_place(name) for name in (REQUESTER, "device-0", "device-1", "device-2"))
+    assert await maker.draw("ec-p256", REQUESTER) is not None
 
 
 async def test_a_key_that_cannot_be_drawn_gives_its_turn_back() -> None:
     maker = KeyMaker()
     with pytest.raises(ValueError, match="unknown kind"):
-        await maker.draw("none")
-    assert await maker.draw("ec-p256") is not None
+        await maker.draw("none", REQUESTER)
+    assert await maker.draw("ec-p256", REQUESTER) is not None

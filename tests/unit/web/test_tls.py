@@ -22,7 +22,7 @@ from gateway.pki.certificate import (
 )
 from gateway.pki.keys import PrivateKey, generate_private_key, load_private_key, public_key_der, serialize_private_key
 from gateway.pki.names import parse_name_text
-from gateway.web.tls import mtls_context, server_context
+from gateway.web.tls import mtls_context, server_context, unresumable
 
 FILES = {file.path: file.data for file in make_files("rsa-2048", "ec-p256", 1, 2, datetime.now(UTC))}
 CERTIFICATE, KEY = FILES["tls/server.pem"], FILES["secrets/tls.key"]
@@ -166,6 +166,11 @@ def client_of(tmp_path: Path) -> Callable[..., ssl.SSLContext]:
     return make
 
 
+def as_it_is(context: ssl.SSLContext) -> ssl.SSLContext:
+    return context
+
+
+BOTH = pytest.mark.parametrize("in_force", [as_it_is, unresumable])
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 
 
@@ -173,6 +178,7 @@ def asking(*anchors: Ca) -> ssl.SSLContext:
     return mtls_context(CERTIFICATE, KEY, "1.2", tuple(der_to_pem(ca.certificate) for ca in anchors))
 
 
+@BOTH
 @VERSIONS
 @pytest.mark.parametrize(
     ("own", "chain", "anchors"),
@@ -187,11 +193,17 @@ def asking(*anchors: Ca) -> ssl.SSLContext:
     ],
 )
 def test_client_certificates_are_collected(
-    own: Ca, chain: tuple[Ca, ...], anchors: tuple[Ca, ...], version: ssl.TLSVersion, client_of: Callable[..., ssl.SSLContext]
+    own: Ca,
+    chain: tuple[Ca, ...],
+    anchors: tuple[Ca, ...],
+    version: ssl.TLSVersion,
+    client_of: Callable[..., ssl.SSLContext],
+    in_force: Callable[[ssl.SSLContext], ssl.SSLContext],
 ) -> None:
-    assert connect(asking(*anchors), client_of(version, own, *chain)).certificate() == own.certificate
+    assert connect(in_force(asking(*anchors)), client_of(version, own, *chain)).certificate() == own.certificate
 
 
+@BOTH
 @VERSIONS
 @pytest.mark.parametrize(
     ("own", "why"),
@@ -202,16 +214,26 @@ def test_client_certificates_are_collected(
     ],
 )
 def test_other_client_certificates_end_in_an_alert(
-    own: Ca, why: str, version: ssl.TLSVersion, client_of: Callable[..., ssl.SSLContext]
+    own: Ca,
+    why: str,
+    version: ssl.TLSVersion,
+    client_of: Callable[..., ssl.SSLContext],
+    in_force: Callable[[ssl.SSLContext], ssl.SSLContext],
 ) -> None:
     with pytest.raises(ssl.SSLError, match=why):
-        connect(asking(FLEET, OTHER_FLEET), client_of(version, own))
+        connect(in_force(asking(FLEET, OTHER_FLEET)), client_of(version, own))
 
 
+@BOTH
 @VERSIONS
 @pytest.mark.parametrize("build", [server_context, ask], ids=["https", "https_mtls"])
-def test_a_client_may_show_none(build: Build, version: ssl.TLSVersion, client_of: Callable[..., ssl.SSLContext]) -> None:
-    assert connect(build(CERTIFICATE, KEY, "1.2"), client_of(version, None)).certificate() is None
+def test_a_client_may_show_none(
+    build: Build,
+    version: ssl.TLSVersion,
+    client_of: Callable[..., ssl.SSLContext],
+    in_force: Callable[[ssl.SSLContext], ssl.SSLContext],
+) -> None:
+    assert connect(in_force(build(CERTIFICATE, KEY, "1.2")), client_of(version, None)).certificate() is None
 
 
 @VERSIONS
@@ -236,3 +258,27 @@ def test_tls_13_sessions_are_not_resumed(client_of: Callable[..., ssl.SSLContext
     ends.server.write(b"x")
     assert ends.client.read(1) == b"x"
     assert ends.client.session is None or not ends.client.session.has_ticket
+
+
+def test_an_unresumable_context_resumes_nothing(client_of: Callable[..., ssl.SSLContext]) -> None:
+    server, client = asking(FLEET), client_of(ssl.TLSVersion.TLSv1_2, FLEET.issue("CN=a"))
+    bare = unresumable(server)
+    first = connect(bare, client)
+    assert first.server.context is server
+    again = [connect(context, client, first.client.session) for context in (unresumable(server), server)]
+    assert [ends.server.session_reused for ends in again] == [False, False]
+    assert first.client.get_channel_binding("tls-unique") == first.server.get_channel_binding("tls-unique")
+
+
+@pytest.mark.parametrize("build", [server_context, ask], ids=["https", "https_mtls"])
+def test_an_unresumable_context_is_as_the_other(build: Build, client_of: Callable[..., ssl.SSLContext]) -> None:
+    context = build(CERTIFICATE, KEY, "1.3")
+    bare = unresumable(context)
+    for name in ("minimum_version", "maximum_version", "options", "num_tickets", "verify_mode", "verify_flags"):
+        assert getattr(bare, name) == getattr(context, name), name
+    assert bare.get_ciphers() == context.get_ciphers()
+    client = client_of(ssl.TLSVersion.TLSv1_3, None)
+    client.set_alpn_protocols(["h2", "http/1.1"])
+    assert connect(bare, client).client.selected_alpn_protocol() == "http/1.1"
+    with pytest.raises(ssl.SSLError):
+        connect(unresumable(context), client_of(ssl.TLSVersion.TLSv1_2, None))
