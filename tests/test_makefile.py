@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -44,8 +46,26 @@ def test_extra_tests_are_left_out_of_the_required_ones() -> None:
 
 
 def test_packages_of_the_required_clients_are_installed() -> None:
-    [line] = [line for line in (ROOT / "Makefile").read_text().splitlines() if ".ci/apt" in line]
+    """Those of a client that needs Java only where there is Java."""
+    lines = [line for line in (ROOT / "Makefile").read_text().splitlines() if ".ci/apt" in line]
     required = (ROOT / "tests" / "interop" / "README.md").read_text().partition("## Required")[2].partition("## Extra")[0]
     rows = [row.split("|") for row in required.splitlines() if row.startswith("|")][2:]
     named = {package.strip() for row in rows for package in row[2].split(",")}
-    assert named == set(line.partition(".ci/apt")[2].split())
+    installed = {line: set(line.partition(".ci/apt")[2].split()) for line in lines}
+    assert named == set().union(*installed.values())
+    [conditional] = [line for line in lines if "javac" in line]
+    assert {package for package in named if package.endswith("-java")} == installed[conditional]
+
+
+@pytest.mark.parametrize("java", [True, False])
+def test_java_packages_are_asked_for_where_there_is_java(tmp_path: Path, java: bool) -> None:
+    [line] = [line.strip() for line in (ROOT / "Makefile").read_text().splitlines() if ".ci/apt" in line and "javac" in line]
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci" / "apt").write_text('echo "$@"')
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("sh", *(["javac"] if java else [])):
+        (programs / name).symlink_to("/bin/sh")
+    command = ["/bin/sh", "-c", line.removeprefix("@")]
+    done = subprocess.run(command, cwd=tmp_path, env={"PATH": str(programs)}, capture_output=True, text=True, check=True)
+    assert ("libbcpkix-java" in done.stdout) is java
