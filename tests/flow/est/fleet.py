@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -33,7 +34,7 @@ from gateway.pki.keys import (
 from gateway.pki.names import parse_name_text
 from gateway.pki.signed_content import content_info, sign_content
 from gateway.wire.est import messages
-from gateway.wire.est.client import EstAnswer, post_request
+from gateway.wire.est.client import EstAnswer, EstRequest, post_request
 from tests.flow.est.connection import Connection, decoded
 from tests.flow.scep.fleet import challenge_file, write_secret
 from tests.flow.scep.other_ca import OtherCA
@@ -45,6 +46,8 @@ Settings = Mapping[str, Any]
 LISTENER = {"listen": "127.0.0.1:3", "certificate": "tls/server.pem", "key": {"file": "secrets/tls.key"}}
 ENROLLING = (messages.SIMPLEENROLL, messages.SERVERKEYGEN, messages.FULLCMC)
 OPERATIONS = (*ENROLLING, messages.SIMPLEREENROLL)
+PROXY = "127.0.0.2"
+"""Where a proxy connects from, of HAProxy's kind."""
 NO_ANSWER = RawAnswer(0, {}, b"")
 """The connection was closed, or never came to be."""
 
@@ -168,6 +171,8 @@ class EstFleet:
     connections: dict[str, Connection] = field(default_factory=dict)
     refused_by_tls: set[str] = field(default_factory=set)
     """Names of holders whom the listener lets nowhere near HTTP, whatever the profile."""
+    by_proxy: bool = False
+    """Requests come through a listed proxy, which verifies no client certificate and hands over every one."""
 
     def context(self, holder: Holder | None = None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> ssl.SSLContext:
         """Return what a TLS client needs; TLS 1.2, so that a handshake that fails does so at once."""
@@ -194,6 +199,8 @@ class EstFleet:
         headers: Mapping[str, str] | None = None,
     ) -> RawAnswer:
         """Ask for a certificate over the holder's connection; status 0 where TLS lets nobody in."""
+        if self.by_proxy:
+            return await self._send_by_proxy(holder, post_request(operation, wanted.body(operation), profile), headers or {})
         name = holder.name if holder else ""
         if name in self.refused_by_tls:
             return NO_ANSWER
@@ -210,6 +217,17 @@ class EstFleet:
                 return answer
             self.connections.pop(name).close()
         return NO_ANSWER
+
+    async def _send_by_proxy(self, holder: Holder | None, request: EstRequest, headers: Mapping[str, str]) -> RawAnswer:
+        connection = self.connections.get(PROXY)
+        if connection is None:
+            connection = await Connection.open(self.service.tls_port, self.context(), source=PROXY)
+            self.connections[PROXY] = connection
+        shown = {"X-SSL-Client-Cert": base64.b64encode(holder.certificate).decode()} if holder else {}
+        answer = await connection.ask(request, {**headers, "X-Forwarded-Proto": "https", **shown})
+        if answer.headers.get("connection") == "close":
+            self.connections.pop(PROXY).close()
+        return answer
 
     async def enroll(
         self,

@@ -22,7 +22,7 @@ from gateway.ra.credentials.digest import digest_ha1
 from gateway.ra.credentials.passwords import hash_password
 from gateway.wire.est import messages
 from gateway.wire.scep import client as scep
-from tests.flow.est.fleet import ENROLLING, Holder, Settings, Wanted, own_ca, own_holder, serving, write_pair
+from tests.flow.est.fleet import ENROLLING, PROXY, Holder, Settings, Wanted, own_ca, own_holder, serving, write_pair
 from tests.flow.est.nobody import ANCHORS, KEYGEN, OFFERED, PAIRS, PASSWORD, PROFILES, NobodyFleet, digest_response, subject_of
 from tests.flow.scep.fleet import write_secret
 from tests.flow.scep.other_ca import DAY, OtherCA
@@ -33,8 +33,11 @@ P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[NobodyFleet]:
-    """Serve all these profiles; the clock stands where some one-time challenges have expired."""
+async def running(folder: Path, *, by_proxy: bool = False) -> AsyncIterator[NobodyFleet]:
+    """Serve all these profiles; the clock stands where some one-time challenges have expired.
+
+    With `by_proxy` without the one that demands links, which no proxy can have; whoever is there enrolled without it.
+    """
     make_folder(folder)
     cas = {name: OtherCA.create(name) for name in ("makers", "others", "migrants", "ras")}
     makers = _make_holders(cas)
@@ -46,7 +49,12 @@ async def running(folder: Path) -> AsyncIterator[NobodyFleet]:
         ha1 = digest_ha1(f"user-of-{name}", "pki-gateway", PASSWORD)
         write_secret(folder / f"secrets/{name}-digests", f"user-of-{name}:{ha1}\n".encode())
     (folder / ANCHORS).write_bytes(anchor("ec"))
-    async with serving(folder, _profiles(pair), {"https_mtls": _listener(pair["mtls"])}) as est:
+    server: dict[str, Any] = {"https_mtls": {"listen": "127.0.0.1:3", **pair["mtls"]}}
+    profiles = _profiles(pair)
+    if by_proxy:
+        server["proxies"] = [{"addresses": [PROXY], "client_certificate": "haproxy"}]
+        del profiles["linked"]
+    async with serving(folder, profiles, server) as est:
         fleet = NobodyFleet(est, cas, makers)
         await _draw_codes(fleet)
         await _enroll_devices(fleet)
@@ -55,11 +63,8 @@ async def running(folder: Path) -> AsyncIterator[NobodyFleet]:
             await fleet.est.enroll(None, "digest", Wanted(), {"Authorization": response}, operation)
             fleet.used_digests[operation] = response
         fleet.holders |= {holder.name: holder for holder in _own_and_lookalikes(fleet)}
+        est.by_proxy = by_proxy
         yield fleet
-
-
-def _listener(pair: Mapping[str, Any]) -> dict[str, Any]:
-    return {"listen": "127.0.0.1:3", **pair}
 
 
 def _profiles(pair: Mapping[str, dict[str, Any]]) -> dict[str, Settings]:
