@@ -153,7 +153,7 @@ class Gateway:
 
     async def _check_dates(self) -> None:
         now = self.clock()
-        ended = [service.describe_end(now) for service in self.generation.scep.values() if not service.is_valid(now)]
+        ended = [service.describe_end() for service in self.generation.scep.values() if not service.is_valid(now)]
         if ended:
             raise ValueError("; ".join(ended))
 

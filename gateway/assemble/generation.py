@@ -161,7 +161,6 @@ def _scep_service(
         failure_limit=FailureLimit(failures.count, failures.window) if failures else None,
         reply_chain=scep.reply_chain,
         offload=max(certificate.public_key.bits for certificate in keys) >= SLOW_RSA_BITS,
-        ra_begins=max(certificate.not_before for certificate in shown),
         ra_ends=min(certificate.not_after for certificate in shown),
     )
 

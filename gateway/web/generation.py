@@ -48,21 +48,17 @@ class ScepService:
     failure_limit: FailureLimit | None
     reply_chain: bool
     offload: bool
-    ra_begins: datetime
     ra_ends: datetime
-    """Between these all certificates of the RA in force are valid; previous pairs may end, they are meant to."""
+    """When the first certificate of the RA in force ends; previous pairs may end, they are meant to."""
 
     def is_valid(self, now: datetime) -> bool:
         """Whether this RA may answer messages: its clients would refuse what it signs, and never encrypt to it, otherwise."""
-        return self.ra_begins <= now <= self.ra_ends
+        return now <= self.ra_ends
 
-    def describe_end(self, now: datetime) -> str:
-        """Return a sentence for operators: what is wrong at `now`, and what to do."""
-        if now < self.ra_begins:
-            fault = f"is not valid before {self.ra_begins:%Y-%m-%d %H:%M:%SZ}: check this machine's clock"
-        else:
-            fault = f"expired on {self.ra_ends:%Y-%m-%d %H:%M:%SZ}: put a new one in its place and reload"
-        return f"the RA certificate of profile {self.profile} {fault}; its enrollments are refused until then"
+    def describe_end(self) -> str:
+        """Return a sentence for operators: what has ended, and what to do."""
+        ended = f"the RA certificate of profile {self.profile} expired on {self.ra_ends:%Y-%m-%d %H:%M:%SZ}"
+        return f"{ended}: put a new one in its place and reload; its enrollments are refused until then"
 
 
 @dataclass(frozen=True, slots=True)

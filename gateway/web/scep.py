@@ -80,9 +80,8 @@ class ScepEndpoint:
             operation = _POSTED if query == _POSTED_QUERY else operations.parse_query(query)
             if operation.name != operations.PKI_OPERATION and (operation.name or request.method == "GET"):
                 return _publish(service, operation.name)
-            now = self._clock()
-            if not service.is_valid(now):
-                return self._send_away(service, now)
+            if not service.is_valid(self._clock()):
+                return self._send_away(service)
             with request_span(self._tracer, "scep.PKIOperation", request.headers.get("traceparent")):
                 return await self._operate(generation, service, request, operation, source)
         except MalformedMessage as error:
@@ -107,11 +106,11 @@ class ScepEndpoint:
             log.info("too many failures of one address", profile=service.profile, source=source, retry_after=wait)
         return plain(429, "too many failed requests from this address, try again later", retry_after=wait)
 
-    def _send_away(self, service: ScepService, now: datetime) -> web.Response:
-        """Answer while the RA certificate is not valid, before anything is read or used up; clients come again."""
+    def _send_away(self, service: ScepService) -> web.Response:
+        """Answer while the RA certificate has ended, before anything is read or used up; clients come again."""
         metrics.count_unavailable(Protocol.SCEP, service.profile, Reason.INTERNAL)
         self._floods.count(Protocol.SCEP, service.profile, Reason.INTERNAL)
-        text = service.describe_end(now)
+        text = service.describe_end()
         if self._reminder.is_due(service.profile, text):
             log.error("the RA certificate is not valid", profile=service.profile, cause=text)
         return plain(503, "not available now, try again", retry_after=RETRY_OUT_OF_DATE)

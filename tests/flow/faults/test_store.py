@@ -45,9 +45,9 @@ def read_only(patch: pytest.MonkeyPatch, disk: Disk) -> None:
     """What a file system that was remounted read-only is to a write."""
     begin = connection.begin
 
-    def begin_read_only(writer: sqlite3.Connection) -> None:
+    def begin_read_only(writer: sqlite3.Connection, patience: float) -> None:
         writer.execute(f"PRAGMA query_only={int(disk.fails())}")
-        begin(writer)
+        begin(writer, patience)
 
     patch.setattr(connection, "begin", begin_read_only)
 
