@@ -6,10 +6,11 @@ import asyncio
 import base64
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from email import message_from_bytes
 from email.message import Message
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -24,6 +25,7 @@ from gateway.pki.keys import generate_private_key, public_key_der
 from gateway.ra.credentials.digest import digest_ha1
 from gateway.ra.credentials.passwords import hash_password
 from gateway.wire.est.client import basic_authorization
+from tests.flow.est.connection import Connection
 from tests.flow.est.fleet import EstFleet, Holder, Settings, Wanted, serving
 from tests.flow.est.nobody import respond
 from tests.flow.scep.fleet import write_secret
@@ -73,6 +75,24 @@ async def field(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EstFl
     (folder / "ca" / "wlc.pem").write_bytes(WLC.pem)
     async with serving(folder, PROFILES) as field:
         yield field
+
+
+@pytest.fixture(autouse=True)
+def _ended(field: EstFleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close what a test leaves open."""
+    opened: list[Connection] = []
+    connect = field.connect
+
+    async def counted(*arguments: Any, **options: Any) -> Connection:
+        opened.append(await connect(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(field, "connect", counted)
+    yield
+    kept = field.connections.values()
+    for connection in opened:
+        if connection not in kept:
+            connection.close()
 
 
 def in_lines(data: bytes, width: int, end: bytes = b"\n") -> bytes:
