@@ -55,7 +55,8 @@ def _add_profiles(state: Path, text: str) -> str:
     for profile, key in SIGNED.items():
         (state / f"{key}.pem").write_bytes(anchor(key))
         credential = {"type": "intune_jws", "anchors": f"{key}.pem", "audience": AUDIENCE}
-        config["profiles"][profile] = config["profiles"][STATIC] | {"credentials": [credential]}
+        scep = {"scep": config["profiles"][STATIC]["endpoints"]["scep"]}
+        config["profiles"][profile] = config["profiles"][STATIC] | {"credentials": [credential], "endpoints": scep}
     static = [c for c in config["profiles"][STATIC]["credentials"] if c["type"] == "static"]
     config["profiles"][STATIC]["credentials"] = static
     return str(yaml.safe_dump(config, sort_keys=False))
