@@ -57,6 +57,27 @@ class Reason(StrEnum):
     INTERNAL = "internal"
 
 
+AUTHENTICATION_REASONS = frozenset(
+    {
+        Reason.CREDENTIAL_MISSING,
+        Reason.CREDENTIAL_INVALID,
+        Reason.CREDENTIAL_EXPIRED,
+        Reason.CREDENTIAL_USED,
+        Reason.CREDENTIAL_REVOKED,
+        Reason.CREDENTIAL_MALFORMED,
+        Reason.CREDENTIAL_SIGNATURE,
+        Reason.CREDENTIAL_NOT_YET_VALID,
+        Reason.CREDENTIAL_AUDIENCE,
+        Reason.CREDENTIAL_VERSION,
+        Reason.NAME_NOT_BOUND,
+        Reason.RENEWAL_REFUSED,
+        Reason.NOT_AUTHORIZED,
+        Reason.NOT_COMPLIANT,
+    }
+)
+"""Reasons that concern who asked, and neither the message nor what was asked for."""
+
+
 class Rejection(Exception):
     """A definite refusal.
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gateway.errors import Reason
-
 
 class Kind(StrEnum):
     """Types of the exposition format."""
@@ -114,27 +112,6 @@ class RestartCause(StrEnum):
 
     DIED = "died"
     ROLLING = "rolling"
-
-
-AUTHENTICATION_REASONS = frozenset(
-    {
-        Reason.CREDENTIAL_MISSING,
-        Reason.CREDENTIAL_INVALID,
-        Reason.CREDENTIAL_EXPIRED,
-        Reason.CREDENTIAL_USED,
-        Reason.CREDENTIAL_REVOKED,
-        Reason.CREDENTIAL_MALFORMED,
-        Reason.CREDENTIAL_SIGNATURE,
-        Reason.CREDENTIAL_NOT_YET_VALID,
-        Reason.CREDENTIAL_AUDIENCE,
-        Reason.CREDENTIAL_VERSION,
-        Reason.NAME_NOT_BOUND,
-        Reason.RENEWAL_REFUSED,
-        Reason.NOT_AUTHORIZED,
-        Reason.NOT_COMPLIANT,
-    }
-)
-"""Reasons that concern who asked, and neither the message nor what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

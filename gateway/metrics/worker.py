@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
-from gateway.errors import Reason
+from gateway.errors import AUTHENTICATION_REASONS, Reason
 from gateway.metrics import registry
 from gateway.metrics.files import VARIABLE, reserve
 from gateway.metrics.registry import (
-    AUTHENTICATION_REASONS,
     CommitResult,
     Family,
     LegacyAlgorithm,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from time import monotonic
 
-from gateway.errors import Reason
+from gateway.errors import AUTHENTICATION_REASONS, Reason
 from gateway.model import ProfileName
 from gateway.ra.strangers import source_network
 from gateway.web.generation import FailureLimit
@@ -24,31 +24,16 @@ class _Failures:
     count: int = 0
 
 
-PROOF_REFUSED = frozenset(
-    {
-        Reason.MALFORMED,
-        Reason.UNSUPPORTED_MESSAGE,
-        Reason.BAD_SIGNATURE,
-        Reason.DECRYPTION_FAILED,
-        Reason.BAD_PROOF_OF_POSSESSION,
-        Reason.BAD_TIME,
-        Reason.UNKNOWN_CERTIFICATE,
-        Reason.UNKNOWN_TRANSACTION,
-        Reason.CREDENTIAL_MISSING,
-        Reason.CREDENTIAL_INVALID,
-        Reason.CREDENTIAL_EXPIRED,
-        Reason.CREDENTIAL_USED,
-        Reason.CREDENTIAL_REVOKED,
-        Reason.CREDENTIAL_MALFORMED,
-        Reason.CREDENTIAL_SIGNATURE,
-        Reason.CREDENTIAL_NOT_YET_VALID,
-        Reason.CREDENTIAL_AUDIENCE,
-        Reason.CREDENTIAL_VERSION,
-        Reason.NAME_NOT_BOUND,
-        Reason.RENEWAL_REFUSED,
-        Reason.NOT_AUTHORIZED,
-    }
-)
+PROOF_REFUSED = (AUTHENTICATION_REASONS - {Reason.NOT_COMPLIANT}) | {
+    Reason.MALFORMED,
+    Reason.UNSUPPORTED_MESSAGE,
+    Reason.BAD_SIGNATURE,
+    Reason.DECRYPTION_FAILED,
+    Reason.BAD_PROOF_OF_POSSESSION,
+    Reason.BAD_TIME,
+    Reason.UNKNOWN_CERTIFICATE,
+    Reason.UNKNOWN_TRANSACTION,
+}
 """Refusals of what cannot be read, or of who asks: what a quota, a policy or an upstream CA refuses is no attempt to get in."""
 
 

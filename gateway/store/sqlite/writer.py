@@ -195,7 +195,7 @@ class GroupWriter:
             self._idle = self._loop.call_later(IDLE_SECONDS, self._rest)
 
     def _rest(self) -> None:
-        """Have the thread do what there is time for now, again and again until there is something to write."""
+        """Have the thread do what waits for a pause, again and again until there is something to write."""
         if not self._writing and not self._closing:
             self._writing = True
             self._groups.put(_Group([]))

@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from gateway.errors import Reason
-from gateway.metrics.registry import AUTHENTICATION_REASONS, FAMILIES, Family, Kind, LegacyAlgorithm, Operation
+from gateway.errors import AUTHENTICATION_REASONS, Reason
+from gateway.metrics.registry import FAMILIES, Family, Kind, LegacyAlgorithm, Operation
 from gateway.wire.scep.pkimessage import _OPERATIONS, LEGACY
 
 
