@@ -54,6 +54,8 @@ class CredentialKind(StrEnum):
     DIGEST = "digest"
     BEARER = "bearer"
     ALL_OF = "all_of"
+    ACME_ORDER = "acme_order"
+    """An order whose every identifier was authorized for its account (RFC 8555 §7.1.3)."""
     ADMIN = "admin"
 
 
@@ -69,6 +71,10 @@ class SanKind(StrEnum):
     SID = "sid"
     """URI tag:microsoft.com,2022-09-14:sid:<SID> (KB5014754); `value` is the bare SID."""
     DIRECTORY_NAME = "directory_name"
+    PERMANENT_IDENTIFIER = "permanent_identifier"
+    """otherName 1.3.6.1.5.5.7.8.3 (RFC 4043); `value` is its identifierValue."""
+    HARDWARE_MODULE = "hardware_module"
+    """otherName 1.3.6.1.5.5.7.8.4 (RFC 4108 §5); `value` is its hwSerialNum in lower-case hex."""
     OTHER = "other"
     """Any GeneralName above that has no kind of its own."""
 
@@ -195,6 +201,66 @@ class Linking:
     unavailable: str = ""
 
 
+class IdentifierType(StrEnum):
+    """What an ACME order may name (RFC 8555 §9.7.7, RFC 8738, draft-ietf-acme-device-attest §3)."""
+
+    DNS = "dns"
+    IP = "ip"
+    PERMANENT_IDENTIFIER = "permanent-identifier"
+    HARDWARE_MODULE = "hardware-module"
+
+
+class ChallengeType(StrEnum):
+    """How control of an identifier is proved (RFC 8555 §8)."""
+
+    HTTP_01 = "http-01"
+    DNS_01 = "dns-01"
+    TLS_ALPN_01 = "tls-alpn-01"
+    DNS_ACCOUNT_01 = "dns-account-01"
+    DNS_PERSIST_01 = "dns-persist-01"
+    DEVICE_ATTEST_01 = "device-attest-01"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Identifier:
+    """One name of an order, as it is compared: DNS names as lower-case A-labels without a final dot (a wildcard keeps its `*.`),
+    IP addresses in their canonical text (RFC 5952)."""
+
+    type: IdentifierType
+    value: str
+
+    @property
+    def wildcard(self) -> bool:
+        """Whether it stands for every name one label below."""
+        return self.type is IdentifierType.DNS and self.value.startswith("*.")
+
+
+@dataclass(frozen=True, slots=True)
+class OrderProof:
+    """What an ACME order proves: its account was authorized for each of `identifiers`.
+
+    `attested_key` is the SHA-256 of the SubjectPublicKeyInfo that a device attested, which alone may be certified; `claims` is what
+    the attestation said beside it. `max_validity` and `key_types` (`rsa`, `ec`, `P-256`, `ed25519`, …) are bounds of the external
+    account; None: none.
+    """
+
+    account: str
+    identifiers: frozenset[Identifier]
+    external_account: str | None = None
+    attested_key: bytes | None = None
+    max_validity: timedelta | None = None
+    key_types: frozenset[str] | None = None
+    claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class AskedValidity:
+    """The times that a client asked for; None: it did not say. Policy bounds them, and refuses rather than ignores."""
+
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class EnrollmentRequest:
     """One request for one certificate, whatever protocol it came in by.
@@ -221,6 +287,10 @@ class EnrollmentRequest:
     """The HTTP Authorization header (RFC 9110 §11.6.2)."""
     linking: Linking | None = None
     """None where the protocol has no such thing."""
+    order: OrderProof | None = None
+    """What an ACME order proves; nothing but the state machine of orders makes one."""
+    validity: AskedValidity | None = None
+    """The times that were asked for, where the protocol can."""
 
     @property
     def requester_key(self) -> bytes:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from gateway.config.acme import AcmeEndpoint
 from gateway.config.credentials import CredentialConfig
 from gateway.config.defaults import ADMIN_SOCKET, MONITORING
 from gateway.config.est import EstEndpoint
@@ -182,6 +183,8 @@ class Endpoints(Model):
     """SCEP."""
     est: EstEndpoint | None = None
     """EST."""
+    acme: AcmeEndpoint | None = None
+    """ACME."""
 
 
 class ProfileLimits(Model):

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Literal
 
 from gateway.ca.interfaces import UpstreamCA
+from gateway.config.acme import AcmeEndpoint, TrustMode
 from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName, Protocol, UpstreamCAName
@@ -17,6 +18,7 @@ from gateway.ra.compliance import ComplianceCheck
 from gateway.ra.credentials.interfaces import CredentialProvider
 from gateway.ra.occupancy import Occupancy
 from gateway.ra.policy.subject import ComparableName
+from gateway.validation.interfaces import Validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,16 @@ class RenewalRule:
     """How long after notAfter it is still accepted."""
     anchors: TrustAnchors | None = None
     """CAs of a fleet that was enrolled elsewhere, whose certificates may be renewed here as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcmeTerms:
+    """What a profile lets ACME accounts do: `config` is what the file says of it, `validations` how names are validated under each
+    trust mode, the profile's own and those that external accounts may name.
+    """
+
+    config: AcmeEndpoint
+    validations: Mapping[TrustMode, Validation] = field(repr=False)
 
 
 LinkingMode = Literal["off", "if_present", "require"]
@@ -69,6 +81,8 @@ class Profile:
     """Demands a TLS client certificate for every message; None where the profile asks for none."""
     linking: LinkingMode = "off"
     """Whether requests must be tied to their TLS connection (RFC 7030 §3.5)."""
+    acme: AcmeTerms | None = None
+    """None where the profile does not open ACME."""
     compliance: tuple[ComplianceCheck, ...] = ()
     """What is asked about a device after policy; one that finds fault, or fails, denies."""
 

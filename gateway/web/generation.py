@@ -104,6 +104,31 @@ class EstService:
     """It says when to renew (draft-ietf-lamps-est-renewal-info)."""
 
 
+@dataclass(frozen=True, slots=True)
+class AcmeService:
+    """The ACME directory of one profile, with every answer prepared that does not depend on the request (RFC 8555 §7.1.1).
+
+    `base` is the URL of the directory's folder, without a slash at the end (`https://pki.example.com/acme/corp`); `aliases` are
+    other ones that requests may have been made to.
+    """
+
+    profile: ProfileName
+    base: str
+    aliases: tuple[str, ...]
+    directories: Mapping[str, bytes] = field(repr=False)
+    """The directory, JSON, by the base URL that it is asked at."""
+    terms_of_service: str | None
+    cors_origins: tuple[str, ...]
+    algorithms: tuple[str, ...]
+    """Signature algorithms of account keys, in the JOSE registry's names."""
+    padded_csr: bool
+    alternate_chains: tuple[tuple[bytes, ...], ...] = field(repr=False)
+    """Chains beside the CA's own, DER, issuing CA first."""
+    retry_after: int
+    """Seconds after which clients should ask again when to renew (RFC 9773 §4.3)."""
+    failure_limit: FailureLimit | None
+
+
 class SignedCrl(Protocol):
     """One signed CRL (RFC 5280 §5)."""
 
@@ -154,6 +179,7 @@ class Generation:
     config: Mapping[str, object]
     est: Mapping[str, EstService] = field(default_factory=lambda: MappingProxyType({}))
     """By label, and the default one under the empty label."""
+    acme: Mapping[ProfileName, AcmeService] = field(default_factory=lambda: MappingProxyType({}))
     proxies: Proxies = field(default_factory=Proxies)
     """Who may say what a TLS client showed, and where it is."""
 
