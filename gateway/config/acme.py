@@ -49,7 +49,7 @@ class Prevalidated(Model):
 
 
 class ValidationWebhook(Model):
-    """A service of yours that says who may have a name: it is sent JSON with identifier, account, external account and address."""
+    """A service of yours that says who may have a name: it is sent JSON with identifier, account and address."""
 
     url: HttpUrl
     """Where it is asked, by POST; 200 with `{"allow": true}` allows."""
@@ -74,8 +74,8 @@ class AcmeValidation(Model):
     """How control of a name is proved."""
 
     mode: TrustMode = "standard"
-    """`standard`: by challenges; `attestation`: by device-attest-01 alone; `prevalidated`: names below are good at once, others by
-    challenges; `client_ip_forward`, `client_ip_reverse`: the name's address, or the PTR of the client's address, must fit;
+    """`standard`: by challenges; `attestation`: by device-attest-01 alone; `prevalidated`: names below are good at once, others
+    by challenges; `client_ip_forward`, `client_ip_reverse`: the name's address, or the PTR of the client's address, must fit;
     `webhook`: a service of yours says so; `none`: nothing is proved, see `acknowledge_no_validation`."""
     challenges: Annotated[tuple[AcmeChallenge, ...], Field(min_length=1)] = ("http-01", "dns-01", "tls-alpn-01")
     """Challenges that are offered."""
@@ -141,15 +141,15 @@ class AcmeEndpoint(Model):
     """How control of a name is proved."""
     profiles: dict[ConfigName, Annotated[str, Field(min_length=1, max_length=512)]] = Field(default_factory=dict)
     """Other profiles of this file that orders may ask for by name, each with a description or a URL
-    (draft-ietf-acme-profiles); each opens ACME itself, and its own policy, CA and validation count. Without a name an order is this
-    profile's."""
+    (draft-ietf-acme-profiles); each opens ACME itself, and its own policy, CA and validation count. Without a name an order is
+    this profile's."""
     terms_of_service: HttpUrl | None = None
     """Accounts must agree to it."""
     website: HttpUrl | None = None
     """About this CA."""
     aliases: Annotated[tuple[HttpUrl, ...], Field(max_length=8)] = ()
-    """Other URLs of the directory's folder, of a server that this one replaces: `https://acme.example.com/acme`; clients that were
-    set up with them go on working."""
+    """Other URLs of the directory's folder, of a server that this one replaces: `https://acme.example.com/acme`; clients that
+    were set up with them go on working."""
     cors_origins: tuple[str, ...] = ("*",)
     """Origins whose scripts may use this endpoint."""
     subdomains: bool = False
