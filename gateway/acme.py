@@ -1,4 +1,4 @@
-"""The vocabulary of ACME's objects: accounts, external accounts, orders, authorizations and challenges, frozen (RFC 8555 §7.1)."""
+"""The vocabulary of ACME's objects, frozen: accounts, external accounts, orders, authorizations, challenges (RFC 8555 §7.1)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
-from gateway.errors import Reason
-from gateway.model import ChallengeType, Identifier, ProfileName, RequestId
+from gateway.errors import Reason, Rejection
+from gateway.model import ChallengeType, Identifier, ProfileName, RequestId, RevocationReason
 
 
 class AccountStatus(StrEnum):
@@ -164,10 +164,10 @@ class Authorization:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One order. `directory` is the profile of its account, `profile` the one whose policy and CA count; `asked_profile` is echoed.
+    """One order. `directory` is the profile of its account, `profile` the one whose policy and CA count.
 
-    `csr` is DER, stored sealed, from `processing` on; `certificate` the SHA-256 of the leaf. `worker` and `lease_until` say who
-    finalizes it, `next_at` when somebody else may try again.
+    `asked_profile` is echoed. `csr` is DER, stored sealed, from `processing` on; `certificate` the SHA-256 of the leaf.
+    `worker` and `lease_until` say who finalizes it, `next_at` when somebody else may try again.
     """
 
     id: str
@@ -207,3 +207,117 @@ class Incident:
     created_at: datetime
     created_by: str
     certificates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateIdentifier:
+    """A certificate as renewal information names it: its issuer's key identifier and its serial number (RFC 9773 §4.1).
+
+    `text` is the identifier as it came, base64url of both with a period between.
+    """
+
+    text: str
+    authority_key_id: bytes
+    serial: int
+
+
+# What a client asks for
+
+
+class IdentifiersRejected(Rejection):
+    """Single names are refused, each for a reason of its own: `problems` are (name, reason, public text) (RFC 8555 §6.7.1)."""
+
+    def __init__(self, reason: Reason, detail: str, problems: tuple[tuple[Identifier, Reason, str], ...], cause: str = "") -> None:
+        super().__init__(reason, detail, cause)
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateId:
+    """A certificate by its issuer's key identifier and its serial number; `text` as it came (RFC 9773 §4.1)."""
+
+    text: str
+    authority_key_id: bytes
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalBinding:
+    """An external account binding, taken apart; that it is for the account's key and this URL has been checked, its MAC has not.
+
+    `text` is the JWS as it came, compact JSON (RFC 8555 §7.3.4). `pki.jws.verify_mac` checks `mac` over `signing_input`.
+    """
+
+    kid: str
+    algorithm: str
+    signing_input: bytes = field(repr=False)
+    mac: bytes = field(repr=False)
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRequest:
+    """newAccount (RFC 8555 §7.3): `jwk` is the canonical JSON of the key that signed it, `thumbprint` its name (RFC 7638)."""
+
+    jwk: str = field(repr=False)
+    thumbprint: str
+    contact: tuple[str, ...]
+    terms_agreed: bool
+    only_existing: bool
+    binding: ExternalBinding | None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountChange:
+    """An update of an account (RFC 8555 §7.3.2, §7.3.6); None: the contact stays as it is."""
+
+    contact: tuple[str, ...] | None = None
+    terms_agreed: bool = False
+    deactivate: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether it changes nothing, like a read."""
+        return self == AccountChange()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """keyChange (RFC 8555 §7.3.5), both of whose signatures are good; that `account_url` and the old key are the account's is not
+    said: `old_thumbprint` is what the request calls the old key."""
+
+    account_url: str
+    old_thumbprint: str
+    jwk: str = field(repr=False)
+    thumbprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRequest:
+    """newOrder (RFC 8555 §7.4): names without repetition, in their comparable form.
+
+    `ancestors` are the domains that the client would rather prove, by name (RFC 9444 §4.2).
+    """
+
+    identifiers: tuple[Identifier, ...]
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+    replaces: CertificateId | None = None
+    profile: str | None = None
+    ancestors: Mapping[Identifier, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationRequest:
+    """newAuthz (RFC 8555 §7.4.1); `subdomains`: it shall stand for names below it, too (RFC 9444 §4.1)."""
+
+    identifier: Identifier
+    subdomains: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationRequest:
+    """revokeCert (RFC 8555 §7.6): `certificate` is DER, not parsed yet."""
+
+    certificate: bytes = field(repr=False)
+    reason: RevocationReason = RevocationReason.UNSPECIFIED

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.acme import (
     Account,
@@ -25,7 +25,9 @@ from gateway.acme import (
 from gateway.audit import AuditEvent
 from gateway.errors import Reason
 from gateway.model import Identifier, ProfileName, RequestId
-from gateway.store.interfaces import QuotaTake
+
+if TYPE_CHECKING:
+    from gateway.store.interfaces import QuotaTake
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,10 @@ class OrderChange:
     certificate: bytes | None = None
     expires_at: datetime | None = None
     external_account: str | None = None
-    """Count one certificate for it, within its policy: refused with RATE_LIMITED beyond. Given back where the order ends invalid or
-    goes back to ready."""
+    """Count one certificate for it, within its policy: refused with RATE_LIMITED beyond, CREDENTIAL_REVOKED where it was revoked.
+
+    Given back where the order ends invalid or goes back to ready.
+    """
     release: bool = False
     forget_csr: bool = False
 
@@ -76,8 +80,8 @@ class NewOrder:
 class Attempt:
     """What an attempt at a challenge came to, by the worker that holds it.
 
-    VALID and INVALID end the challenge and the authorization, and with it every pending order that needs it: ready when all of its
-    authorizations are valid, invalid when one is. PROCESSING waits for `next_at`.
+    VALID and INVALID end the challenge and the authorization, and decide every pending order that needs it: ready when all of
+    its authorizations are valid, invalid when one is. PROCESSING waits for `next_at`, held by nobody.
     """
 
     authorization: str
@@ -98,7 +102,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Affected:
-    """Which certificates an incident concerns: those that have not expired, are not revoked, and fit every field that is not None."""
+    """Which certificates an incident concerns: not expired, not revoked, and fitting every field that is not None."""
 
     profile: str | None = None
     upstream_ca: str | None = None
@@ -110,7 +114,10 @@ class AcmeRecords(Protocol):
     """What the state machines of ACME need. Every method may raise `StoreUnavailable`; then nothing may be granted."""
 
     async def redeem_nonce(self, nonce: bytes, issued_at: datetime) -> bool:
-        """Use a nonce up, across all workers; False when it was used before. What is older than an hour may be forgotten."""
+        """Use a nonce up, across all workers; False when it was used before. What is older than an hour may be forgotten.
+
+        `issued_at` is part of a nonce: one nonce always comes with the same.
+        """
 
     async def add_account(self, account: Account, quotas: Sequence[QuotaTake], audit: AuditEvent) -> Account | Reason:
         """Add an account and count it for its external account; the one that has this key already is returned as it is.
@@ -139,7 +146,7 @@ class AcmeRecords(Protocol):
     async def change_account_key(
         self, id: str, old_thumbprint: str, thumbprint: str, jwk: str, audit: AuditEvent
     ) -> Account | None:
-        """Give an account another key; the account that has that key already is returned instead, None where it changed meanwhile."""
+        """Give an account another key; returns instead the account that has that key, or None where ours changed meanwhile."""
 
     async def list_accounts(self, profile: str | None, limit: int, offset: int = 0) -> tuple[Account, ...]:
         """Accounts, newest first."""
@@ -157,9 +164,10 @@ class AcmeRecords(Protocol):
         """Revoke one: no further account is bound, and accounts that are bound order nothing more."""
 
     async def add_order(self, new: NewOrder) -> Order | Reason:
-        """Add an order: as `ready` where all its authorizations are valid by now.
+        """Add an order: as `ready` where all its authorizations are valid by now, as `invalid` where one is over.
 
-        RATE_LIMITED where a quota is full, ALREADY_REPLACED where another order replaces that certificate.
+        RATE_LIMITED where a quota is full, ALREADY_REPLACED where another order replaces that certificate, ACCOUNT_DEACTIVATED
+        or CREDENTIAL_REVOKED where the account or its external account is not in force any more.
         """
 
     async def find_order(self, id: str) -> Order | None:
@@ -172,7 +180,10 @@ class AcmeRecords(Protocol):
         """Orders of all accounts, newest first."""
 
     async def change_order(self, change: OrderChange) -> Order | Reason | None:
-        """Apply `change`; None when the order was not as expected, RATE_LIMITED where the external account has no certificate left."""
+        """Apply `change`; None when the order was not as expected.
+
+        RATE_LIMITED where the external account has no certificate left, CREDENTIAL_REVOKED where it was revoked.
+        """
 
     async def find_due_orders(self, now: datetime, limit: int) -> tuple[Order, ...]:
         """Orders in `processing` that nobody holds, or whose lease ran out, and whose `next_at` has come."""

@@ -20,6 +20,7 @@ from gateway.model import (
     SanKind,
     UpstreamCAName,
 )
+from gateway.store.acme import AcmeRecords
 
 RENEWAL = "renewal"
 """Kind of the reservation for the one heir of a certificate: requests for the same public key share it, no other key gets it."""
@@ -402,7 +403,7 @@ class Upkeep(Protocol):
         """Count unfinished requests, and the reservations of these kinds."""
 
 
-class Store(Ledger, Inventory, Upkeep, Protocol):
+class Store(Ledger, Inventory, AcmeRecords, Upkeep, Protocol):
     """The whole store."""
 
 
