@@ -227,7 +227,9 @@ class CertificateIdentifier:
 class IdentifiersRejected(Rejection):
     """Single names are refused, each for a reason of its own: `problems` are (name, reason, public text) (RFC 8555 §6.7.1)."""
 
-    def __init__(self, reason: Reason, detail: str, problems: tuple[tuple[Identifier, Reason, str], ...], cause: str = "") -> None:
+    def __init__(
+        self, reason: Reason, detail: str, problems: tuple[tuple[Identifier, Reason, str], ...], cause: str = ""
+    ) -> None:
         super().__init__(reason, detail, cause)
         self.problems = problems
 

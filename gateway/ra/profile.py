@@ -45,12 +45,19 @@ class RenewalRule:
 
 @dataclass(frozen=True, slots=True)
 class AcmeTerms:
-    """What a profile lets ACME accounts do: `config` is what the file says of it, `validations` how names are validated under each
-    trust mode, the profile's own and those that external accounts may name.
+    """What a profile lets ACME accounts do.
+
+    `config` is what the file says of it, `validations` how names are validated under each trust mode, the profile's own and those
+    that external accounts may name. `base` is the URL of the directory's folder, without a slash at the end.
     """
 
     config: AcmeEndpoint
     validations: Mapping[TrustMode, Validation] = field(repr=False)
+    base: str = ""
+
+    def account_url(self, id: str) -> str:
+        """Return the URL of an account of this directory: its Location, its `kid`, and what DNS records name it by."""
+        return f"{self.base}/account/{id}"
 
 
 LinkingMode = Literal["off", "if_present", "require"]
