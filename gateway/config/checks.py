@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
+from gateway.config.acme_checks import check_acme, check_acme_across
 from gateway.config.credential_checks import check_credentials
 from gateway.config.defaults import DEMO_PROFILE, UPSTREAM_CALL_SECONDS
 from gateway.config.document import DataPath, Problem
@@ -16,7 +17,7 @@ from gateway.config.listener_checks import EST_RENEWAL, check_client_certificate
 from gateway.config.parts import Parts, ProfileParts
 from gateway.config.policy_checks import check_policy
 from gateway.config.scep_checks import check_scep
-from gateway.config.schema import ProfileLimits, Renewal
+from gateway.config.schema import Endpoints, ProfileLimits, Renewal
 from gateway.config.sentences import suggest
 from gateway.config.sources import Sources
 from gateway.config.upstream_cas import ExecCA, LocalCA, UpstreamCAConfig
@@ -28,6 +29,7 @@ def check(parts: Parts, sources: Sources) -> tuple[Problem, ...]:
     found += check_client_certificates(parts)
     found += check_labels(parts)
     found += check_linking(parts)
+    found += check_acme_across(parts)
     found += _check_store_and_audit(parts)
     for name, upstream_ca in parts.upstream_cas.items():
         found += _under(("upstream_cas", name), _check_upstream_ca(upstream_ca))
@@ -97,10 +99,9 @@ def _check_upstream_ca(upstream_ca: UpstreamCAConfig | None) -> Iterator[Problem
 
 
 def _check_profile(profile: ProfileParts, sources: Sources) -> Iterator[Problem]:
-    if profile.endpoints is not None and profile.endpoints.scep is None and profile.endpoints.est is None:
-        yield Problem(("endpoints",), "opens no endpoint; name at least one: scep, est")
-    if profile.written and not profile.written.get("credentials") and profile.written.get("renewal") is None:
-        yield Problem((), 'lets nobody enroll; name "credentials" or "renewal"')
+    if profile.endpoints is not None and not _open_protocols(profile.endpoints):
+        yield Problem(("endpoints",), "opens no endpoint; name at least one: scep, est, acme")
+    yield from _check_entrance(profile)
     yield from positive(("retransmission_window",), profile.retransmission_window)
     if profile.renewal is not None:
         yield from positive(("renewal", "window"), profile.renewal.window)
@@ -110,8 +111,25 @@ def _check_profile(profile: ProfileParts, sources: Sources) -> Iterator[Problem]
     if profile.endpoints is not None and profile.endpoints.scep is not None:
         yield from _under(("endpoints", "scep"), check_scep(profile.endpoints.scep))
     yield from _under(("endpoints", "est"), check_est(profile, sources))
+    yield from check_acme(profile)
     yield from check_credentials(profile, sources)
     yield from _under(("policy",), check_policy(profile.policy))
+
+
+def _open_protocols(endpoints: Endpoints) -> tuple[str, ...]:
+    return tuple(name for name in Endpoints.model_fields if getattr(endpoints, name) is not None)
+
+
+def _check_entrance(profile: ProfileParts) -> Iterator[Problem]:
+    """Yield a profile that nobody could enroll at; ACME asks for no credential of the profile's."""
+    if not profile.written or profile.written.get("credentials") or profile.written.get("renewal") is not None:
+        return
+    endpoints = profile.written.get("endpoints")
+    written = endpoints if isinstance(endpoints, dict) else {}
+    others = [name for name, endpoint in written.items() if name != "acme" and endpoint is not None]
+    if others or written.get("acme") is None:
+        sentence = 'lets nobody enroll; name "credentials" or "renewal"'
+        yield Problem((), sentence if written.get("acme") is None else f"{sentence}, or open ACME alone")
 
 
 def _check_messages(profile: ProfileParts, renewal: Renewal) -> Iterator[Problem]:

@@ -68,7 +68,7 @@ def check_static_names(rules: PolicyRules) -> Iterator[Problem]:
         )
     if rules.san is None:
         return
-    open_types = ", ".join(_open_san_types(rules.san))
+    open_types = ", ".join(find_open_names(rules.san))
     if rules.san.mode is not RuleMode.ENFORCE:
         yield Problem((), f"{_SHARED} subject alternative name: policy.san.mode must be enforce; or say any_name: true")
     elif open_types:
@@ -105,7 +105,13 @@ def _matches_everything(pattern: LinearPattern, probes: Iterable[str] = _PROBES)
     return all(pattern.matches(probe) for probe in probes)
 
 
-def _open_san_types(rule: SanRule) -> Iterator[str]:
+def matches_every_name(pattern: LinearPattern) -> bool:
+    """Say whether a pattern of DNS names lets everything through."""
+    return _matches_everything(pattern, _PROBES[1:2])
+
+
+def find_open_names(rule: SanRule) -> Iterator[str]:
+    """Yield the types of name of which a rule lets everything through."""
     probes = {"dns": _PROBES[1:2], "email": _PROBES[2:3], "uri": _PROBES[3:4], "upn": _PROBES[2:3]}
     for kind, texts in probes.items():
         names = getattr(rule, kind)
