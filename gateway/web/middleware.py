@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,6 +17,8 @@ BODY = web.RequestKey("body", bytes)
 """The request's whole body, read under `BodyLimits` before any endpoint runs."""
 
 SERVER_NAME = "pki-gateway"
+Spell = Callable[[web.Request, web.Response], web.Response]
+"""Says a refusal in the words of the protocol that a path belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,16 @@ def refusal(status: int, text: str) -> web.Response:
     return response
 
 
-def guard(limits: BodyLimits, places: InFlight, uncounted: frozenset[str]) -> Middleware:
+def as_it_is(_request: web.Request, refused: web.Response) -> web.Response:
+    """Leave a refusal in plain text."""
+    return refused
+
+
+def guard(limits: BodyLimits, places: InFlight, uncounted: frozenset[str], spell: Spell = as_it_is) -> Middleware:
     """Return the middleware of every request: stores its body as `request[BODY]`, takes a place, lets no failure show its inside.
 
-    It answers 503 with Retry-After while every place is taken, except on `uncounted` paths. One middleware does all of it, since
-    each is a coroutine more.
+    It answers 503 with Retry-After while every place is taken, except on `uncounted` paths. What it refuses itself goes through
+    `spell`. One middleware does all of it, since each is a coroutine more.
     """
 
     @web.middleware
@@ -77,26 +85,26 @@ def guard(limits: BodyLimits, places: InFlight, uncounted: frozenset[str]) -> Mi
             if body is None:
                 body = await receive(request, limits)
             if not isinstance(body, bytes):
-                return body
+                return spell(request, body)
             request[BODY] = body
             if uncounted and request.path in uncounted:
                 return await handler(request)
             if not places.enter():
-                return plain(503, "busy, try again", retry_after=1)
+                return spell(request, plain(503, "busy, try again", retry_after=1))
             try:
                 return await handler(request)
             finally:
                 places.leave()
         except web.HTTPException as error:
-            return _spell(error)
+            return spell(request, _in_our_words(error))
         except Exception:
             log.exception("a request failed inside; its client got 500", method=request.method, path=request.path[:200])
-            return plain(500, "internal error")
+            return spell(request, plain(500, "internal error"))
 
     return middleware
 
 
-def _spell(error: web.HTTPException) -> web.Response:
+def _in_our_words(error: web.HTTPException) -> web.Response:
     """Return what aiohttp refused in our own words."""
     response = plain(error.status, error.reason.lower() if error.reason else "refused")
     if allow := error.headers.get("Allow"):

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.web.listener import Admission, Listener
-from gateway.web.middleware import BodyLimits, InFlight, LastWords, guard
+from gateway.web.middleware import BodyLimits, InFlight, LastWords, Spell, as_it_is, guard
 
 KEEPALIVE_SECONDS = 75.0
 """How long an idle connection, or one with half a header, stays open: longer than a reverse proxy keeps it (60 s)."""
@@ -43,9 +43,11 @@ def _quiet_refusals(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-def build_app(routes: Sequence[web.RouteDef], body: BodyLimits, places: InFlight, last: LastWords) -> web.Application:
-    """Return an application whose requests pass every limit before their endpoint."""
-    app = web.Application(middlewares=[guard(body, places, UNCOUNTED.intersection(route.path for route in routes))])
+def build_app(
+    routes: Sequence[web.RouteDef], body: BodyLimits, places: InFlight, last: LastWords, spell: Spell = as_it_is
+) -> web.Application:
+    """Return an application whose requests pass every limit before their endpoint; `spell` words what the limits refuse."""
+    app = web.Application(middlewares=[guard(body, places, UNCOUNTED.intersection(route.path for route in routes), spell)])
     app.on_response_prepare.append(last.add)
     app.add_routes(routes)
     return app
@@ -54,14 +56,16 @@ def build_app(routes: Sequence[web.RouteDef], body: BodyLimits, places: InFlight
 class HttpServer:
     """Serves routes on sockets that the caller bound."""
 
-    def __init__(self, routes: Sequence[web.RouteDef], limits: HttpLimits, drain_seconds: float) -> None:
+    def __init__(
+        self, routes: Sequence[web.RouteDef], limits: HttpLimits, drain_seconds: float, spell: Spell = as_it_is
+    ) -> None:
         logger = logging.getLogger("gateway.http")
         logger.addFilter(_quiet_refusals)
         self._places = InFlight(limits.in_flight)
         self._last = LastWords()
         self._grace = min(GRACE_SECONDS, drain_seconds / 2)
         self._runner = web.AppRunner(
-            build_app(routes, limits.body, self._places, self._last),
+            build_app(routes, limits.body, self._places, self._last, spell),
             handle_signals=False,
             access_log=None,
             logger=logger,
