@@ -209,18 +209,6 @@ class Incident:
     certificates: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateIdentifier:
-    """A certificate as renewal information names it: its issuer's key identifier and its serial number (RFC 9773 §4.1).
-
-    `text` is the identifier as it came, base64url of both with a period between.
-    """
-
-    text: str
-    authority_key_id: bytes
-    serial: int
-
-
 # What a client asks for
 
 
@@ -323,3 +311,21 @@ class RevocationRequest:
 
     certificate: bytes = field(repr=False)
     reason: RevocationReason = RevocationReason.UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPage:
+    """IDs of orders, newest first; `after` is the cursor of the next page, None where this is the last (RFC 8555 §7.1.2.1)."""
+
+    orders: tuple[str, ...]
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalInfo:
+    """When to renew (RFC 9773 §4.2): `start` is before `end`; `retry_after` in seconds."""
+
+    start: datetime
+    end: datetime
+    explanation_url: str | None
+    retry_after: int
