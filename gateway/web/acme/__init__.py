@@ -1,0 +1,1 @@
+"""The ACME endpoint (RFC 8555, RFC 9773)."""

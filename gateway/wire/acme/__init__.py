@@ -1,0 +1,1 @@
+"""Codecs of ACME: JWS, requests, objects, problems and what challenges are made of (RFC 8555, RFC 9773)."""
