@@ -17,8 +17,9 @@ class ValidationTask:
     """One challenge to be checked.
 
     `identifier` is the authorization's, never with `*.`; `thumbprint` that of the account's key (RFC 7638, base64url) at the time
-    of the attempt, `account_url` as the account's own Location, `source` the address that the account asked from. `payload` is what
-    the client sent with the challenge (device-attest-01), already bounded. `wildcard` and `subdomains` say what it will stand for.
+    of the attempt, `account_url` as the account's own Location, `source` the address that the account asked from. `payload` is
+    what the client sent with the challenge (device-attest-01), already bounded. `wildcard` and `subdomains` say what it will
+    stand for.
     """
 
     type: ChallengeType
@@ -34,7 +35,10 @@ class ValidationTask:
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """Control is proved. `attested_key` is the SHA-256 of the attested SubjectPublicKeyInfo; `claims` what the device attested."""
+    """Control is proved.
+
+    `attested_key` is the SHA-256 of the attested SubjectPublicKeyInfo; `claims` what the device attested.
+    """
 
     attested_key: bytes | None = None
     claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -59,13 +63,22 @@ class Validation(Protocol):
     """How one profile has control of identifiers proved, compiled from its configuration."""
 
     async def validate(self, task: ValidationTask, now: datetime) -> Validated:
-        """Make one attempt; bounded in time, size and number of connections by the profile's settings. Raises ValidationFailed."""
+        """Make one attempt; bounded in time, size and number of connections. Raises ValidationFailed.
 
-    async def check_caa(self, identifier: Identifier, challenge: ChallengeType, account_url: str, *, wildcard: bool) -> None:
-        """Judge CAA records of a DNS name as the profile says (RFC 8659, RFC 8657). Raises ValidationFailed VALIDATION_CAA."""
+        CAA records are judged as well, where the profile has it so.
+        """
 
-    async def vouch(self, identifier: Identifier, source: str) -> bool:
+    async def check_caa(self, identifier: Identifier, challenge: ChallengeType | None, account_url: str, *, wildcard: bool) -> None:
+        """Judge CAA records of a DNS name as the profile says (RFC 8659, RFC 8657). Raises ValidationFailed VALIDATION_CAA.
+
+        `challenge` is None for a name that a trust mode stands for.
+        """
+
+    async def vouch(
+        self, identifier: Identifier, source: str, *, account: str = "", external_account: str | None = None
+    ) -> bool:
         """Say whether a trust mode without challenges (prevalidated names, client address, webhook) stands for the name.
 
-        Raises ValidationFailed where it refuses it for good.
+        `identifier` is as it was ordered, a wildcard with its `*.`; False: it is to be proved by a challenge. Raises
+        ValidationFailed where the name is refused.
         """
