@@ -239,9 +239,9 @@ class Identifier:
 class OrderProof:
     """What an ACME order proves: its account was authorized for each of `identifiers`.
 
-    `attested_key` is the SHA-256 of the SubjectPublicKeyInfo that a device attested, which alone may be certified; `claims` is what
-    the attestation said beside it. `max_validity` and `key_types` (`rsa`, `ec`, `P-256`, `ed25519`, …) are bounds of the external
-    account; None: none.
+    `attested_key` is the SHA-256 of the SubjectPublicKeyInfo that a device attested, which alone may be certified; `claims` is
+    what the attestation said beside it. `max_validity` and `key_types` (`rsa`, `ec`, `P-256`, `ed25519`, …) are bounds of the
+    external account; None: none.
     """
 
     account: str

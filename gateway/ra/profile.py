@@ -57,7 +57,7 @@ class AcmeTerms:
 
     def account_url(self, id: str) -> str:
         """Return the URL of an account of this directory: its Location, its `kid`, and what DNS records name it by."""
-        return f"{self.base}/account/{id}"
+        return f"{self.base}/acct/{id}"
 
 
 LinkingMode = Literal["off", "if_present", "require"]

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from gateway.acme import Account, Authorization, CertificateIdentifier, Order
-from gateway.model import ProfileName
-from gateway.ra.acme.requests import (
-    AccountUpdate,
-    AcmeTiming,
+from gateway.acme import (
+    Account,
+    AccountChange,
+    AccountRequest,
+    Authorization,
     AuthorizationRequest,
-    ChallengeAnswer,
+    CertificateId,
     KeyChange,
-    NewAccount,
+    Order,
     OrderPage,
     OrderRequest,
     RenewalInfo,
-    Revocation,
+    RevocationRequest,
 )
+from gateway.model import ProfileName
+from gateway.ra.acme.terms import AcmeTiming
 from gateway.ra.authority import RegistrationAuthority
 from gateway.ra.profile import Snapshot
 from gateway.store.acme import AcmeRecords
@@ -45,7 +47,7 @@ class AcmeAuthority:
         nonce_keys: tuple[bytes, ...],
         timing: AcmeTiming | None = None,
     ) -> None:
-        """Take the store's parts; the first of `nonce_keys`, 32 bytes each and equal in all workers, makes nonces, any is good."""
+        """Take the store's parts; the first of `nonce_keys`, 32 bytes each and the same in all workers, makes nonces."""
         raise NotImplementedError
 
     def new_nonce(self) -> str:
@@ -67,23 +69,30 @@ class AcmeAuthority:
         """Return the account of a key at this directory."""
         raise NotImplementedError
 
-    async def new_account(self, snapshot: Snapshot, profile: ProfileName, request: NewAccount) -> tuple[Account, bool]:
+    async def new_account(
+        self, snapshot: Snapshot, profile: ProfileName, request: AccountRequest, source: str
+    ) -> tuple[Account, bool]:
         """Return the account of this key and whether it was created now (RFC 8555 §7.3, §7.3.1, §7.3.4)."""
         raise NotImplementedError
 
-    async def update_account(self, snapshot: Snapshot, profile: ProfileName, account: Account, update: AccountUpdate) -> Account:
-        """Change contact or agreement (RFC 8555 §7.3.2, §7.3.3)."""
+    async def change_account(
+        self, snapshot: Snapshot, profile: ProfileName, account: Account, change: AccountChange, source: str
+    ) -> Account:
+        """Change contact or agreement, or end an account (RFC 8555 §7.3.2, §7.3.3, §7.3.6).
+
+        Of one that ends the certificates stay, its unfinished orders do not.
+        """
         raise NotImplementedError
 
-    async def deactivate_account(self, snapshot: Snapshot, profile: ProfileName, account: Account, source: str) -> Account:
-        """End an account; its certificates stay, its unfinished orders do not (RFC 8555 §7.3.6)."""
+    async def change_key(
+        self, snapshot: Snapshot, profile: ProfileName, account: Account, change: KeyChange, source: str
+    ) -> Account:
+        """Give an account another key (RFC 8555 §7.3.5); `change.account_url` was compared with the `kid`. Raises KeyInUse."""
         raise NotImplementedError
 
-    async def change_key(self, snapshot: Snapshot, profile: ProfileName, account: Account, change: KeyChange) -> Account:
-        """Give an account another key (RFC 8555 §7.3.5); raises KeyInUse."""
-        raise NotImplementedError
-
-    async def new_order(self, snapshot: Snapshot, profile: ProfileName, account: Account, request: OrderRequest) -> Order:
+    async def new_order(
+        self, snapshot: Snapshot, profile: ProfileName, account: Account, request: OrderRequest, source: str
+    ) -> Order:
         """Add an order (RFC 8555 §7.4); as `ready` where nothing needs to be proved."""
         raise NotImplementedError
 
@@ -98,7 +107,7 @@ class AcmeAuthority:
         raise NotImplementedError
 
     async def new_authorization(
-        self, snapshot: Snapshot, profile: ProfileName, account: Account, request: AuthorizationRequest
+        self, snapshot: Snapshot, profile: ProfileName, account: Account, request: AuthorizationRequest, source: str
     ) -> Authorization:
         """Add an authorization that no order needs yet (RFC 8555 §7.4.1, RFC 9444)."""
         raise NotImplementedError
@@ -114,9 +123,19 @@ class AcmeAuthority:
         raise NotImplementedError
 
     async def answer_challenge(
-        self, snapshot: Snapshot, profile: ProfileName, account: Account, answer: ChallengeAnswer
+        self,
+        snapshot: Snapshot,
+        profile: ProfileName,
+        account: Account,
+        id: str,
+        challenge: str,
+        payload: Mapping[str, object],
+        source: str,
     ) -> Authorization:
-        """Have a challenge tried now, and wait a little for it; what is over stays as it is (RFC 8555 §7.5.1)."""
+        """Have a challenge tried now, and wait a little for it; what is over stays as it is (RFC 8555 §7.5.1).
+
+        `payload` is the JSON object that was sent, bounded.
+        """
         raise NotImplementedError
 
     async def finalize(
@@ -132,15 +151,22 @@ class AcmeAuthority:
         """Return the certificate of an order and the chain above it, DER, leaf first, without the root (RFC 8555 §7.4.2)."""
         raise NotImplementedError
 
-    async def revoke(self, snapshot: Snapshot, profile: ProfileName, account: Account | None, request: Revocation) -> None:
+    async def revoke(
+        self,
+        snapshot: Snapshot,
+        profile: ProfileName,
+        signer: Account | bytes,
+        request: RevocationRequest,
+        source: str,
+    ) -> None:
         """Revoke for the account that ordered it, one with authorizations for all its names, or its own key (RFC 8555 §7.6).
 
-        `account` is None exactly where the certificate's key signed. Raises Rejection UNKNOWN_CERTIFICATE, ALREADY_REVOKED,
-        BAD_REVOCATION_REASON, NOT_AUTHORIZED.
+        `signer` is the account, or the SHA-256 of the SubjectPublicKeyInfo whose `jwk` signed. Raises Rejection
+        UNKNOWN_CERTIFICATE, ALREADY_REVOKED, BAD_REVOCATION_REASON, NOT_AUTHORIZED.
         """
         raise NotImplementedError
 
-    async def renewal_info(self, snapshot: Snapshot, profile: ProfileName, certificate: CertificateIdentifier) -> RenewalInfo:
+    async def renewal_info(self, snapshot: Snapshot, profile: ProfileName, certificate: CertificateId) -> RenewalInfo:
         """Say when any certificate that was issued here should be renewed; public (RFC 9773 §4.1)."""
         raise NotImplementedError
 
