@@ -68,15 +68,15 @@ class Validation(Protocol):
         CAA records are judged as well, where the profile has it so.
         """
 
-    async def check_caa(self, identifier: Identifier, challenge: ChallengeType | None, account_url: str, *, wildcard: bool) -> None:
+    async def check_caa(
+        self, identifier: Identifier, challenge: ChallengeType | None, account_url: str, *, wildcard: bool
+    ) -> None:
         """Judge CAA records of a DNS name as the profile says (RFC 8659, RFC 8657). Raises ValidationFailed VALIDATION_CAA.
 
         `challenge` is None for a name that a trust mode stands for.
         """
 
-    async def vouch(
-        self, identifier: Identifier, source: str, *, account: str = "", external_account: str | None = None
-    ) -> bool:
+    async def vouch(self, identifier: Identifier, source: str, *, account: str = "", external_account: str | None = None) -> bool:
         """Say whether a trust mode without challenges (prevalidated names, client address, webhook) stands for the name.
 
         `identifier` is as it was ordered, a wildcard with its `*.`; False: it is to be proved by a challenge. Raises
