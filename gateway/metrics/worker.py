@@ -49,6 +49,7 @@ _OPERATIONS = {operation.value: operation for operation in Operation}
 _ENROLLING = {
     Protocol.SCEP: (Operation.PKCS_REQ, Operation.RENEWAL_REQ),
     Protocol.EST: (Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL),
+    Protocol.ACME: (Operation.FINALIZE,),
 }
 _LEGACY = {algorithm.value: algorithm for algorithm in LegacyAlgorithm}
 
@@ -99,7 +100,14 @@ def count_answer(protocol: Protocol, profile: ProfileName, operation: str, answe
     `answer` is an outcome of the registration authority; whatever is none is an answered look-up.
     """
     reason = answer.reason if isinstance(answer, Rejected | Unavailable) else None
-    series = _series(protocol, profile, operation, _RESULTS.get(type(answer), Result.FOUND), reason)
+    count_result(protocol, profile, operation, _RESULTS.get(type(answer), Result.FOUND), reason, seconds)
+
+
+def count_result(
+    protocol: Protocol, profile: ProfileName, operation: str, result: Result, reason: Reason | None, seconds: float
+) -> None:
+    """Count what became of a message that could be read, by its word, and the time from there to here."""
+    series = _series(protocol, profile, operation, result, reason)
     series.answers.inc()
     series.requests.observe(seconds)
     if series.failures is not None:
