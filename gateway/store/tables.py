@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every schema revision that this program knows, oldest first."""
 
 SCHEMA = REVISIONS[-1]
@@ -241,3 +241,160 @@ pulse = Table(
     Column("at", BigInteger, nullable=False),
 )
 """The last proof of each worker that a durable write works."""
+
+acme_nonces = Table(
+    "acme_nonces",
+    metadata,
+    Column("issued_at", BigInteger, nullable=False),
+    Column("nonce", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("issued_at", "nonce"),
+    sqlite_with_rowid=False,
+)
+"""Nonces that were used, in the order of their time: one tree that grows at its end and is cut at its beginning."""
+
+acme_external_accounts = Table(
+    "acme_external_accounts",
+    metadata,
+    Column("kid", Text, primary_key=True),
+    Column("profile", Text, nullable=False),
+    Column("secret", LargeBinary, nullable=False),  # sealed
+    Column("policy", Text, nullable=False),
+    Column("max_accounts", Integer),
+    Column("max_certificates", Integer),
+    Column("owner", Text),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("accounts", Integer, nullable=False),
+    Column("certificates", Integer, nullable=False),
+)
+"""Keys of external account binding, with what is bound to them and was issued under them."""
+
+acme_accounts = Table(
+    "acme_accounts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("profile", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("thumbprint", Text, nullable=False),
+    Column("jwk", Text, nullable=False),
+    Column("contact", Text, nullable=False),
+    Column("terms", Text),
+    Column("external_account", Text),
+    Column("binding", Text),
+    Column("source", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    UniqueConstraint("profile", "thumbprint"),
+)
+"""ACME accounts; they are never deleted, so that a key that was deactivated stays so."""
+
+acme_orders = Table(
+    "acme_orders",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("directory", Text, nullable=False),
+    Column("profile", Text, nullable=False),
+    Column("asked_profile", Text),
+    Column("status", Text, nullable=False),
+    Column("identifiers", Text, nullable=False),
+    Column("authorizations", Text, nullable=False),
+    Column("not_before", BigInteger),
+    Column("not_after", BigInteger),
+    Column("replaces", Text),
+    Column("replaces_sha256", LargeBinary),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("error", Text),
+    Column("csr", LargeBinary),  # sealed
+    Column("csr_sha256", LargeBinary),
+    Column("public_key_sha256", LargeBinary),
+    Column("request_id", Text),
+    Column("certificate", LargeBinary),
+    Column("source", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("lease_until", BigInteger),
+    Column("next_at", BigInteger),
+    Column("attempts", Integer, nullable=False),
+    Column("counted_for", Text),
+    Column("kept_until", BigInteger, nullable=False, index=True),
+)
+"""ACME orders; `counted_for` is the external account that its certificate is counted for."""
+
+Index(None, acme_orders.c.account, acme_orders.c.created_at, acme_orders.c.id)
+_PROCESSING = acme_orders.c.status == text("'processing'")
+Index("ix_acme_orders_processing", acme_orders.c.next_at, sqlite_where=_PROCESSING, postgresql_where=_PROCESSING)
+_OPEN = text("status IN ('pending', 'ready')")
+Index("ix_acme_orders_open", acme_orders.c.expires_at, sqlite_where=_OPEN, postgresql_where=_OPEN)
+_REPLACING = text("replaces_sha256 IS NOT NULL AND status <> 'invalid'")
+Index(
+    "ix_acme_orders_replaces",
+    acme_orders.c.replaces_sha256,
+    unique=True,
+    sqlite_where=_REPLACING,
+    postgresql_where=_REPLACING,
+)
+
+acme_authorizations = Table(
+    "acme_authorizations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("profile", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("identifier", Text, nullable=False),
+    Column("wildcard", Integer, nullable=False),
+    Column("subdomains", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("challenges", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("trying", Text),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger),
+    Column("worker", Text, nullable=False),
+    Column("lease_until", BigInteger),
+    Column("source", Text, nullable=False),
+    Column("payload", LargeBinary),  # sealed
+    Column("attested_key", LargeBinary),
+    Column("claims", Text),
+    Column("caa_checked_at", BigInteger),
+    Column("kept_until", BigInteger, nullable=False, index=True),
+)
+"""Authorizations with their challenges: one row, because a challenge never changes without its authorization."""
+
+Index(None, acme_authorizations.c.account, acme_authorizations.c.identifier)
+_TRYING = acme_authorizations.c.trying.is_not(None)
+Index("ix_acme_authorizations_trying", acme_authorizations.c.next_at, sqlite_where=_TRYING, postgresql_where=_TRYING)
+
+acme_order_authorizations = Table(
+    "acme_order_authorizations",
+    metadata,
+    Column("authorization_id", Text, nullable=False),
+    Column("order_id", Text, nullable=False, index=True),
+    PrimaryKeyConstraint("authorization_id", "order_id"),
+    sqlite_with_rowid=False,
+)
+"""Which orders need an authorization."""
+
+acme_incidents = Table(
+    "acme_incidents",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("explanation_url", Text),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Column("created_by", Text, nullable=False),
+    Column("certificates", Integer, nullable=False),
+)
+"""What happened that certificates should be replaced for at once."""
+
+acme_incident_certificates = Table(
+    "acme_incident_certificates",
+    metadata,
+    Column("sha256", LargeBinary, nullable=False),
+    Column("incident", Text, nullable=False, index=True),
+    PrimaryKeyConstraint("sha256", "incident"),
+    sqlite_with_rowid=False,
+)
+"""Which certificates an incident concerns."""

@@ -23,7 +23,6 @@ from gateway.store.interfaces import (
     Opened,
     Opening,
     OpeningRefused,
-    QuotaTake,
     Transition,
 )
 from gateway.store.keys import KeyRing
@@ -37,16 +36,11 @@ from gateway.store.rows import (
     to_micros,
     to_serial,
 )
+from gateway.store.sqlite import quotas
 from gateway.store.sqlite.transaction import Queries, Transaction, Undo
 
 UNFINISHED = "('open', 'pending', 'unknown', 'held')"
 """States whose request key never runs out: the request is being worked on, and one request has one certificate."""
-
-QUOTAS = 16
-"""Quotas that one statement takes; no profile and credential have so many."""
-
-EXACT_LIMIT = 256
-"""Quotas up to this size are counted to the microsecond, larger ones in slots of a 64th of their window."""
 
 _ANSWERED = f"(l.updated_at + k.answer_kept > :now OR k.kept_until > :now OR l.state IN {UNFINISHED})"
 _REQUEST = LEDGER_SELECT + f"JOIN request_keys k ON k.request_id = l.id WHERE k.request_key = :key AND {_ANSWERED}"
@@ -99,19 +93,11 @@ _BEQUEATH = (
 _IS_OVER = "SELECT 1 FROM inventory WHERE request_id = :id AND revocation_reason = 4"
 """4 is superseded: who revokes for another reason means that the request shall have nothing more."""
 _PREDECESSOR = f"SELECT name FROM reservations WHERE request_id = :id AND kind = '{SUPERSEDED}'"  # noqa: S608 - a constant
-_USED = "SELECT COALESCE(SUM(uses), 0) FROM quota_uses WHERE name = :name AND slot > :since"
 _INHERIT = (
     "UPDATE reservations SET name = :name WHERE kind = :kind AND name = "
     "(SELECT MIN(name) FROM reservations WHERE kind = :kind AND name > :name || '/' AND name < :name || '0')"
 )
 """Compared by bytes, 0 follows /: between the two lie all names that begin with `name` and /."""
-_TAKE = (
-    "INSERT INTO quota_uses (name, slot, uses, expires_at) SELECT q.name, q.slot, 1, q.expires_at FROM (%s) q "
-    "WHERE (SELECT COALESCE(SUM(u.uses), 0) FROM quota_uses u WHERE u.name = q.name AND u.slot > q.since) < q.most "
-    "ON CONFLICT (name, slot) DO UPDATE SET uses = quota_uses.uses + 1"
-)
-"""Counts and takes every quota of a request at once; a quota that is full is not among the rows that it changes."""
-_QUOTA = "SELECT :name{0} AS name, :slot{0} AS slot, :expires_at{0} AS expires_at, :since{0} AS since, :most{0} AS most"
 _GIVE_RENEWAL_BACK = (
     "UPDATE inventory SET renewed_by = NULL WHERE sha256 = :renews AND renewed_by = :key AND NOT EXISTS "
     "(SELECT 1 FROM ledger WHERE renews = :renews AND id <> :id AND state <> 'rejected')"
@@ -198,7 +184,9 @@ def open_row(tx: Transaction, keys: KeyRing, opening: Opening, sealed_request: b
         _supersede(tx, opening, opening.supersedes)
     for reservation in opening.reservations:
         _reserve(tx, keys, reservation, row)
-    slots = _take(tx, keys, opening.quotas, row)
+    slots = quotas.take(tx, opening.quotas, row.created_at)
+    if slots is None:
+        _refuse(tx, keys, row, Reason.RATE_LIMITED)
     if not _hold_key(tx, opening):
         _refuse(tx, keys, row, Reason.INTERNAL)
     if row.renews is not None and tx.execute(_RENEW, {"renews": row.renews, "key": row.public_key_sha256}) != 1:
@@ -219,11 +207,8 @@ def foresee(sql: Queries, opening: Opening) -> Reason | None:
         inherits = reservation.kind != DIGEST and holder == (opening.supersedes,)
         if holder is not None and not inherits and reservation.kind != RENEWAL:
             return Reason.CREDENTIAL_USED
-    for quota in opening.quotas:
-        used = sql.one(_USED, {"name": quota.key, "since": to_micros(row.created_at) - quota.window * 1_000_000})
-        if used is not None and used[0] >= quota.limit:
-            return Reason.RATE_LIMITED
-    return None
+    roomy = all(quotas.has_room(sql, quota, row.created_at) for quota in opening.quotas)
+    return None if roomy else Reason.RATE_LIMITED
 
 
 def change_row(tx: Transaction, keys: KeyRing, change: Transition) -> LedgerRow | None:
@@ -371,23 +356,6 @@ def _give_reservations_back(tx: Transaction, id: RequestId) -> None:
         tx.execute(_INHERIT, {"kind": RENEWAL, "name": shared[0]})
 
 
-def _take(tx: Transaction, keys: KeyRing, quotas: Sequence[QuotaTake], row: LedgerRow) -> list[tuple[str, int]]:
-    """Count one use of each quota; returns the slots that counted it, so that a release can take it back."""
-    now, slots = to_micros(row.created_at), []
-    for some in (quotas[start : start + QUOTAS] for start in range(0, len(quotas), QUOTAS)):
-        uses: dict[str, Any] = {}
-        for number, quota in enumerate(some):
-            window = quota.window * 1_000_000
-            width = 1 if quota.limit <= EXACT_LIMIT else max(window // 64, 1)
-            slot = (now // width + 1) * width - 1
-            uses |= {f"name{number}": quota.key, f"slot{number}": slot, f"expires_at{number}": slot + window}
-            uses |= {f"since{number}": now - window, f"most{number}": quota.limit}
-            slots.append((quota.key, slot))
-        if tx.execute(_take_statement(len(some)), uses) != len(some):
-            _refuse(tx, keys, row, Reason.RATE_LIMITED)
-    return slots
-
-
 def _release(tx: Transaction, id: RequestId) -> None:
     """Give back what the opening took: only when nothing was sent or the refusal is definite."""
     _reinstate(tx, id)
@@ -395,16 +363,10 @@ def _release(tx: Transaction, id: RequestId) -> None:
     _give_reservations_back(tx, id)
     row = tx.one("SELECT quota_slots, renews, public_key_sha256 FROM ledger WHERE id = :id", {"id": id})
     slots, renews, key = row or ("[]", None, None)
-    for name, slot in json.loads(slots):
-        tx.execute("UPDATE quota_uses SET uses = uses - 1 WHERE name = :name AND slot = :slot", {"name": name, "slot": slot})
+    quotas.give_back(tx, json.loads(slots))
     tx.execute("UPDATE ledger SET quota_slots = '[]' WHERE id = :id", {"id": id})
     if renews is not None:
         tx.execute(_GIVE_RENEWAL_BACK, {"renews": renews, "key": key, "id": id})
-
-
-@lru_cache(maxsize=16)
-def _take_statement(quotas: int) -> str:
-    return _TAKE % " UNION ALL ".join(_QUOTA.format(number) for number in range(quotas))
 
 
 @lru_cache(maxsize=64)
