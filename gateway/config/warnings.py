@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from gateway.config.acme_warnings import warn_of_acme
 from gateway.config.credentials import BearerCredential, IntuneJwsCredential, StaticCredential
 from gateway.config.document import DataPath, Problem
 from gateway.config.est_warnings import warn_of_est
@@ -36,6 +37,7 @@ def warn(config: GatewayConfig, sources: Sources) -> tuple[Problem, ...]:
             found.append(Problem((*where, "policy", "key", "allow_md5_signature"), sentence))
         found += _warn_of_challenges((*where, "credentials"), profile, sources)
     found += warn_of_est(config)
+    found += warn_of_acme(config)
     found += _warn_of_shared_anchors(config, sources)
     return tuple(found)
 
