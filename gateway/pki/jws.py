@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import binascii
+import hmac
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from cryptography.exceptions import InvalidSignature
@@ -24,6 +26,8 @@ MAX_DEPTH = 8
 """Deepest nesting of objects and arrays; a claim set has two levels."""
 MIN_RSA_BITS = 2048
 """RFC 7518 §3.3."""
+MAC_DIGESTS: Mapping[str, str] = MappingProxyType({"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"})
+"""RFC 7518 §3.2."""
 
 _MAX_HEADER = 2048
 _RAW_SIGNATURE = 64
@@ -190,6 +194,12 @@ def _ecdsa_signature(signature: bytes) -> bytes:
         return signature
     half = _RAW_SIGNATURE // 2
     return encode_dss_signature(int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big"))
+
+
+def verify_mac(algorithm: str, key: bytes, signing_input: bytes, mac: bytes) -> bool:
+    """Say whether `mac` is that of `signing_input` under HS256, HS384 or HS512 (RFC 7518 §3.2); compared in constant time."""
+    digest = MAC_DIGESTS.get(algorithm)
+    return digest is not None and hmac.compare_digest(hmac.digest(key, signing_input, digest), mac)
 
 
 def _malformed(cause: str) -> MalformedMessage:
