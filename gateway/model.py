@@ -72,9 +72,9 @@ class SanKind(StrEnum):
     """URI tag:microsoft.com,2022-09-14:sid:<SID> (KB5014754); `value` is the bare SID."""
     DIRECTORY_NAME = "directory_name"
     PERMANENT_IDENTIFIER = "permanent_identifier"
-    """otherName 1.3.6.1.5.5.7.8.3 (RFC 4043); `value` is its identifierValue."""
+    """otherName 1.3.6.1.5.5.7.8.3 (RFC 4043); `value` is its identifierValue, and where it has one `/` and the assigner's OID."""
     HARDWARE_MODULE = "hardware_module"
-    """otherName 1.3.6.1.5.5.7.8.4 (RFC 4108 §5); `value` is its hwSerialNum in lower-case hex."""
+    """otherName 1.3.6.1.5.5.7.8.4 (RFC 4108 §5); `value` is its hwSerialNum, text, `/` and the OID of its hwType."""
     OTHER = "other"
     """Any GeneralName above that has no kind of its own."""
 

@@ -9,6 +9,27 @@ from pydantic import Field
 
 from gateway.config.fields import Duration, Model, Network, ObjectIdentifier, Pattern
 
+ATTESTED_CLAIMS = (
+    "format",
+    "issuer",
+    "permanent_identifier",
+    "hardware_module",
+    "serial",
+    "udid",
+    "os_version",
+    "sepos_version",
+    "llb_version",
+    "manufacturer",
+    "model",
+    "version",
+    "ak",
+    "firmware",
+    "form_factor",
+    "pin_policy",
+    "touch_policy",
+)
+"""What attestations of devices may say (device-attest-01); a template of a subject has each as `{attested.NAME}`."""
+
 
 class RuleMode(StrEnum):
     """What a broken rule does: refuse, only tell, or nothing (the rule is not judged)."""
@@ -68,7 +89,8 @@ class SubjectRule(Model):
     """A regular expression that every value of this attribute must match whole."""
     template: str | None = None
     """An RFC 4514 name that replaces the subject. `{CN}`, `{serialNumber}` and other attributes are taken from the request,
-    `{dns}` is its DNS name, `{requester}` and `{owner}` come from the credential."""
+    `{dns}` is its DNS name, `{requester}` and `{owner}` come from the credential, `{attested.serial}` and other claims from the
+    device's attestation (device-attest-01)."""
     override: dict[str, str] = Field(default_factory=dict)
     """Attributes set to this value whatever was asked for."""
     max_common_names: Annotated[int, Field(ge=0, le=8)] = 1
@@ -126,6 +148,10 @@ class SanRule(Model):
     """otherName userPrincipalName."""
     sid: SidNames | None = None
     """SID of the account (KB5014754)."""
+    permanent_identifier: NamePatterns | None = None
+    """otherName permanentIdentifier (RFC 4043): its value, and where it has one `/` and the OID of its assigner."""
+    hardware_module: NamePatterns | None = None
+    """otherName hardwareModuleName (RFC 4108): its serial number, `/` and the OID of its type."""
     max: Annotated[int, Field(ge=0, le=1000)] = 20
     """All types together."""
     require: bool = False

@@ -10,6 +10,7 @@ from gateway.config.document import Problem
 from gateway.config.parts import PolicyRules
 from gateway.config.patterns import LinearPattern
 from gateway.config.policy import (
+    ATTESTED_CLAIMS,
     EkuRule,
     IpAddresses,
     KeyRule,
@@ -38,8 +39,8 @@ DANGEROUS_EKUS = frozenset(
     )
 )
 """Extended key usages with power over others than their holder; `dangerous_ekus` must name them too."""
-FACTS = ("dns", "requester", "owner")
-"""Placeholders of a template that name no attribute: a judged name, and the gateway's own words."""
+FACTS = ("dns", "requester", "owner", *(f"attested.{name}" for name in ATTESTED_CLAIMS))
+"""Placeholders of a template that name no attribute: a judged name, the gateway's own words, and what a device attested."""
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _PROBES = ("Q7zq probe-0.invalid", "q7zq-0.probe.invalid", "q7zq@probe.invalid", "urn:probe:q7zq", "10.203.0.113")
 """Names that nobody means: a pattern that matches the ones of its type lets everything through."""
@@ -113,6 +114,7 @@ def matches_every_name(pattern: LinearPattern) -> bool:
 def find_open_names(rule: SanRule) -> Iterator[str]:
     """Yield the types of name of which a rule lets everything through."""
     probes = {"dns": _PROBES[1:2], "email": _PROBES[2:3], "uri": _PROBES[3:4], "upn": _PROBES[2:3]}
+    probes |= {"permanent_identifier": _PROBES[:1], "hardware_module": ("q7zq/2.25.71131",)}
     for kind, texts in probes.items():
         names = getattr(rule, kind)
         if names is not None and any(_matches_everything(pattern, texts) for pattern in names.patterns):
@@ -183,7 +185,7 @@ def _check_template(template: str) -> Iterator[Problem]:
 
 def _check_san(rule: SanRule) -> Iterator[Problem]:
     named = 0
-    for kind in ("dns", "ip", "email", "uri", "upn"):
+    for kind in ("dns", "ip", "email", "uri", "upn", "permanent_identifier", "hardware_module"):
         names = getattr(rule, kind)
         if names is None:
             continue

@@ -118,7 +118,11 @@ def judge_names(policy: PolicyConfig, request: CertificateRequest, requester: Re
 def _facts(sans: tuple[SubjectAltName, ...], requester: Requester) -> dict[str, str | None]:
     """Return what a template may say that was not asked for in the subject."""
     dns = next((name.value for name in sans if name.kind is SanKind.DNS), None)
-    return {"dns": dns, "requester": requester.identity, "owner": requester.owner}
+    facts = {"dns": dns, "requester": requester.identity, "owner": requester.owner}
+    if requester.proved_by(CredentialKind.ACME_ORDER):
+        # The claims of other credentials are other people's words.
+        facts |= {f"attested.{name}": value for name, value in requester.claims.items()}
+    return facts
 
 
 def precheck_names(policy: PolicyConfig, sans: tuple[SubjectAltName, ...]) -> Verdicts:

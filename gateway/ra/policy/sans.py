@@ -13,7 +13,15 @@ from gateway.config.policy import DnsNames, IpAddresses, NamePatterns, RuleMode,
 from gateway.errors import Reason
 from gateway.model import SanKind, SubjectAltName
 from gateway.pki.extensions import make_san
-from gateway.ra.policy.texts import email_problem, host_name_problem, matches_any, upn_problem, uri_problem
+from gateway.ra.policy.texts import (
+    email_problem,
+    hardware_module_problem,
+    host_name_problem,
+    matches_any,
+    permanent_identifier_problem,
+    upn_problem,
+    uri_problem,
+)
 from gateway.ra.policy.verdicts import Problem, Rule, Verdicts, shown
 
 MAX_NAMES = 1000
@@ -158,6 +166,10 @@ def _patterns(rule: SanRule, kind: SanKind) -> NamePatterns | None:
             return rule.uri
         case SanKind.UPN:
             return rule.upn
+        case SanKind.PERMANENT_IDENTIFIER:
+            return rule.permanent_identifier
+        case SanKind.HARDWARE_MODULE:
+            return rule.hardware_module
         case _:
             return None
 
@@ -205,6 +217,8 @@ _FORM_PROBLEMS: dict[SanKind, Callable[[str], str | None]] = {
     SanKind.EMAIL: email_problem,
     SanKind.URI: uri_problem,
     SanKind.UPN: upn_problem,
+    SanKind.PERMANENT_IDENTIFIER: permanent_identifier_problem,
+    SanKind.HARDWARE_MODULE: hardware_module_problem,
 }
 
 
@@ -250,6 +264,8 @@ def _count_problems(rule: SanRule, granted: tuple[SubjectAltName, ...]) -> list[
         (SanKind.URI, rule.uri),
         (SanKind.UPN, rule.upn),
         (SanKind.SID, rule.sid),
+        (SanKind.PERMANENT_IDENTIFIER, rule.permanent_identifier),
+        (SanKind.HARDWARE_MODULE, rule.hardware_module),
     ):
         if listed is not None and every > listed.max and (count := _count(granted, kind)) > listed.max:
             problems.append(Problem(f"{kind.value}.max", f"{count} {kind} names, at most {listed.max} are allowed"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gateway.config.policy import RuleMode, SubjectRule, Unlisted
+from gateway.config.policy_checks import FACTS
 from gateway.errors import Reason
 from gateway.model import Name, NameAttribute
 from gateway.pki.names import (
@@ -31,7 +32,7 @@ SERIAL_NUMBER = attribute_oid("serialNumber")
 _RULE = Rule("subject", "policy.subject", Reason.POLICY_SUBJECT)
 _RESERVED = Rule("reserved_subject", "policy.subject", Reason.POLICY_SUBJECT)
 _FORM = Rule("subject_form", "policy.subject", Reason.POLICY_SUBJECT)
-_PLACEHOLDER = re.compile(r"\{([A-Za-z0-9.]{1,64})\}", re.ASCII)
+_PLACEHOLDER = re.compile(r"\{([A-Za-z0-9._]{1,64})\}", re.ASCII)
 _PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,\-./:=?]*", re.ASCII)
 _STRING_TAGS = frozenset({12, 18, 19, 20, 22, 26, 27, 28, 30})
 _WRITABLE = frozenset({UTF8_STRING, IA5_STRING})
@@ -98,8 +99,8 @@ def _exact(name: Name) -> list[list[tuple[str, str, bool]]]:
 def judge_subject(rule: SubjectRule, asked: Name, facts: Mapping[str, str | None]) -> tuple[Subject, Verdicts]:
     """Judge the asked subject and return the one to be granted.
 
-    `facts` are the values of `{dns}`, `{requester}` and `{owner}` in a template. Patterns judge what was asked for; values that
-    the configuration itself sets are not judged again.
+    `facts` are the values of `{dns}`, `{requester}`, `{owner}` and `{attested.…}` in a template. Patterns judge what was asked
+    for; values that the configuration itself sets are not judged again.
     """
     replaced = frozenset([oid for name in rule.override if (oid := resolve_attribute(name))])
     used = _template_attributes(rule.template) if rule.template is not None else None
@@ -254,7 +255,7 @@ def parse_template(template: str) -> _Rdns:
     """Read an RFC 4514 template. Raises ValueError, also for a placeholder that means nothing."""
     rdns = parse_name_text(template).rdns
     for placeholder in _PLACEHOLDER.findall("".join(a.value for rdn in rdns for a in rdn)):
-        if placeholder not in {"dns", "requester", "owner"}:
+        if placeholder not in FACTS:
             attribute_oid(placeholder)
     return rdns
 

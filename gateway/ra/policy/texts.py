@@ -9,6 +9,7 @@ from gateway.config.patterns import LinearPattern
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*", re.ASCII)
+_OID = re.compile(r"[012](?:\.(?:0|[1-9][0-9]{0,38})){1,63}", re.ASCII)
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+", re.ASCII)
 
 _DOTS = "./\u3002\uff0e\uff61"
@@ -73,6 +74,19 @@ def upn_problem(value: str) -> str | None:
     if text_problem(value, 256) or not at or not user or "@" in user or host_name_problem(realm):
         return "is not a user principal name"
     return None
+
+
+def permanent_identifier_problem(value: str) -> str | None:
+    """Say why `value` is no identifier of a device with or without `/` and its assigner's OID (RFC 4043 §2), or None."""
+    identifier, slash, assigner = value.partition("/")
+    problem = text_problem(identifier, 255)
+    return problem or ("has an assigner that is no OID" if slash and not _OID.fullmatch(assigner) else None)
+
+
+def hardware_module_problem(value: str) -> str | None:
+    """Say why `value` is no serial number of a module, `/` and the OID of its type (RFC 4108 §5), or None."""
+    serial, _, kind = value.partition("/")
+    return text_problem(serial, 255) or (None if _OID.fullmatch(kind) else "has a type that is no OID")
 
 
 def matches_any(patterns: Sequence[LinearPattern], value: str) -> bool:
