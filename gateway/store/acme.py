@@ -221,8 +221,11 @@ class AcmeRecords(Protocol):
         For the challenge that is being tried already it means "now": `next_at` becomes `at`, nothing else changes.
         """
 
-    async def find_due_validations(self, now: datetime, limit: int) -> tuple[Authorization, ...]:
-        """Authorizations of which a challenge is to be tried: `next_at` has come, and nobody's lease is in force."""
+    async def find_due_validations(self, now: datetime, limit: int, without: Collection[str] = ()) -> tuple[Authorization, ...]:
+        """Authorizations of which a challenge is to be tried: `next_at` has come, and nobody's lease is in force.
+
+        Those of the accounts `without` are left out: they have enough under way.
+        """
 
     async def claim_validation(
         self, id: str, seen_worker: str, seen_lease: datetime | None, worker: str, until: datetime
@@ -232,7 +235,7 @@ class AcmeRecords(Protocol):
     async def end_attempt(self, attempt: Attempt) -> Authorization | None:
         """Record an attempt and all that follows from it; None where the worker does not hold the challenge any more."""
 
-    async def has_room(self, quotas: Sequence[QuotaTake]) -> bool:
+    async def has_room(self, quotas: Sequence[QuotaTake], now: datetime) -> bool:
         """Say whether each of these quotas has room, without taking anything."""
 
     async def declare_incident(self, incident: Incident, affected: Affected, now: datetime, audit: AuditEvent) -> Incident:

@@ -1,0 +1,1 @@
+"""ACME's records in SQL that every database understands."""
