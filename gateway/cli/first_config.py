@@ -23,7 +23,7 @@ _TEMPLATE = """\
 
 server:
   http: 127.0.0.1:@HTTP@            # SCEP, CRL and CA certificates; clients of these protocols expect plain HTTP
-  https:
+  https:                            # EST and ACME, and SCEP too
     listen: 127.0.0.1:@HTTPS@
     certificate: tls/server.pem     # trust ca/root.pem to connect
     key: {file: secrets/tls.key}
@@ -64,10 +64,18 @@ profiles:
         ra_key: {file: secrets/ra.key}
       est:                          # https://localhost:@HTTPS@/.well-known/est/demo
         default: true               # and without the label, for clients that know none: one profile only
+      acme:                         # https://localhost:@HTTPS@/acme/demo/directory
+        validation:                 # names under demo.test are this machine; connections go nowhere else
+          challenges: [http-01, tls-alpn-01]    # dns-01 too, where there is a DNS server to write to
+          resolver: {hosts: {demo.test: [127.0.0.1], '*.demo.test': [127.0.0.1]}}
+          allow_cidrs: [127.0.0.0/8]    # never connected to unless it is said, and with these ports for trials only
+          http01_port: 5002         # in place of 80
+          tlsalpn01_port: 5001      # in place of 443
+          caa: {mode: "off"}        # log: what CAA records forbid is logged; enforce: refused
 
     upstream_ca: local
 
-    # Who may enroll: whoever brings one of these. Without any, nobody.
+    # Who may enroll: whoever brings one of these by SCEP or EST, without any nobody; by ACME who controls the names.
     credentials:
       - type: one_time              # pki-gateway challenge new demo
         ttl: 1h
@@ -95,8 +103,9 @@ profiles:
       subject:
         allow: [CN, O, OU, C, ST, L, DC, UID, serialNumber, emailAddress]
         max_common_names: 1
+        allow_empty: true           # ACME clients leave it out; a subject alternative name must be there then
       san:
-        dns: {patterns: ['[a-z0-9_-]{1,63}(\\.[a-z0-9_-]{1,63})*'], max: 10}
+        dns: {patterns: ['[a-z0-9_-]{1,63}(\\.[a-z0-9_-]{1,63})*'], wildcards: true, max: 10}
         ip: {networks: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 127.0.0.0/8, 'fc00::/7', '::1/128'], max: 4}
         email: {patterns: ['[^@]+@[a-z0-9.-]+'], max: 4}
         uri: {patterns: ['[a-z][a-z0-9+.-]*:.+'], max: 4}
@@ -108,7 +117,7 @@ profiles:
         unlisted: drop
       eku:
         allow: [clientAuth, serverAuth]
-        default: [clientAuth]
+        default: [clientAuth, serverAuth]   # ACME clients ask for none, and mean serverAuth
         unlisted: refuse
       validity:
         default: 365d

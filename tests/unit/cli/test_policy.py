@@ -77,7 +77,7 @@ def test_json_holds_the_grant(state: Path) -> None:
     assert code == 0
     grant = json.loads(out)["grant"]
     assert (grant["subject"], grant["names"]) == ("CN=gate-1", ["dns:gate-1.corp.example"])
-    assert (grant["key_usage"], grant["extended_key_usage"]) == (["digitalSignature"], ["clientAuth"])
+    assert (grant["key_usage"], grant["extended_key_usage"]) == (["digitalSignature"], ["clientAuth", "serverAuth"])
 
 
 def test_table_shows_each_verdict(state: Path) -> None:
