@@ -11,6 +11,7 @@ from types import MappingProxyType
 from gateway.errors import MalformedMessage
 from gateway.model import Extension, SanKind, SubjectAltName
 from gateway.pki import der
+from gateway.pki.device_names import encode_device_name, read_device_name
 from gateway.pki.names import format_name, parse_name, parse_name_text
 
 SUBJECT_KEY_IDENTIFIER = "2.5.29.14"
@@ -199,6 +200,9 @@ def _parse_other_name(element: bytes, content: bytes) -> SubjectAltName:
         if text_end != value_end:
             raise MalformedMessage("user principal name is broken")
         return SubjectAltName(SanKind.UPN, _clean_text(content[text_start:text_end], "utf-8"), element)
+    device = read_device_name(oid, content[value_start:value_end])
+    if device is not None:
+        return SubjectAltName(*device, element)
     return SubjectAltName(SanKind.OTHER, f"otherName:{oid}:#{content[value_start:value_end].hex()}", element)
 
 
@@ -225,6 +229,8 @@ def make_san(kind: SanKind, value: str) -> SubjectAltName:
         if not _SID.fullmatch(value):
             raise ValueError(f"{value[:80]!r} is not a security identifier such as S-1-5-21-1-2-3-1001")
         return SubjectAltName(kind, value, der.tlv(0x86, (SID_PREFIX + value).encode("ascii")))
+    if kind in {SanKind.PERMANENT_IDENTIFIER, SanKind.HARDWARE_MODULE}:
+        return SubjectAltName(kind, value, encode_device_name(kind, value))
     if kind is SanKind.DIRECTORY_NAME:
         name = parse_name_text(value)
         return SubjectAltName(kind, format_name(name), der.context(4, name.der))
