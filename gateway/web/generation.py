@@ -127,6 +127,8 @@ class AcmeService:
     retry_after: int
     """Seconds after which clients should ask again when to renew (RFC 9773 §4.3)."""
     failure_limit: FailureLimit | None
+    help: str | None = None
+    """A page about this CA, for who asks too much (RFC 8555 §6.6)."""
 
 
 class SignedCrl(Protocol):
