@@ -10,6 +10,8 @@ from enum import Enum
 from gateway.assemble.anchors import ProfileAnchors
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.local import describe_dates
+from gateway.config.acme import AcmeEndpoint
+from gateway.config.acme_checks import attestation_formats
 from gateway.config.document import DataPath, Problem
 from gateway.config.est import EstEndpoint
 from gateway.config.fields import RaPair
@@ -106,7 +108,7 @@ def est_pairs(endpoint: EstEndpoint) -> Iterator[tuple[DataPath, RaPair]]:
 def _bundles(config: GatewayConfig) -> Iterator[tuple[DataPath, str, Standing]]:
     """Yield the files of which every certificate counts: of CAs that come and go, and of those whom keys are encrypted to."""
     for name, profile in config.profiles.items():
-        scep, est = profile.endpoints.scep, profile.endpoints.est
+        scep, est, acme = profile.endpoints.scep, profile.endpoints.est, profile.endpoints.acme
         where: DataPath = ("profiles", name, "endpoints")
         if scep is not None and scep.next_ca is not None:
             yield (*where, "scep", "next_ca"), scep.next_ca, Standing.RETIRED
@@ -114,6 +116,16 @@ def _bundles(config: GatewayConfig) -> Iterator[tuple[DataPath, str, Standing]]:
             yield (*where, "est", "rollover"), est.rollover, Standing.RETIRED
         if est is not None and est.server_keygen is not None and est.server_keygen.recipients is not None:
             yield (*where, "est", "server_keygen", "recipients"), est.server_keygen.recipients, Standing.RECIPIENT
+        if acme is not None:
+            yield from (((*where, "acme", *path), file, standing) for path, file, standing in _acme_bundles(acme))
+
+
+def _acme_bundles(endpoint: AcmeEndpoint) -> Iterator[tuple[DataPath, str, Standing]]:
+    """Yield an endpoint's bundles: roots of makers of devices, and chains above our own CA."""
+    for name in attestation_formats(endpoint.validation):
+        yield ("validation", "attestation", name), getattr(endpoint.validation.attestation, name), Standing.CLIENT_ANCHOR
+    for number, file in enumerate(endpoint.alternate_chains):
+        yield ("alternate_chains", number), file, Standing.RETIRED
 
 
 def _ra_files(endpoint: ScepEndpoint) -> Iterator[tuple[DataPath, str, Standing]]:

@@ -24,6 +24,7 @@ from gateway.ra.credentials.ra_certificate import RaCertificateCredential
 from gateway.ra.credentials.static import StaticCredential
 from gateway.ra.credentials.tls_certificate import TlsCertificateCredential
 from gateway.ra.policy.subject import ComparableName
+from gateway.ra.profile import AcmeTerms
 from gateway.store.interfaces import Store
 
 
@@ -42,6 +43,8 @@ class Surroundings:
     own_keys: frozenset[bytes]
     """SHA-256 of the SubjectPublicKeyInfo of each of the gateway's own keys."""
     reserved_names: frozenset[ComparableName]
+    acme: Mapping[ProfileName, AcmeTerms]
+    """Of each profile that opens ACME."""
 
 
 InChallenge = configured.StaticCredential | configured.OneTimeCredential | configured.IntuneJwsCredential

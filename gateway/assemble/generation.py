@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 from types import MappingProxyType
 
+from gateway.assemble.acme import acme_services, acme_terms
 from gateway.assemble.continuity import CrlDuty, Lasting, ca_fingerprints
 from gateway.assemble.credentials import Surroundings
 from gateway.assemble.est import Challenges, est_services
@@ -43,6 +44,7 @@ SLOW_RSA_BITS = 3072
 """From this size on a private-key operation takes long enough (0.7 ms and more) to be kept off the event loop."""
 CHALLENGE_PURPOSE = "challenge"
 _NONCE_PURPOSE = "digest-nonce"
+_ACME_NONCE_PURPOSE = "acme-nonce"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class Parts:
     def nonce_macs(self, data: bytes) -> tuple[bytes, ...]:
         """Return the HMACs of what goes into a nonce of HTTP Digest, newest store key first."""
         return self.keys.macs(_NONCE_PURPOSE, data)
+
+    def acme_nonce_keys(self) -> tuple[bytes, ...]:
+        """Return the keys of ACME's nonces, newest first: the same in all workers, and after a restart."""
+        return self.keys.macs(_ACME_NONCE_PURPOSE, b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,16 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts, be
     crls = _crl_duties(config, cas, parts, before)
     own_keys, reserved = _own_keys(config, sources, identities), _reserved_names(identities)
     around = Surroundings(
-        sources, cas, parts.store, parts.challenge_macs, parts.nonce_macs, parts.passwords, parts.ocsp.source, own_keys, reserved
+        sources,
+        cas,
+        parts.store,
+        parts.challenge_macs,
+        parts.nonce_macs,
+        parts.passwords,
+        parts.ocsp.source,
+        own_keys,
+        reserved,
+        acme_terms(config, sources, identities.acme),
     )
     profiles = {name: build_profile(name, config.profiles[name], anchors, around) for name, anchors in identities.anchors.items()}
     generation = Generation(
@@ -104,6 +119,7 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts, be
         tls=identities.tls,
         config=MappingProxyType(redact(config)),
         est=MappingProxyType(est_services(config, sources, identities.est, partial(_schemes, profiles))),
+        acme=MappingProxyType(acme_services(config, identities.acme)),
         proxies=Proxies(TrustedProxy(p.addresses, p.client_certificate, p.client_address) for p in config.server.proxies),
     )
     return Built(generation, config, Lasting(cas, MappingProxyType(fingerprints), MappingProxyType(crls)))

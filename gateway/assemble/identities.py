@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
+from gateway.assemble.acme import AcmeIdentity, build_acme_identities
 from gateway.assemble.anchors import ProfileAnchors, read_anchors
 from gateway.assemble.certificates import NamedCertificate, name_certificates, refuse_own_anchors
 from gateway.assemble.est import EstIdentity, build_identities, check_users
@@ -37,6 +38,7 @@ class Identities:
     scep: Mapping[ProfileName, RaIdentity]
     next_cas: Mapping[ProfileName, tuple[bytes, ...]]
     est: Mapping[ProfileName, EstIdentity]
+    acme: Mapping[ProfileName, AcmeIdentity]
     anchors: Mapping[ProfileName, ProfileAnchors]
     tls: Mapping[str, ssl.SSLContext]
     """By the listener's name in the configuration."""
@@ -70,6 +72,7 @@ def establish(
     tls = _build_tls(config, sources, _client_cas(config, cas, anchors), problems)
     scep, next_cas = _build_scep(config, sources, cas, problems)
     est = build_identities(config, sources, cas, problems)
+    acme = build_acme_identities(config, sources, cas, problems)
     problems += check_users(config, sources)
     certificates = tuple(name_certificates(config, sources, cas, anchors))
     problems += refuse_own_anchors(certificates)
@@ -78,6 +81,7 @@ def establish(
         MappingProxyType(scep),
         MappingProxyType(next_cas),
         MappingProxyType(est),
+        MappingProxyType(acme),
         MappingProxyType(anchors),
         MappingProxyType(tls),
         certificates,

@@ -39,6 +39,7 @@ def build_profile(name: ProfileName, profile: ProfileConfig, anchors: ProfileAnc
         own_keys=around.own_keys,
         client_trust=_client_trust(profile, anchors, around),
         linking=profile.endpoints.est.pop_linking if profile.endpoints.est else "off",
+        acme=around.acme.get(name),
     )
 
 
@@ -47,6 +48,8 @@ def _protocols(profile: ProfileConfig) -> Iterator[Protocol]:
         yield Protocol.SCEP
     if profile.endpoints.est is not None:
         yield Protocol.EST
+    if profile.endpoints.acme is not None:
+        yield Protocol.ACME
 
 
 def _providers(
