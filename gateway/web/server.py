@@ -56,9 +56,7 @@ def build_app(
 class HttpServer:
     """Serves routes on sockets that the caller bound."""
 
-    def __init__(
-        self, routes: Sequence[web.RouteDef], limits: HttpLimits, drain_seconds: float, spell: Spell = as_it_is
-    ) -> None:
+    def __init__(self, routes: Sequence[web.RouteDef], limits: HttpLimits, drain_seconds: float, spell: Spell = as_it_is) -> None:
         logger = logging.getLogger("gateway.http")
         logger.addFilter(_quiet_refusals)
         self._places = InFlight(limits.in_flight)
