@@ -15,6 +15,7 @@ from gateway.validation.attestation.statement import Claim, Statement, decode_pa
 from gateway.validation.attestation.step import judge_step
 from gateway.validation.attestation.tpm import judge_tpm
 from gateway.validation.interfaces import Validated, ValidationFailed, ValidationTask
+from gateway.wire.acme.challenges import key_authorization
 
 _JUDGES: Mapping[str, Callable[[Statement, TrustAnchors, Claim], Evidence]] = MappingProxyType(
     {"apple": judge_apple, "tpm": judge_tpm, "step": judge_step}
@@ -55,7 +56,7 @@ class DeviceAttestation:
         if anchors is None or judge is None:
             taken = ", ".join(self._roots) or "none"
             raise Rejection(Reason.BAD_ATTESTATION, f"attestations of this format are not taken here; those that are: {taken}")
-        return judge(statement, anchors, Claim(task, f"{task.token}.{task.thumbprint}", now))
+        return judge(statement, anchors, Claim(task, key_authorization(task.token, task.thumbprint), now))
 
 
 def _match(evidence: Evidence, task: ValidationTask) -> dict[str, str]:

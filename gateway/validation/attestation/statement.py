@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +9,7 @@ from datetime import datetime
 import cbor2
 
 from gateway.errors import MalformedMessage
+from gateway.pki import base64url
 from gateway.validation.attestation.chain import MAX_CERTIFICATES
 from gateway.validation.interfaces import ValidationTask
 
@@ -20,8 +19,6 @@ MAX_DEPTH = 6
 MAX_ITEMS = 256
 """Values of one object, at any depth, keys of maps among them."""
 
-_TEXT = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
-_STANDARD = str.maketrans("-_", "+/")
 _BYTES, _STRING, _ARRAY, _MAP = 2, 3, 4, 5
 
 
@@ -60,7 +57,10 @@ def decode_payload(payload: Mapping[str, object]) -> Statement:
         raise MalformedMessage("the response to the challenge has no attObj")
     if len(text) > MAX_BYTES * 4 // 3 + 4:
         raise MalformedMessage("attObj is too large", f"{len(text)} characters")
-    return decode_statement(_decode_text(text))
+    try:
+        return decode_statement(base64url.decode(text))
+    except ValueError:
+        raise MalformedMessage("attObj is not base64url without padding") from None
 
 
 def decode_statement(data: bytes) -> Statement:
@@ -146,13 +146,3 @@ def _head(data: bytes, position: int) -> tuple[int, int, int]:
     if position + size > len(data):
         raise IndexError
     return major, int.from_bytes(data[position : position + size]), position + size
-
-
-def _decode_text(text: str) -> bytes:
-    """Decode base64url without padding (RFC 8555 §6.1)."""
-    if _TEXT.fullmatch(text) is None or len(text) % 4 == 1:
-        raise MalformedMessage("attObj is not base64url without padding")
-    try:
-        return binascii.a2b_base64(text.translate(_STANDARD) + "=" * (-len(text) % 4))
-    except binascii.Error:
-        raise MalformedMessage("attObj is not base64url without padding") from None

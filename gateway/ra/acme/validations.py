@@ -1,0 +1,450 @@
+"""Attempts at challenges, beside the requests that ask for them: leased, repeated on a schedule, bounded (RFC 8555 §8.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from gateway.acme import Account, Authorization, AuthorizationStatus, Challenge, ChallengeStatus, Order, Problem
+from gateway.audit import AuditEvent
+from gateway.errors import Reason, StoreUnavailable
+from gateway.model import IdentifierType, Protocol
+from gateway.ra.acme.terms import AcmeTiming, RateLimited, trust_mode
+from gateway.ra.leases import done_within
+from gateway.ra.profile import AcmeTerms, Snapshot
+from gateway.store.acme import AcmeRecords, Attempt
+from gateway.store.interfaces import QuotaTake
+from gateway.validation.interfaces import Validated, Validation, ValidationFailed, ValidationTask
+
+log = structlog.get_logger(__name__)
+
+FIRST_WAIT = 2.5
+"""How long a client waits for the first attempt, in seconds: most are done by then, and it need not poll."""
+ATTEMPT_SECONDS = 45.0
+"""The longest that an attempt may take, whatever its parts allow; well below the lease."""
+CAA_RECHECKED_AFTER = timedelta(hours=7)
+"""CAA records that were judged longer ago are judged again before a certificate is issued (RFC 8659 §3 and its eight hours)."""
+CAA_AT_ONCE = 16
+
+_STORE_PAUSE = 0.5
+_STORE_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many attempts one worker makes at the same time; what finds no room is due for whoever has some."""
+
+    total: int = 128
+    per_account: int = 32
+    per_target: int = 4
+    """Of one name, whoever asks: nobody is to be knocked over by us."""
+
+
+class _Slots:
+    """Counts what is under way."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._total = 0
+        self._accounts: Counter[str] = Counter()
+        self._targets: Counter[str] = Counter()
+
+    @property
+    def free(self) -> int:
+        return self._bounds.total - self._total
+
+    def crowded(self) -> Collection[str]:
+        """Return the accounts that have all they may have."""
+        return tuple(account for account, count in self._accounts.items() if count >= self._bounds.per_account)
+
+    def take(self, row: Authorization) -> bool:
+        account, target = row.account, row.identifier.value
+        if (
+            self.free <= 0
+            or self._accounts[account] >= self._bounds.per_account
+            or self._targets[target] >= self._bounds.per_target
+        ):
+            return False
+        self._total += 1
+        self._accounts[account] += 1
+        self._targets[target] += 1
+        return True
+
+    def give_back(self, row: Authorization) -> None:
+        self._total -= 1
+        for counter, key in ((self._accounts, row.account), (self._targets, row.identifier.value)):
+            counter[key] -= 1
+            if counter[key] <= 0:
+                del counter[key]
+
+
+class Validations:
+    """Attempts of one worker.
+
+    A challenge that a client answered is a row that is due; whoever claims it makes one attempt, records what came of it, and
+    lets go: the next attempt is anybody's when its time has come. An attempt that dies with its worker is taken up when its lease
+    ends.
+    """
+
+    def __init__(
+        self,
+        records: AcmeRecords,
+        clock: Callable[[], datetime],
+        worker: str,
+        timing: AcmeTiming | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
+        self._records = records
+        self._clock = clock
+        self._worker = worker
+        self._lease = (timing or AcmeTiming()).lease
+        self._slots = _Slots(bounds or Bounds())
+        self._tasks: dict[str, asyncio.Task[Authorization | None]] = {}
+        self._draining = False
+
+    async def answer(
+        self,
+        snapshot: Snapshot,
+        account: Account,
+        authorization: Authorization,
+        challenge: Challenge,
+        payload: Mapping[str, object],
+        source: str,
+    ) -> Authorization:
+        """Have a challenge tried now, and wait a little for it; what is over stays as it is (RFC 8555 §7.5.1, §8.2).
+
+        Raises RateLimited where the account failed too often at this name, and StoreUnavailable.
+        """
+        now = self._clock()
+        if (running := self._tasks.get(authorization.id)) is None:
+            if not _may_be_tried(authorization, challenge, now):
+                return authorization
+            await self._check_failures(snapshot, authorization, challenge)
+            running = await self._begin(snapshot, account, authorization, challenge, payload, source)
+        if running is not None and await done_within(running, FIRST_WAIT) and not running.cancelled():
+            ended = None if running.exception() else running.result()
+            if ended is not None:
+                return ended
+        return await self._records.find_authorization(authorization.id) or authorization
+
+    async def _begin(
+        self,
+        snapshot: Snapshot,
+        account: Account,
+        authorization: Authorization,
+        challenge: Challenge,
+        payload: Mapping[str, object],
+        source: str,
+    ) -> asyncio.Task[Authorization | None] | None:
+        """Note that the challenge is to be tried, and try it where there is room; else it is due for anybody."""
+        now = self._clock()
+        room = not self._draining and self._slots.take(authorization)
+        worker, until = (self._worker, now + self._lease) if room else ("", now)
+        started = False
+        try:
+            begun = await self._records.begin_validation(
+                authorization.id,
+                challenge.id,
+                payload,
+                source,
+                worker,
+                until,
+                now,
+                _event("begun", "pending", authorization, challenge, snapshot, now, source),
+            )
+            if not room or begun is None or authorization.id in self._tasks:
+                return self._tasks.get(authorization.id)
+            ours = begun.worker == worker and begun.lease_until == until
+            if not ours and not await self._claim(begun, now):
+                return None
+            started = True
+            return self._start(begun, self._attempt(snapshot, begun, account))
+        finally:
+            if room and not started:
+                self._slots.give_back(authorization)
+
+    async def _claim(self, row: Authorization, now: datetime) -> bool:
+        """Take a row that nobody holds; False where somebody does, or was first."""
+        if row.worker and row.lease_until is not None and row.lease_until > now:
+            return False
+        return await self._records.claim_validation(row.id, row.worker, row.lease_until, self._worker, now + self._lease)
+
+    async def run_due(self, snapshot: Snapshot) -> int:
+        """Begin the attempts that are due and that nobody makes, as many as there is room for; returns how many.
+
+        Raises StoreUnavailable.
+        """
+        if self._draining or self._slots.free <= 0:
+            return 0
+        started = 0
+        due = await self._records.find_due_validations(self._clock(), 2 * self._slots.free, self._slots.crowded())
+        for row in due:
+            if row.id not in self._tasks and self._slots.take(row):
+                _ = self._start(row, self._take_up(snapshot, row))
+                started += 1
+        return started
+
+    async def _take_up(self, snapshot: Snapshot, row: Authorization) -> Authorization | None:
+        if not await self._claim(row, self._clock()):
+            return None
+        account = await self._records.find_account(row.account)
+        return None if account is None else await self._attempt(snapshot, row, account)
+
+    def _start(self, row: Authorization, work: Coroutine[Any, Any, Authorization | None]) -> asyncio.Task[Authorization | None]:
+        task = asyncio.get_running_loop().create_task(work, name=f"validation-{row.id[:8]}")
+        self._tasks[row.id] = task
+        task.add_done_callback(lambda done: self._finish(row, done))
+        return task
+
+    def _finish(self, row: Authorization, task: asyncio.Task[Authorization | None]) -> None:
+        del self._tasks[row.id]
+        self._slots.give_back(row)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, StoreUnavailable):
+            log.warning("an attempt could not be recorded; it is made again", authorization=row.id, cause=str(error))
+        elif error is not None:
+            log.error("an attempt at a challenge failed inside; it is made again", authorization=row.id, exc_info=error)
+
+    async def _attempt(self, snapshot: Snapshot, row: Authorization, account: Account) -> Authorization | None:
+        """Make one attempt and record it; None where somebody else has taken it meanwhile."""
+        challenge = next((challenge for challenge in row.challenges if challenge.id == row.trying), None)
+        if challenge is None:
+            return None
+        try:
+            validated = await self._try(snapshot, row, account, challenge)
+        except ValidationFailed as failure:
+            return await self._record(self._failed(snapshot, row, challenge, failure))
+        return await self._record(self._valid(snapshot, row, challenge, validated))
+
+    async def _try(self, snapshot: Snapshot, row: Authorization, account: Account, challenge: Challenge) -> Validated:
+        validation = await self._validation(snapshot, row, account)
+        task = ValidationTask(
+            type=challenge.type,
+            identifier=row.identifier,
+            token=challenge.token,
+            thumbprint=account.thumbprint,
+            account_url=_account_url(snapshot, account),
+            source=row.source,
+            wildcard=row.wildcard,
+            subdomains=row.subdomains,
+            payload=row.payload,
+        )
+        try:
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                return await validation.validate(task, self._clock())
+        except TimeoutError:
+            raise ValidationFailed(Reason.VALIDATION_CONNECTION, "the attempt took too long") from None
+        except (ValidationFailed, StoreUnavailable):
+            raise
+        except Exception as error:
+            # A fault of ours in judging what a stranger's server sent must end as a failed attempt, not as one without end.
+            log.exception("a challenge could not be judged", challenge=challenge.type, identifier=row.identifier.value)
+            raise ValidationFailed(Reason.INTERNAL, "the attempt failed inside the server", str(error)) from error
+
+    async def _validation(self, snapshot: Snapshot, row: Authorization, account: Account) -> Validation:
+        """Return how this name is validated for this account; raises ValidationFailed where it is not any more."""
+        terms = _terms(snapshot, row)
+        if terms is None:
+            raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, "this profile does not serve ACME any more", final=True)
+        policy = None
+        if account.external_account is not None:
+            external = await self._records.find_external_account(account.external_account)
+            if external is None:
+                raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, "the external account is not known any more", final=True)
+            policy = external.policy
+        mode = trust_mode(terms, policy)
+        validation = terms.validations.get(mode)
+        if validation is None:
+            text = "the way in which this account's names are validated is not configured any more"
+            raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, text, f"there is no trust mode {mode}", final=True)
+        return validation
+
+    def _valid(self, snapshot: Snapshot, row: Authorization, challenge: Challenge, validated: Validated) -> Attempt:
+        now = self._clock()
+        terms = _terms(snapshot, row)
+        reuse = terms.config.authorization_reuse if terms is not None else None
+        log.info("a challenge is valid", challenge=challenge.type, identifier=row.identifier.value, attempts=row.attempts + 1)
+        return Attempt(
+            authorization=row.id,
+            challenge=challenge.id,
+            worker=self._worker,
+            status=ChallengeStatus.VALID,
+            at=now,
+            audit=_event("valid", "granted", row, challenge, snapshot, now, row.source),
+            expires_at=None if reuse is None else max(row.expires_at, now + reuse),
+            attested_key=validated.attested_key,
+            claims=validated.claims,
+        )
+
+    def _failed(self, snapshot: Snapshot, row: Authorization, challenge: Challenge, failure: ValidationFailed) -> Attempt:
+        """Return a failed attempt: the last one ends the challenge, any other waits for its next time."""
+        now = self._clock()
+        made = row.attempts + 1
+        terms = _terms(snapshot, row)
+        last = failure.final or terms is None or made >= terms.config.validation.attempts
+        log.info(
+            "a challenge failed" if last else "an attempt at a challenge failed",
+            challenge=challenge.type,
+            identifier=row.identifier.value,
+            attempts=made,
+            reason=failure.reason,
+            cause=failure.cause,
+        )
+        error = Problem(failure.reason, failure.detail)
+        if last or terms is None:
+            event = _event("invalid", "refused", row, challenge, snapshot, now, row.source, failure)
+            return Attempt(
+                authorization=row.id,
+                challenge=challenge.id,
+                worker=self._worker,
+                status=ChallengeStatus.INVALID,
+                at=now,
+                audit=event,
+                error=error,
+                quotas=_failure_quota(terms, row),
+            )
+        pause = terms.config.validation.attempt_every * made
+        return Attempt(
+            authorization=row.id,
+            challenge=challenge.id,
+            worker=self._worker,
+            status=ChallengeStatus.PROCESSING,
+            at=now,
+            audit=None,
+            error=error,
+            next_at=now + pause,
+        )
+
+    async def _record(self, attempt: Attempt) -> Authorization | None:
+        """Write what came of an attempt; a store that is down for a moment does not lose it."""
+        for left in range(_STORE_TRIES, -1, -1):
+            try:
+                return await self._records.end_attempt(attempt)
+            except StoreUnavailable:
+                if left == 0:
+                    raise
+                await asyncio.sleep(_STORE_PAUSE)
+        return None
+
+    async def _check_failures(self, snapshot: Snapshot, row: Authorization, challenge: Challenge) -> None:
+        if row.trying == challenge.id:
+            return
+        quotas = _failure_quota(_terms(snapshot, row), row)
+        if quotas and not await self._records.has_room(quotas, self._clock()):
+            text = f"this account failed at {row.identifier.value} too often; the limit is {quotas[0].limit} failures"
+            raise RateLimited(text, quotas[0].window)
+
+    async def check_caa(
+        self, snapshot: Snapshot, order: Order, authorizations: Collection[Authorization], account: Account
+    ) -> None:
+        """Judge CAA records again where that was long ago, before the order is certified. Raises ValidationFailed."""
+        now = self._clock()
+        stale = [row for row in authorizations if _is_stale(row, now)]
+        if not stale:
+            return
+        room = asyncio.Semaphore(CAA_AT_ONCE)
+        url = _account_url(snapshot, account)
+
+        async def check(row: Authorization) -> None:
+            done = next((c.type for c in row.challenges if c.status is ChallengeStatus.VALID), None)
+            wildcard = any(name.wildcard and _covers(row, name.value) for name in order.identifiers)
+            async with room:
+                validation = await self._validation(snapshot, row, account)
+                await validation.check_caa(row.identifier, done, url, wildcard=wildcard)
+
+        failures = [e for e in await asyncio.gather(*map(check, stale), return_exceptions=True) if e is not None]
+        if failures:
+            raise failures[0]
+
+    async def drain(self, seconds: float) -> int:
+        """Begin nothing more, let attempts end for `seconds`, cancel the rest; returns how many were cancelled.
+
+        What was cancelled is taken up by another worker when its lease ends.
+        """
+        self._draining = True
+        left = set(self._tasks.values())
+        if left:
+            _, left = await asyncio.wait(left, timeout=seconds)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        return len(left)
+
+
+def _may_be_tried(row: Authorization, challenge: Challenge, now: datetime) -> bool:
+    """Whether anything is left to be tried: a second challenge beside the one that is tried is not."""
+    if row.status is not AuthorizationStatus.PENDING or row.expires_at <= now:
+        return False
+    if challenge.status not in {ChallengeStatus.PENDING, ChallengeStatus.PROCESSING}:
+        return False
+    return row.trying in {None, challenge.id}
+
+
+def _terms(snapshot: Snapshot, row: Authorization) -> AcmeTerms | None:
+    profile = snapshot.profiles.get(row.profile)
+    return None if profile is None else profile.acme
+
+
+def _account_url(snapshot: Snapshot, account: Account) -> str:
+    """Return the account's own Location, which DNS records name it by; it is that of its own directory."""
+    profile = snapshot.profiles.get(account.profile)
+    if profile is None or profile.acme is None:
+        raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, "the account's directory is not there any more", final=True)
+    return profile.acme.account_url(account.id)
+
+
+def _failure_quota(terms: AcmeTerms | None, row: Authorization) -> tuple[QuotaTake, ...]:
+    limit = None if terms is None else terms.config.limits.failed_validations
+    if limit is None:
+        return ()
+    key = f"acme:failed:{row.profile}:{row.account}:{row.identifier.type}:{row.identifier.value}"
+    return (QuotaTake(key, limit.count, math.ceil(limit.window.total_seconds())),)
+
+
+def _is_stale(row: Authorization, now: datetime) -> bool:
+    if row.identifier.type is not IdentifierType.DNS:
+        return False
+    return row.caa_checked_at is None or not row.caa_checked_at <= now < row.caa_checked_at + CAA_RECHECKED_AFTER
+
+
+def _covers(row: Authorization, name: str) -> bool:
+    """Whether a wildcard of an order stands on this authorization."""
+    domain = name.removeprefix("*.")
+    return row.identifier.value == domain or (row.subdomains and domain.endswith(f".{row.identifier.value}"))
+
+
+def _event(
+    what: str,
+    decision: str,
+    row: Authorization,
+    challenge: Challenge,
+    snapshot: Snapshot,
+    at: datetime,
+    source: str,
+    failure: ValidationFailed | None = None,
+) -> AuditEvent:
+    """Return the audit row of a step of a challenge; what the client's server sent is in none."""
+    return AuditEvent(
+        event=f"acme.challenge.{what}",
+        at=at,
+        actor=f"acme:{row.account}",
+        decision=decision,
+        source=source,
+        protocol=Protocol.ACME,
+        profile=row.profile,
+        operation=challenge.type,
+        transaction_id=row.id,
+        sans=(f"{row.identifier.type}:{'*.' if row.wildcard else ''}{row.identifier.value}",),
+        reason=failure.reason if failure is not None else None,
+        detail=failure.cause if failure is not None else "",
+        generation=snapshot.generation,
+    )
