@@ -241,7 +241,7 @@ class OrderProof:
 
     `attested_key` is the SHA-256 of the SubjectPublicKeyInfo that a device attested, which alone may be certified; `claims` is
     what the attestation said beside it. `max_validity` and `key_types` (`rsa`, `ec`, `P-256`, `ed25519`, …) are bounds of the
-    external account; None: none.
+    external account, `owner` is whose it is; None: none.
     """
 
     account: str
@@ -250,15 +250,20 @@ class OrderProof:
     attested_key: bytes | None = None
     max_validity: timedelta | None = None
     key_types: frozenset[str] | None = None
+    owner: str | None = None
     claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
 class AskedValidity:
-    """The times that a client asked for; None: it did not say. Policy bounds them, and refuses rather than ignores."""
+    """The times that a client asked for; None: it did not say. Policy bounds them, and refuses rather than ignores.
+
+    `asked_at` is when it asked, where that was before the request: what began a little in the past then may do so now.
+    """
 
     not_before: datetime | None = None
     not_after: datetime | None = None
+    asked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

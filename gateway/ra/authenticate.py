@@ -24,6 +24,8 @@ _EST_ONLY = frozenset(
 )
 """What connection and HTTP header prove; messages of other protocols come over anybody's connection."""
 _ASKED_FIRST = frozenset({CredentialKind.CERTIFICATE, CredentialKind.RA_CERTIFICATE})
+_NOT_AMONG_OTHERS = _ASKED_FIRST | {CredentialKind.ACME_ORDER}
+"""An order proves nothing to another protocol than ACME, which itself takes nothing else."""
 _AMBIENT = frozenset({CredentialKind.TLS_CERTIFICATE, CredentialKind.RA_CERTIFICATE, CredentialKind.ALL_OF})
 _NOT_RECOGNISED = frozenset({Reason.NOT_AUTHORIZED, Reason.CREDENTIAL_EXPIRED})
 
@@ -66,6 +68,9 @@ def _providers(profile: Profile, request: EnrollmentRequest) -> Iterator[Credent
 
     Raises Rejection BAD_PROOF_OF_POSSESSION before a challenge is looked at in a message that another key has signed.
     """
+    if request.protocol is Protocol.ACME:
+        yield from (p for p in profile.credentials if p.kind is CredentialKind.ACME_ORDER)
+        return
     is_est = request.protocol is Protocol.EST
     if is_est:
         yield from (p for p in profile.credentials if p.kind is CredentialKind.RA_CERTIFICATE)
@@ -73,7 +78,7 @@ def _providers(profile: Profile, request: EnrollmentRequest) -> Iterator[Credent
         yield from [p for p in profile.credentials if p.kind is CredentialKind.CERTIFICATE]
     if not request.is_renewal:
         _check_signer(request)
-        others = [p for p in profile.credentials if p.kind not in _ASKED_FIRST]
+        others = [p for p in profile.credentials if p.kind not in _NOT_AMONG_OTHERS]
         yield from [p for p in others if is_est or p.kind not in _EST_ONLY]
 
 
@@ -118,6 +123,8 @@ def _refusal(profile: Profile, request: EnrollmentRequest, unknown: Rejection | 
 def _missing(request: EnrollmentRequest) -> Rejection:
     if request.is_renewal:
         return Rejection(Reason.NOT_AUTHORIZED, "this profile does not renew by such a message")
+    if request.protocol is Protocol.ACME:
+        return Rejection(Reason.CREDENTIAL_MISSING, "an order is required")
     if request.protocol is Protocol.EST:
         return Rejection(Reason.CREDENTIAL_MISSING, "a credential is required", "it has none of a kind that this profile takes")
     if request.challenge:

@@ -263,6 +263,8 @@ class RegistrationAuthority:
             now,
             profile.upstream_ca.not_after_limit(now),
             reserved_names=profile.reserved_names,
+            validity=request.validity,
+            max_validity=None if request.order is None else request.order.max_validity,
         )
         violations = decision.violations
         if decision.grant is None or violations:

@@ -74,6 +74,8 @@ class RevokeRequest:
     source: str
     client_certificate: bytes | None = field(default=None, repr=False)
     """The TLS client's certificate, DER."""
+    authorized: str | None = None
+    """Whom the protocol's own state machine has found entitled, in place of the key's holder (RFC 8555 §7.6)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,11 +85,13 @@ class Revocation:
         return Acknowledged(row.id, revoked=False)
 
     async def by_holder(self, snapshot: Snapshot, request: RevokeRequest, trail: Trail) -> AcknowledgeOutcome:
-        """Revoke for whoever signed with the certified key; another profile's certificate is not known here."""
+        """Revoke for whoever signed with the certified key, or is entitled; another profile's certificate is not known here."""
         row = await self._ledger.find_certificate(request.certificate_sha256)
-        if row is None or row.profile != request.profile or not compare_digest(row.public_key_sha256, request.requester_key):
+        if row is None or row.profile != request.profile:
             raise Rejection(Reason.UNKNOWN_CERTIFICATE, "there is no such certificate of this key")
-        _concern(trail, row)
+        if request.authorized is None and not compare_digest(row.public_key_sha256, request.requester_key):
+            raise Rejection(Reason.UNKNOWN_CERTIFICATE, "there is no such certificate of this key")
+        _concern(trail, row, request.authorized)
         return await self._revoke(snapshot.upstream_cas.get(row.upstream_ca), row, request.reason, trail)
 
     async def supersede(self, snapshot: Snapshot, issued: Issued, begun: AuditEvent) -> Rejected | Unavailable | None:
@@ -130,11 +132,11 @@ class Revocation:
         return Acknowledged(row.request_id, revoked=True)
 
 
-def _concern(trail: Trail, row: InventoryRow) -> None:
-    """Name the certificate that is revoked."""
+def _concern(trail: Trail, row: InventoryRow, authorized: str | None = None) -> None:
+    """Name the certificate that is revoked, and who has it revoked."""
     trail.event = replace(
         trail.event,
-        actor=row.requester,
+        actor=authorized or row.requester,
         request_id=row.request_id or "",
         upstream_ca=row.upstream_ca,
         serial=format(row.serial, "x"),

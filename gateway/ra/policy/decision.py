@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from gateway.config.policy import PolicyConfig
-from gateway.model import CertificateRequest, CredentialKind, Decision, Grant, Name, Requester, SanKind, SubjectAltName
+from gateway.model import (
+    AskedValidity,
+    CertificateRequest,
+    CredentialKind,
+    Decision,
+    Grant,
+    Name,
+    Requester,
+    SanKind,
+    SubjectAltName,
+)
 from gateway.pki.names import encode_name
 from gateway.ra.policy.binding import judge_binding, judge_certified
 from gateway.ra.policy.extensions import judge_extensions
@@ -49,18 +59,23 @@ def decide(
     *,
     ca_not_before: datetime | None = None,
     reserved_names: frozenset[ComparableName] = frozenset(),
+    validity: AskedValidity | None = None,
+    max_validity: timedelta | None = None,
 ) -> Decision:
     """Judge a request by every rule of its profile; pure.
 
-    `now` and the CA's own validity (None: not known) are aware UTC times; `reserved_names` are subjects that nobody gets. Names,
-    usages and times of the grant are within the configured lists, except where a rule only warns or is off; and never outside
-    what `gateway.ra.policy` says no mode lifts.
+    `now` and the CA's own validity (None: not known) are aware UTC times; `reserved_names` are subjects that nobody gets,
+    `validity` the times that were asked for, `max_validity` the longest that the credential may have. Names, usages and times of
+    the grant are within the configured lists, except where a rule only warns or is off; and never outside what
+    `gateway.ra.policy` says no mode lifts.
     """
     names = judge_names(policy, request, requester)
     bindings = (requester.binding, *requester.also_bound)
     key_usage, key_usage_verdicts = judge_key_usage(policy.key_usage, request.key_usage, request.public_key)
     ekus, eku_verdicts = judge_ekus(policy.eku, request.ekus)
-    (not_before, not_after), validity_verdicts = judge_validity(policy.validity, now, ca_not_before, ca_not_after)
+    (not_before, not_after), validity_verdicts = judge_validity(
+        policy.validity, now, ca_not_before, ca_not_after, validity, max_validity
+    )
     vouches = requester.vouches_for_sid and requester.kind not in _VOUCHES_FOR_NAMES
     extensions, extension_verdicts = judge_extensions(policy.extensions, request.extensions, vouches)
     verdicts = (
