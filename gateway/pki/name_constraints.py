@@ -15,6 +15,7 @@ MAX_SUBTREES = 512
 
 _NormalName = tuple[tuple[tuple[str, str], ...], ...]
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_OTHER_NAMES = frozenset({SanKind.UPN, SanKind.PERMANENT_IDENTIFIER, SanKind.HARDWARE_MODULE})
 _KINDS = {0x81: SanKind.EMAIL, 0x82: SanKind.DNS, 0x86: SanKind.URI, 0x87: SanKind.IP, 0xA4: SanKind.DIRECTORY_NAME}
 
 
@@ -48,7 +49,7 @@ class NameConstraints:
         return None
 
     def _allows(self, kind: SanKind, value: str | _NormalName) -> bool:
-        kind = SanKind.OTHER if kind is SanKind.UPN else kind
+        kind = SanKind.OTHER if kind in _OTHER_NAMES else kind
         permitted = [s for s in self.permitted if s.kind is kind]
         excluded = [s for s in self.excluded if s.kind is kind]
         if not permitted and not excluded:

@@ -11,6 +11,7 @@ from gateway.errors import Reason, Rejection
 from gateway.model import Name, SignerCertificate
 from gateway.pki.certificate import parse_certificate
 from gateway.pki.names import format_name, normalize_name, parse_name
+from gateway.pki.renewal_window import opening_window, past_window
 from gateway.ra.journal import Trail
 from gateway.ra.profile import Profile
 from gateway.ra.requests import Found, LookUpRequest, RenewalWindow, RenewalWindowRequest, Sought
@@ -18,7 +19,6 @@ from gateway.store.interfaces import Inventory, InventoryRow, Ledger
 
 MAX_SIGNED_CRL = 1048576
 """Longest CRL, in bytes, that is wrapped into an answer of a protocol: each asking makes it anew."""
-_MOMENT = timedelta(seconds=1)
 
 
 class LookUp:
@@ -98,15 +98,10 @@ class LookUp:
 
 
 def _suggest_window(row: InventoryRow, window: timedelta | None) -> RenewalWindow:
-    """Return the first half of the time in which it may be renewed, so that a client that fails has the second to try again.
-
-    Without a rule of the profile's own the last third of its life counts. A revoked certificate should be replaced at once.
-    """
+    """Return the first half of the time in which it may be renewed; a revoked certificate should be replaced at once."""
     if row.revoked_at is not None:
-        return RenewalWindow(row.not_before, max(row.revoked_at, row.not_before + _MOMENT))
-    life = row.not_after - row.not_before
-    left = min(life, window) if window is not None else life / 3
-    return RenewalWindow(row.not_after - left, row.not_after - left / 2)
+        return RenewalWindow(*past_window(row.not_before, row.revoked_at))
+    return RenewalWindow(*opening_window(row.not_before, row.not_after, window))
 
 
 def _signer_fault(profile: Profile, signer: SignerCertificate, row: InventoryRow | None, now: datetime) -> str:

@@ -19,7 +19,8 @@ MAX_DNS = 253
 MAX_REQUESTED = 1000
 """Identifiers of one request that are looked at; profiles allow fewer."""
 
-_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
+"""Machines of Windows have underscores: patterns of the policy say whether they are certified."""
 _OID = re.compile(r"[0-2](\.(0|[1-9][0-9]{0,38})){1,40}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 

@@ -180,8 +180,9 @@ def _flattened(members: Mapping[str, Any]) -> _Flattened:
             raise MalformedMessage("the JWS has to have protected, payload and signature")
     if "crit" in header or "b64" in header:
         raise MalformedMessage("the JWS has an extension that is not understood here", "crit or b64")
-    signing_input = f"{protected}.{payload}".encode("ascii")
+    # base64url is ASCII, so what was decoded can be encoded
     decoded = _decode(payload, "payload"), _decode(signature, "signature")
+    signing_input = f"{protected}.{payload}".encode("ascii")
     return _Flattened(header, decoded[0], signing_input, decoded[1], (protected, payload, signature))
 
 
