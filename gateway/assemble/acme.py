@@ -217,6 +217,7 @@ def _acme_service(
         alternate_chains=identity.alternate_chains,
         retry_after=int(endpoint.renewal.retry_after.total_seconds()),
         failure_limit=FailureLimit(failures.count, failures.window) if failures else None,
+        help=endpoint.website,
     )
 
 

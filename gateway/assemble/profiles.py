@@ -12,6 +12,7 @@ from gateway.config.listener_checks import each_credential
 from gateway.config.schema import ProfileConfig
 from gateway.model import ProfileName, Protocol, UpstreamCAName
 from gateway.ra.client_certificate import ClientTrust
+from gateway.ra.credentials.acme_order import AcmeOrderCredential
 from gateway.ra.credentials.interfaces import CredentialProvider
 from gateway.ra.profile import Profile, Quota, RenewalRule
 from gateway.ra.renewal import RenewalCredential
@@ -61,6 +62,8 @@ def _providers(
     providers = [build.provider(("credentials", number), credential) for number, credential in numbered]
     if renewal is not None:
         providers.append(RenewalCredential(renewal, around.store, profile.policy, around.own_keys))
+    if profile.endpoints.acme is not None:
+        providers.append(AcmeOrderCredential(name))
     return tuple(providers)
 
 

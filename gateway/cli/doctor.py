@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gateway.assemble.anchors import NamedCrl
 from gateway.assemble.certificates import NamedCertificate, Standing, warn_of_dates
@@ -23,7 +24,9 @@ from gateway.config.document import dotted
 from gateway.config.listener_checks import addresses
 from gateway.config.load import Sources, read
 from gateway.config.schema import GatewayConfig
-from gateway.errors import ConfigurationError, StoreRefused, StoreUnavailable
+from gateway.errors import ConfigurationError, Rejection, StoreRefused, StoreUnavailable
+from gateway.model import SanKind, SubjectAltName
+from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.trust import CrlTerm
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite.files import check_usable
@@ -78,6 +81,7 @@ def examine(folder: Path, config: GatewayConfig, sources: Sources, now: datetime
     yield from check_identities(judged, now)
     yield check_clock(judged, sources.resolve(config.store.path), now)
     yield from check_ports(config, connect(read_admin_socket(sources.path)))
+    yield from check_hosts(config, sources)
     yield check_disk(sources.resolve(config.store.path).parent)
     yield check_modes(folder, sources.resolve(config.store.path))
     yield check_store(config, sources)
@@ -150,6 +154,32 @@ def check_ports(config: GatewayConfig, running: socket.socket | None) -> Iterato
             yield Finding(f"port {name}", Verdict.FAIL, f"{shown}: {(error.strerror or str(error)).lower()}", advice)
     if running is not None:
         running.close()
+
+
+def check_hosts(config: GatewayConfig, sources: Sources) -> Iterator[Finding]:
+    """ACME clients come by https alone, and refuse a server whose certificate is for another host than they were told."""
+    urls = [config.server.external_url.https]
+    urls += (alias for profile in config.profiles.values() if profile.endpoints.acme for alias in profile.endpoints.acme.aliases)
+    if config.server.proxies or not any(profile.endpoints.acme for profile in config.profiles.values()):
+        return  # a proxy that ends TLS has a certificate of its own
+    try:
+        sans = parse_certificate(pem_to_ders(sources.file(config.server.https.certificate))[0]).sans
+    except (Rejection, ValueError):
+        return  # told of above
+    for host in dict.fromkeys(urlsplit(url).hostname or "" for url in urls):
+        if any(covers_host(san, host) for san in sans):
+            yield Finding("TLS name", Verdict.OK, f"the certificate of server.https is for {host}")
+        else:
+            advice = "issue one with this name, or correct server.external_url.https"
+            yield Finding("TLS name", Verdict.WARN, f"the certificate of server.https is not for {host}", advice)
+
+
+def covers_host(san: SubjectAltName, host: str) -> bool:
+    """Say whether a name in a server's certificate is that of a host in a URL (RFC 9525 §6.3)."""
+    if san.kind is SanKind.IP:
+        return san.value == host
+    value, name = san.value.lower(), host.lower()
+    return san.kind is SanKind.DNS and (value == name or (value[:2] == "*." and value[2:] == name.partition(".")[2]))
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -16,7 +16,7 @@ import structlog
 import typer
 
 from gateway.cli.options import CommandError, ConfigOption, ExitCode, program, with_exit_codes
-from gateway.config.defaults import DEMO_LOGIN_FILE, DEMO_PROFILE, DEMO_ROOT_FILE, DEMO_USER
+from gateway.config.defaults import DEMO_DOMAIN, DEMO_LOGIN_FILE, DEMO_PROFILE, DEMO_ROOT_FILE, DEMO_USER
 from gateway.config.schema import GatewayConfig, Server
 from gateway.config.sources import Sources
 from gateway.errors import ConfigurationError
@@ -125,6 +125,8 @@ def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
         lines.append(f"  EST    {url.https}/.well-known/est/{service.label or name}")
         if service.default:
             lines.append(f"  EST    {url.https}/.well-known/est")
+    acme = [name for name, profile in config.profiles.items() if profile.endpoints.acme]
+    lines += [f"  ACME   {url.https}/acme/{name}/directory" for name in acme]
     for name, upstream in config.upstream_cas.items():
         if upstream.type == "local" and upstream.crl:
             lines.append(f"  CRL    {url.http}/crl/{name}.crl")
@@ -135,6 +137,8 @@ def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
         lines += _first_enrollment(f"{url.http}/scep/{profile}", profile, path)
     if DEMO_PROFILE in est and (path.parent / DEMO_LOGIN_FILE).exists():
         lines += _first_est_enrollment(f"{url.https}/.well-known/est/{est[DEMO_PROFILE].label or DEMO_PROFILE}", path)
+    if DEMO_PROFILE in acme and (path.parent / DEMO_ROOT_FILE).exists():
+        lines += _first_acme_enrollment(config, path)
     return "\n".join(lines)
 
 
@@ -165,6 +169,30 @@ def _first_enrollment(url: str, profile: str, path: Path) -> list[str]:
         f'      --password "$({called} challenge new {profile})" \\',
         f"      --cacert-enc {folder}/ra.der --cacert-sig {folder}/ca-1.der --cacert {folder}/ca.der > {folder}/device.der",
         f"    openssl x509 -inform DER -in {folder}/device.der -noout -subject -issuer -dates",
+        "",
+    ]
+
+
+def _first_acme_enrollment(config: GatewayConfig, path: Path) -> list[str]:
+    """Commands as above, for names that the demo takes for this machine."""
+    endpoint = config.profiles[DEMO_PROFILE].endpoints.acme
+    port = endpoint.validation.http01_port if endpoint is not None else None
+    called, folder = shlex.join(program()), shlex.quote(str(path.parent / "device"))
+    root, url = (
+        shlex.quote(str(path.parent / DEMO_ROOT_FILE)),
+        f"{config.server.external_url.https}/acme/{DEMO_PROFILE}/directory",
+    )
+    return [
+        "By ACME, for a name that is this machine:",
+        f"    export PKI_GATEWAY_CONFIG={shlex.quote(str(path))}",
+        f"    {called} test-enroll --protocol acme --profile {DEMO_PROFILE} --dns www.{DEMO_DOMAIN}",
+        "",
+        "The same with certbot (apt-get install certbot):",
+        f"    mkdir -p {folder}",
+        f"    REQUESTS_CA_BUNDLE={root} certbot certonly --standalone --http-01-port {port or 80} --server {url} \\",
+        f"      --domain certbot.{DEMO_DOMAIN} --agree-tos --register-unsafely-without-email --non-interactive \\",
+        f"      --config-dir {folder}/certbot --work-dir {folder}/certbot --logs-dir {folder}/certbot",
+        f"    openssl x509 -in {folder}/certbot/live/certbot.{DEMO_DOMAIN}/cert.pem -noout -subject -issuer -dates",
         "",
     ]
 
