@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.assemble.acme import build_acme_identities, open_modes
-from gateway.assemble.generation import Generation, Parts, build
+from gateway.assemble.generation import Parts, build
 from gateway.config.acme import AcmeValidation
 from gateway.model import CredentialKind, Grant, ProfileName, Protocol
 from gateway.pki.certificate import (
@@ -25,7 +25,7 @@ from gateway.pki.keys import load_private_key, public_key_der
 from gateway.ra.credentials.passwords import ScryptPool
 from gateway.store.keys import KeyRing
 from gateway.validation.ocsp import OcspClient
-from gateway.web.generation import AcmeService, FailureLimit
+from gateway.web.generation import AcmeService, FailureLimit, Generation
 from tests.unit.assemble.installation import DAY, NOW, YEAR, Installation, key
 
 DEMO, SHORT = ProfileName("demo"), ProfileName("short")
