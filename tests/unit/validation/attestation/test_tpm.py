@@ -150,7 +150,7 @@ def test_other_public_areas_are_refused(bench: Bench, tpm: Tpm, name: str) -> No
     assert any(word in detail for word in said.split("|")), detail
 
 
-RSA_AREAS: dict[str, tuple[dict[str, bytes], str]] = {
+RSA_AREAS: dict[str, tuple[dict[str, Any], str]] = {
     "another-size": ({"bits": (3072).to_bytes(2)}, "another size"),
     "no-modulus": ({"modulus": buffer(b"")}, "another size"),
     "even-exponent": ({"exponent": (4).to_bytes(4)}, "broken"),
