@@ -39,7 +39,7 @@ REPLACED = b"r" * 32
 
 async def statuses(store: Store, *rows: Order) -> list[OrderStatus | None]:
     found = [await store.find_order(row.id) for row in rows]
-    return [one and one.status for one in found]
+    return [one.status if one else None for one in found]
 
 
 class TestNewOrders:
