@@ -166,11 +166,12 @@ def test_other_public_areas_of_rsa_are_refused(bench: Bench, name: str) -> None:
 
 
 def test_storage_keys_and_schemes_with_details_are_read(bench: Bench, tpm: Tpm) -> None:
-    for parts in (
+    details: tuple[dict[str, Any], ...] = (
         {"symmetric": b"\x00\x06\x00\x80\x00\x43"},
         {"scheme": b"\x00\x1a\x00\x0b\x00\x01"},
         {"kdf": b"\x00\x20\x00\x0b"},
-    ):
+    )
+    for parts in details:
         area = public_area(tpm.key, **parts)
         assert bench.judge(SERIAL, tpm.attest(KEY_AUTHORIZATION, area=area)).attested_key == key_hash(tpm.key)
 
