@@ -147,7 +147,7 @@ class Client:
             self.kid = answer.location
         return answer
 
-    async def order(self, *names: str, **members: Any) -> Answer:
+    async def order(self, *names: str | dict[str, str], **members: Any) -> Answer:
         identifiers = [name if isinstance(name, dict) else {"type": "dns", "value": name} for name in names]
         return await self.post("new-order", {"identifiers": identifiers, **members})
 

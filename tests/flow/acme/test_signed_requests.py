@@ -269,11 +269,11 @@ async def test_host_header_does_not_count(client: Client) -> None:
     ).problem == ("unauthorized")
 
 
-async def test_store_that_is_down_is_no_refusal(front: Front, client: Client) -> None:
+async def test_store_that_is_down_is_no_refusal(front: Front, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     async def down(_nonce: str) -> bool:
         raise StoreUnavailable("the disk is full")
 
-    front.authority.redeem_nonce = down  # type: ignore[method-assign]
+    monkeypatch.setattr(front.authority, "redeem_nonce", down)
     answer = await client.post("order/o1")
     assert (answer.status, answer.problem, answer.header("Retry-After")) == (503, "serverInternal", "10")
     assert answer.nonce
