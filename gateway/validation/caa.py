@@ -50,8 +50,12 @@ class Caa:
         self._identities = frozenset(name.lower().rstrip(".") for name in identities)
 
     async def check(self, identifier: Identifier, challenge: ChallengeType | None, account_url: str, *, wildcard: bool) -> None:
-        """Find the records that count and judge them; raises ValidationFailed VALIDATION_CAA where that is enforced."""
-        if self._mode == "off" or identifier.type is not IdentifierType.DNS:
+        """Find the records that count and judge them; raises ValidationFailed VALIDATION_CAA where that is enforced.
+
+        Of a name that a trust mode stands for (`challenge` is None) nothing is looked up only to be logged: such profiles may
+        have no DNS at all.
+        """
+        if self._mode == "off" or identifier.type is not IdentifierType.DNS or (self._mode == "log" and challenge is None):
             return
         name = identifier.value.removeprefix("*.")
         asking = Asking(self._identities, account_url, challenge, wildcard or identifier.wildcard)

@@ -72,6 +72,7 @@ class ProfileValidation:
     async def validate(self, task: ValidationTask, now: datetime) -> Validated:
         """Make one attempt. Raises ValidationFailed."""
         if self._mode == "none":
+            await self.check_caa(task.identifier, None, task.account_url, wildcard=task.wildcard)
             return Validated()
         if self._mode == "attestation" and task.type is not ChallengeType.DEVICE_ATTEST_01:
             raise _refuse("only an attestation proves anything here")
