@@ -53,14 +53,14 @@ def build_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """Return the application with these commands; only their modules are imported, so that each starts fast."""
     app = typer.Typer(
         name="pki-gateway",
-        help="Registration authority: devices enroll by SCEP and EST, one policy decides, the CA that the profile names signs.",
+        help="Registration authority: devices enroll by SCEP, EST and ACME, one policy decides, the CA that the profile names signs.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
 
     @app.callback()
     def root() -> None:
-        """Registration authority: devices enroll by SCEP and EST, one policy decides, the CA that the profile names signs."""
+        """Registration authority: devices enroll by SCEP, EST and ACME, one policy decides, the CA that the profile names signs."""
 
     for name in names:
         command = COMMANDS[name]
