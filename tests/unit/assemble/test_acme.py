@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from gateway.assemble.acme import build_acme_identities, open_modes
 from gateway.assemble.generation import Parts, build
-from gateway.config.acme import AcmeValidation
-from gateway.model import CredentialKind, Grant, ProfileName, Protocol
+from gateway.config.acme import AcmeValidation, TrustMode
+from gateway.model import CredentialKind, ProfileName, Protocol
 from gateway.pki.certificate import (
-    Issuer,
-    build_certificate,
-    der_to_pem,
-    new_serial,
-    parse_certificate,
     pem_to_ders,
-    self_signed_ca,
 )
 from gateway.pki.jwk import CLASSICAL_ALGORITHMS, ML_DSA_ALGORITHMS
-from gateway.pki.keys import load_private_key, public_key_der
 from gateway.ra.credentials.passwords import ScryptPool
 from gateway.store.keys import KeyRing
 from gateway.validation.ocsp import OcspClient
 from gateway.web.generation import AcmeService, FailureLimit, Generation
-from tests.unit.assemble.installation import DAY, NOW, YEAR, Installation, key
+from tests.unit.assemble.installation import DAY, NOW, Installation
 
 DEMO, SHORT = ProfileName("demo"), ProfileName("short")
 ACME = "profiles.demo.endpoints.acme"
@@ -156,6 +149,16 @@ def test_every_mode_that_is_open_is_built(installation: Installation, acme: dict
     assert {name: len(roots.certificates) for name, roots in identity.roots.items()} == {"apple": 1, "tpm": 1, "step": 1}
 
 
+async def test_every_key_is_built(installation: Installation) -> None:
+    installation.use_every_key()
+    generation = built(installation)
+    assert generation.acme.keys() == {DEMO, ProfileName("web"), ProfileName("web-short")}
+    terms = generation.snapshot.profiles[ProfileName("web")].acme
+    assert terms is not None
+    assert set(terms.validations) == set(get_args(TrustMode)) - {"none"}
+    assert len(generation.acme[ProfileName("web")].alternate_chains) == 1
+
+
 @pytest.mark.parametrize("content", [b"junk", b""], ids=["junk", "empty"])
 def test_roots_that_cannot_be_read(installation: Installation, acme: dict[str, Any], content: bytes) -> None:
     acme["validation"]["attestation"] = {"tpm": installation.write("roots.pem", content)}
@@ -168,23 +171,11 @@ def test_roots_that_end_are_told_of(installation: Installation, acme: dict[str, 
     assert installation.expiring().keys() == {f"{ACME}.validation.attestation.tpm"}
 
 
-def another_chain(installation: Installation, *, with_issuing: bool = True, root: str = "cross") -> bytes:
-    """Our issuing CA, certified by another root too."""
-    ours = parse_certificate(pem_to_ders((installation.folder / "ca/issuing.pem").read_bytes())[0])
-    issuing = load_private_key((installation.folder / "secrets/issuing.key").read_bytes())
-    upper = self_signed_ca(key("ec-p256", root), f"CN={root}", NOW - DAY, NOW + YEAR)
-    grant = Grant(ours.subject.der, (), ("keyCertSign", "cRLSign"), (), NOW - DAY, NOW + YEAR)
-    signer = Issuer.from_certificate(upper, key("ec-p256", root))
-    crossed = build_certificate(signer, new_serial(), grant, public_key_der(issuing), is_ca=True)
-    return b"".join(map(der_to_pem, (crossed, upper) if with_issuing else (upper,)))
-
-
 def test_a_chain_by_which_other_roots_are_reached(installation: Installation, acme: dict[str, Any]) -> None:
-    pem = another_chain(installation)
-    acme["alternate_chains"] = [installation.write("cross.pem", pem)]
+    acme["alternate_chains"] = [installation.another_chain("cross")]
     (chain,) = service(installation).alternate_chains
     # Roots are left out, as they are of the CA's own chain.
-    assert chain == pem_to_ders(pem)[:1]
+    assert chain == pem_to_ders((installation.folder / "cross.pem").read_bytes())[:1]
     assert installation.problems() == {}
 
 
@@ -196,8 +187,8 @@ def test_a_chain_by_which_other_roots_are_reached(installation: Installation, ac
     ],
 )
 def test_chains_that_lead_nowhere(installation: Installation, acme: dict[str, Any], content: bytes | None) -> None:
-    data = another_chain(installation, with_issuing=False) if content is None else content
-    acme["alternate_chains"] = [installation.write("cross.pem", data)]
+    none = installation.another_chain("cross", with_issuing=False)
+    acme["alternate_chains"] = [none if content is None else installation.write("cross.pem", content)]
     found = installation.problems()
     assert found.keys() == {f"{ACME}.alternate_chains[0]"}
     assert ("has not issued" in found[f"{ACME}.alternate_chains[0]"]) == (content is None)
