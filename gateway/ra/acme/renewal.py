@@ -7,10 +7,10 @@ from datetime import datetime
 
 from gateway.acme import Account, CertificateId, Incident, OrderRequest, RenewalInfo
 from gateway.errors import Reason, Rejection
-from gateway.model import Identifier, ProfileName, Protocol, SanKind
+from gateway.model import Identifier, ProfileName, Protocol, SanKind, SubjectAltName
 from gateway.pki.certificate import parse_certificate
+from gateway.pki.identifiers import to_identifier
 from gateway.pki.renewal_window import past_window, suggest_window
-from gateway.ra.acme.names import to_identifier
 from gateway.ra.acme.terms import Means, directory
 from gateway.ra.credentials.acme_order import identity_of
 from gateway.ra.profile import AcmeTerms, Snapshot
@@ -76,7 +76,8 @@ class Renewals:
 def identifiers_of(row: InventoryRow) -> frozenset[Identifier]:
     """Return those names of a certificate that an order could name."""
     named = [text.partition(":") for text in row.sans]
-    return frozenset(one for kind, _, value in named if (one := to_identifier(SanKind(kind), value)) is not None)
+    found = [to_identifier(SubjectAltName(SanKind(kind), value, b"")) for kind, _, value in named]
+    return frozenset([one for one in found if one is not None])
 
 
 def _window(

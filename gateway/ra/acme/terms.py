@@ -31,9 +31,9 @@ class AcmeTiming:
     """How long a read of an order that is processing waits for its end."""
     look_every: float = 0.25
     """First pause between two looks at an order that another worker finalizes; it doubles up to two seconds."""
-    retry: int = 5
+    retry: int = 3
     """Retry-After of what is under way, and the first pause after which a CA that was not reached is tried again."""
-    longest_retry: int = 300
+    longest_retry: int = 60
     """The longest of both, for an order that waits for a person or for a CA that is down."""
     request_wait: float = 20.0
     """How long one request waits in all for others: below what clients and proxies wait."""
@@ -58,6 +58,10 @@ class RateLimited(Rejection):
     def __init__(self, detail: str, retry_after: int) -> None:
         super().__init__(Reason.RATE_LIMITED, detail)
         self.retry_after = retry_after
+
+
+class Recorded(Rejection):
+    """A refusal that a change of state has on record already."""
 
 
 class KeyInUse(Rejection):
