@@ -24,6 +24,7 @@ from gateway.ca.verify import verify_issued
 from gateway.config.load import Sources, parse
 from gateway.config.schema import GatewayConfig
 from gateway.model import UpstreamCAName
+from gateway.ra.acme.authority import AcmeAuthority
 from gateway.ra.administration import Administration
 from gateway.ra.authority import RegistrationAuthority
 from gateway.ra.credentials.passwords import ScryptPool
@@ -82,6 +83,9 @@ class Gateway:
         self.clock = parts.clock
         self.wanted = asyncio.Event()
         self.authority = RegistrationAuthority(self.store, self.store, self.clock, self.worker, verify_issued)
+        self.acme = AcmeAuthority(
+            self.store, self.store, self.store, self.authority, self.clock, self.worker, parts.acme_nonce_keys()
+        )
         self._parts = parts
         self._succession = succession
         self._crls = CrlTasks(lambda: succession.current.lasting.crls)
@@ -129,6 +133,14 @@ class Gateway:
         """Take up ledger rows whose worker died, and ask upstream CAs about what they accepted."""
         self.wanted.clear()
         await self.authority.recover(self.generation.snapshot)
+
+    async def validate(self) -> None:
+        """Take up validations and orders of ACME that are due and that nobody works on."""
+        generation = self.generation
+        if generation.acme:
+            # What runs on in tasks of its own outlasts a generation: it is judged by the one it began with.
+            with generation.snapshot.occupancy:
+                await self.acme.run_due(generation.snapshot)
 
     async def expire(self) -> None:
         """Delete what only had to be kept until now."""

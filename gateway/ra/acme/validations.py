@@ -14,9 +14,10 @@ import structlog
 
 from gateway.acme import Account, Authorization, AuthorizationStatus, Challenge, ChallengeStatus, Order, Problem
 from gateway.audit import AuditEvent
-from gateway.errors import Reason, StoreUnavailable
-from gateway.model import IdentifierType, Protocol
-from gateway.ra.acme.terms import AcmeTiming, RateLimited, trust_mode
+from gateway.errors import Reason, Rejection, StoreUnavailable
+from gateway.model import Identifier, IdentifierType
+from gateway.ra.acme import journal
+from gateway.ra.acme.terms import AcmeTiming, find_policy, full, validation
 from gateway.ra.leases import done_within
 from gateway.ra.profile import AcmeTerms, Snapshot
 from gateway.store.acme import AcmeRecords, Attempt
@@ -226,7 +227,7 @@ class Validations:
         return await self._record(self._valid(snapshot, row, challenge, validated))
 
     async def _try(self, snapshot: Snapshot, row: Authorization, account: Account, challenge: Challenge) -> Validated:
-        validation = await self._validation(snapshot, row, account)
+        judge = await self._validation(snapshot, row, account)
         task = ValidationTask(
             type=challenge.type,
             identifier=row.identifier,
@@ -240,7 +241,7 @@ class Validations:
         )
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                return await validation.validate(task, self._clock())
+                return await judge.validate(task, self._clock())
         except TimeoutError:
             raise ValidationFailed(Reason.VALIDATION_CONNECTION, "the attempt took too long") from None
         except (ValidationFailed, StoreUnavailable):
@@ -255,18 +256,11 @@ class Validations:
         terms = _terms(snapshot, row)
         if terms is None:
             raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, "this profile does not serve ACME any more", final=True)
-        policy = None
-        if account.external_account is not None:
-            external = await self._records.find_external_account(account.external_account)
-            if external is None:
-                raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, "the external account is not known any more", final=True)
-            policy = external.policy
-        mode = trust_mode(terms, policy)
-        validation = terms.validations.get(mode)
-        if validation is None:
-            text = "the way in which this account's names are validated is not configured any more"
-            raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, text, f"there is no trust mode {mode}", final=True)
-        return validation
+        try:
+            _, policy = await find_policy(self._records, account, self._clock())
+            return validation(terms, policy)
+        except Rejection as refusal:
+            raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, refusal.detail, refusal.cause, final=True) from None
 
     def _valid(self, snapshot: Snapshot, row: Authorization, challenge: Challenge, validated: Validated) -> Attempt:
         now = self._clock()
@@ -340,8 +334,7 @@ class Validations:
             return
         quotas = _failure_quota(_terms(snapshot, row), row)
         if quotas and not await self._records.has_room(quotas, self._clock()):
-            text = f"this account failed at {row.identifier.value} too often; the limit is {quotas[0].limit} failures"
-            raise RateLimited(text, quotas[0].window)
+            raise full(quotas, f"failed validations of {row.identifier.value}")
 
     async def check_caa(
         self, snapshot: Snapshot, order: Order, authorizations: Collection[Authorization], account: Account
@@ -355,11 +348,13 @@ class Validations:
         url = _account_url(snapshot, account)
 
         async def check(row: Authorization) -> None:
-            done = next((c.type for c in row.challenges if c.status is ChallengeStatus.VALID), None)
+            # What was never judged was never proved by a challenge: a trust mode stands for it.
+            proved = row.caa_checked_at is not None
+            done = next((c.type for c in row.challenges if proved and c.status is ChallengeStatus.VALID), None)
             wildcard = any(name.wildcard and _covers(row, name.value) for name in order.identifiers)
             async with room:
-                validation = await self._validation(snapshot, row, account)
-                await validation.check_caa(row.identifier, done, url, wildcard=wildcard)
+                judge = await self._validation(snapshot, row, account)
+                await judge.check_caa(row.identifier, done, url, wildcard=wildcard)
 
         failures = [e for e in await asyncio.gather(*map(check, stale), return_exceptions=True) if e is not None]
         if failures:
@@ -433,17 +428,17 @@ def _event(
     failure: ValidationFailed | None = None,
 ) -> AuditEvent:
     """Return the audit row of a step of a challenge; what the client's server sent is in none."""
-    return AuditEvent(
-        event=f"acme.challenge.{what}",
-        at=at,
-        actor=f"acme:{row.account}",
-        decision=decision,
+    name = Identifier(row.identifier.type, f"*.{row.identifier.value}") if row.wildcard else row.identifier
+    return journal.change(
+        f"acme.challenge.{what}",
+        row.account,
+        row.profile,
+        at,
         source=source,
-        protocol=Protocol.ACME,
-        profile=row.profile,
+        decision=decision,
         operation=challenge.type,
         transaction_id=row.id,
-        sans=(f"{row.identifier.type}:{'*.' if row.wildcard else ''}{row.identifier.value}",),
+        identifiers=(name,),
         reason=failure.reason if failure is not None else None,
         detail=failure.cause if failure is not None else "",
         generation=snapshot.generation,
