@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from gateway.assemble.acme_operations import AcmeOperations
 from gateway.assemble.continuity import Lasting
 from gateway.assemble.crl_tasks import CrlTasks
 from gateway.assemble.est import est_signers
@@ -24,6 +25,7 @@ from gateway.ca.verify import verify_issued
 from gateway.config.load import Sources, parse
 from gateway.config.schema import GatewayConfig
 from gateway.model import UpstreamCAName
+from gateway.ra.acme.administration import AcmeAdministration
 from gateway.ra.acme.authority import AcmeAuthority
 from gateway.ra.administration import Administration
 from gateway.ra.authority import RegistrationAuthority
@@ -92,7 +94,10 @@ class Gateway:
         administration = Administration(
             self.store, lambda: self.generation.snapshot, self.clock, verify_issued, parts.challenge_macs, self.wanted.set
         )
-        self.operations = Operations(administration, lambda: self.generation, self._publishers, parts.keys.newest_id, service)
+        acme = AcmeOperations(AcmeAdministration(self.store, lambda: self.generation.snapshot, self.clock))
+        self.operations = Operations(
+            administration, lambda: self.generation, self._publishers, parts.keys.newest_id, service, acme.rows()
+        )
 
     @property
     def generation(self) -> Generation:

@@ -35,7 +35,7 @@ class NewExternalAccount:
     profile: str
     policy: ExternalAccountPolicy
     owner: str | None = None
-    expires_at: datetime | None = None
+    ttl: timedelta | None = None
     kid: str | None = None
     key: bytes | None = None
 
@@ -68,8 +68,6 @@ class AcmeAdministration:
         if terms.config.external_account == "off":
             raise _denied("this profile binds no external accounts: set `external_account` of its acme endpoint")
         now = self._clock()
-        if wanted.expires_at is not None and wanted.expires_at <= now:
-            raise _denied("it would have expired already")
         _check_policy(wanted.policy, terms)
         row = ExternalAccount(
             kid=wanted.kid or new_request_id(now),
@@ -79,7 +77,7 @@ class AcmeAdministration:
             owner=wanted.owner,
             created_at=now,
             created_by=actor,
-            expires_at=wanted.expires_at,
+            expires_at=None if wanted.ttl is None else now + wanted.ttl,
         )
         if wanted.kid is not None and not _KID.fullmatch(wanted.kid):
             raise _denied("the ID of a key is up to 128 letters, digits, and any of . _ : -")
