@@ -100,7 +100,7 @@ class ProfileValidation:
     async def check_caa(
         self, identifier: Identifier, challenge: ChallengeType | None, account_url: str, *, wildcard: bool
     ) -> None:
-        """Judge CAA records as the profile says. Raises ValidationFailed VALIDATION_CAA."""
+        """Judge CAA records as the profile says. Raises ValidationFailed VALIDATION_CAA, VALIDATION_DNS."""
         await self._caa.check(identifier, challenge, account_url, wildcard=wildcard)
 
     async def vouch(self, identifier: Identifier, source: str, *, account: str = "", external_account: str | None = None) -> bool:

@@ -358,7 +358,8 @@ class Validations:
 
         failures = [e for e in await asyncio.gather(*map(check, stale), return_exceptions=True) if e is not None]
         if failures:
-            raise failures[0]
+            # What is forbidden stays so; what could not be found out may be found out later.
+            raise min(failures, key=lambda failure: getattr(failure, "reason", None) is not Reason.VALIDATION_CAA)
 
     async def drain(self, seconds: float) -> int:
         """Begin nothing more, let attempts end for `seconds`, cancel the rest; returns how many were cancelled.

@@ -134,7 +134,7 @@ async def test_alias_is_followed_and_its_parents_are_not_climbed(dns: DnsServer)
 @pytest.mark.parametrize("where", ["www.host.test", "host.test", "test"])
 async def test_failure_closes(dns: DnsServer, where: str) -> None:
     dns.fail(where)
-    await refused(check(dns), Reason.VALIDATION_CAA, "SERVFAIL")
+    await refused(check(dns), Reason.VALIDATION_DNS, "SERVFAIL")
 
 
 async def test_failure_beyond_what_counts(dns: DnsServer) -> None:
@@ -146,7 +146,7 @@ async def test_failure_beyond_what_counts(dns: DnsServer) -> None:
 
 async def test_silence_closes(dns: DnsServer) -> None:
     dns.ignore("host.test")
-    await refused(check(dns), Reason.VALIDATION_CAA, "cannot be looked up")
+    await refused(check(dns), Reason.VALIDATION_DNS, "cannot be looked up")
 
 
 async def test_log_says_and_permits(dns: DnsServer) -> None:
