@@ -102,6 +102,10 @@ def test_a_plain_directory() -> None:
     }
 
 
+def test_newauthz_is_named_only_where_it_works() -> None:
+    assert "newAuthz" not in json.loads(objects.encode_directory(URLS, DirectoryTerms(pre_authorization=False)))
+
+
 def test_a_directory_with_everything() -> None:
     terms = DirectoryTerms(
         terms_of_service="https://pki.example/terms",

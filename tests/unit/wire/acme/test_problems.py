@@ -18,10 +18,35 @@ from gateway.wire.acme.problems import (
 )
 
 REGISTRY = frozenset(
-    "accountDoesNotExist alreadyReplaced alreadyRevoked badAttestationStatement badCSR badNonce badPublicKey badRevocationReason "
-    "badSignatureAlgorithm caa compound connection dns externalAccountRequired incorrectResponse invalidContact invalidProfile "
-    "malformed orderNotReady rateLimited rejectedIdentifier serverInternal tls unauthorized unsupportedContact "
-    "unsupportedIdentifier userActionRequired".split()
+    {
+        "accountDoesNotExist",
+        "alreadyReplaced",
+        "alreadyRevoked",
+        "badAttestationStatement",
+        "badCSR",
+        "badNonce",
+        "badPublicKey",
+        "badRevocationReason",
+        "badSignatureAlgorithm",
+        "caa",
+        "compound",
+        "connection",
+        "dns",
+        "externalAccountRequired",
+        "incorrectResponse",
+        "invalidContact",
+        "invalidProfile",
+        "malformed",
+        "orderNotReady",
+        "rateLimited",
+        "rejectedIdentifier",
+        "serverInternal",
+        "tls",
+        "unauthorized",
+        "unsupportedContact",
+        "unsupportedIdentifier",
+        "userActionRequired",
+    }
 )
 A = Identifier(IdentifierType.DNS, "a.example")
 B = Identifier(IdentifierType.IP, "192.0.2.1")
