@@ -149,7 +149,7 @@ class Gateway:
 
     async def expire(self) -> None:
         """Delete what only had to be kept until now."""
-        count = await self.store.expire(self.clock())
+        count = await self.store.expire(self.clock()) + await self.store.expire_acme(self.clock())
         if count:
             log.info("expired rows deleted", count=count)
 

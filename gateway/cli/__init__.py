@@ -56,14 +56,14 @@ def build_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """Return the application with these commands; only their modules are imported, so that each starts fast."""
     app = typer.Typer(
         name="pki-gateway",
-        help="Registration authority: devices enroll by SCEP, EST and ACME, one policy decides, the CA that the profile names signs.",
+        help="Registration authority: enrollment by SCEP, EST and ACME, judged by one policy, signed by the profile's CA.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
 
     @app.callback()
     def root() -> None:
-        """Registration authority: devices enroll by SCEP, EST and ACME, one policy decides, the CA that the profile names signs."""
+        """Registration authority: enrollment by SCEP, EST and ACME, judged by one policy, signed by the profile's CA."""
 
     for name in names:
         command = COMMANDS[name]

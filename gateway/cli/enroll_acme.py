@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from gateway.wire.acme.client import (
     Trial,
     drive,
 )
+from gateway.wire.acme.objects import MEDIA_JSON
 
 ACCOUNT_KEY = "ec-p256"
 LOOPBACK = "127.0.0.1"
@@ -144,7 +146,8 @@ def enroll(server: Server, steps: Steps, account: Account, wanted: Wanted, respo
             sent: tuple[bytes, ...] = walk.run(walk.client.certificate(document["certificate"]))
             leaf = find_leaf(sent, public_key_der(key))
             chain = verified_chain(leaf, sent)
-            saw(f"{format_name(leaf.subject)}, serial {leaf.serial:x}, valid until {leaf.not_after:%Y-%m-%d %H:%M}Z")
+            named = format_name(leaf.subject) or ", ".join(san.value for san in leaf.sans)
+            saw(f"{named}, serial {leaf.serial:x}, valid until {leaf.not_after:%Y-%m-%d %H:%M}Z")
     return Enrolled(key, leaf, chain)
 
 
@@ -162,6 +165,8 @@ class _Walk:
     server: Server
     connection: http.client.HTTPConnection
     give_up: float
+    seen: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=1))
+    """What the server said last."""
 
     def run(self, flow: Flow) -> Any:
         """Return what a flow comes to; ends the command where the server refuses."""
@@ -181,12 +186,18 @@ class _Walk:
         try:
             self.connection.request(request.method, parts.path or "/", request.body or None, dict(request.headers))
             reply = self.connection.getresponse()
-            return AcmeAnswer.of(reply.status, reply.getheaders(), reply.read())
+            answer = AcmeAnswer.of(reply.status, reply.getheaders(), reply.read())
         except (OSError, http.client.HTTPException) as error:
             fail(f"{request.url} does not answer: {error}")
+        if answer.headers.get("content-type") == MEDIA_JSON:
+            self.seen.append(answer.document)
+        return answer
 
     def _sleep(self, seconds: float) -> None:
         if monotonic() + seconds > self.give_up:
+            tried = next((each["error"] for each in self.seen[-1].get("challenges", ()) if each.get("error")), None)
+            if tried is not None:
+                fail(f"The name is not proved, and is still tried: {tried.get('detail')}")
             fail("The order is still pending: give it more time, --wait, or see `pki-gateway requests list`.")
         sleep(seconds)
 

@@ -155,7 +155,7 @@ class AcmeEndpoint(Model):
     subdomains: bool = False
     """Authorizations of a domain may stand for names below it (RFC 9444)."""
     authorization_reuse: Duration | None = None
-    """How long a valid authorization serves further orders of its account; absent: one order only."""
+    """How long a valid authorization serves further orders of its account; absent: one order only, and no newAuthz."""
     order_lifetime: Duration = Field(default="7d", validate_default=True)
     """How long an order, and what it needs to be authorized, waits."""
     max_identifiers: Annotated[int, Field(ge=1, le=1000)] = 100

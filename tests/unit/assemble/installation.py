@@ -231,7 +231,11 @@ class Installation:
             },
             "caa": {"mode": "log", "identities": ["pki.example.com"]},
             "prevalidated": {"dns": ["[a-z]+\\.ready\\.test"], "ip": ["10.1.0.0/16"]},
-            "webhook": {"url": "https://cmdb.example.com", "secret": {"file": self.write("cmdb", b"5f0c9a41d27e")}, "timeout": "2s"},
+            "webhook": {
+                "url": "https://cmdb.example.com",
+                "secret": {"file": self.write("cmdb", b"5f0c9a41d27e")},
+                "timeout": "2s",
+            },
             "attestation": {name: self.ca(name) for name in ("apple", "tpm", "step")},
             "acknowledge_no_validation": False,
             "attempts": 3,

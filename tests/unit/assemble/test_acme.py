@@ -54,7 +54,6 @@ def test_the_directory_of_the_demo(installation: Installation) -> None:
         "newNonce": f"{BASE}/new-nonce",
         "newAccount": f"{BASE}/new-account",
         "newOrder": f"{BASE}/new-order",
-        "newAuthz": f"{BASE}/new-authz",
         "revokeCert": f"{BASE}/revoke-cert",
         "keyChange": f"{BASE}/key-change",
         "renewalInfo": f"{BASE}/renewal-info",
@@ -81,11 +80,13 @@ def test_what_a_directory_says_of_itself(installation: Installation, acme: dict[
         "renewal": {"retry_after": "1h"},
     }
     acme["validation"] |= {"caa": {"identities": ["pki.example.com"]}}
+    acme["authorization_reuse"] = "1h"
     installation.profile["limits"] = {"failures_per_address": {"count": 9, "window": "1d"}}
     found = service(installation)
     assert found.directories.keys() == {BASE, "https://old.example.com/acme"}
     assert directory(found)["meta"] == directory(found, "https://old.example.com/acme")["meta"]
     assert directory(found, "https://old.example.com/acme")["newOrder"] == "https://old.example.com/acme/new-order"
+    assert directory(found)["newAuthz"] == f"{BASE}/new-authz"
     assert directory(found)["meta"] == {
         "termsOfService": "https://pki.example.com/terms",
         "website": "https://pki.example.com/acme",
