@@ -108,14 +108,13 @@ class Finalization:
             raise Rejection(Reason.ORDER_NOT_READY, "this order is being, or was, finalized with another CSR")
         return await self._wait(account, order, work, terms.config.finalize_wait.total_seconds())
 
-    async def follow(self, account: Account, order: Order) -> Order:
-        """Wait a while for an order that is processing, where somebody works on it now; returns it as it is then."""
+    async def follow(self, account: Account, order: Order, seconds: float | None = None) -> Order:
+        """Wait a while for an order that is processing, where somebody is at it or will be; returns it as it is then."""
         timing = self._means.timing
-        until = monotonic() + timing.poll_wait
-        if (work := self._works.get(order.id)) is not None:
-            work.alone = True
-            if work.task is not None:
-                await done_within(work.task, timing.poll_wait)
+        until = monotonic() + (timing.poll_wait if seconds is None else seconds)
+        if (work := self._works.get(order.id)) is not None and work.task is not None:
+            if not await done_within(work.task, until - monotonic()):
+                work.alone = True
             return await self._orders.find(account, order.id)
         pause = timing.look_every
         while order.status is OrderStatus.PROCESSING and monotonic() + pause < until and self._is_near(order, until):
@@ -175,12 +174,15 @@ class Finalization:
 
     async def _wait(self, account: Account, order: Order, work: _Work | None, seconds: float) -> Order:
         """Return an order as soon as it has ended, or as it is after this time."""
+        until = monotonic() + seconds
         if work is None or work.task is None:
-            return order if order.status is OrderStatus.VALID else await self.follow(account, order)
+            return order if order.status is OrderStatus.VALID else await self.follow(account, order, seconds)
         if not await done_within(work.task, seconds):
             work.alone = True
         elif not work.task.cancelled():
-            return work.task.result()
+            ended = work.task.result()
+            # Somebody else may have begun it, or a CA that was down may be back in a moment.
+            return await self.follow(account, ended, max(0.0, until - monotonic()))
         current = await self._orders.find(account, order.id)
         if current.status is OrderStatus.READY:
             # The store has not even taken note of it: the client must ask again, and finds whatever there is then.
