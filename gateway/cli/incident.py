@@ -101,8 +101,8 @@ def _declare(client: AdminClient, affected: dict[str, Any], url: str | None, for
     if format is OutputFormat.JSON:
         print_record(made, format)
     else:
-        told = f"{made['certificates']} certificates are to be renewed now; clients learn it when they ask next"
-        print(f"Incident {made['id']}: {told}.")
+        count = made["certificates"]
+        print(f"Incident {made['id']}: {_certificates(count)} to be renewed now; clients learn it when they ask next.")
 
 
 def _preview(client: AdminClient, affected: dict[str, Any], format: OutputFormat) -> None:
@@ -111,12 +111,16 @@ def _preview(client: AdminClient, affected: dict[str, Any], format: OutputFormat
         print_record(found, format)
         return
     count, subjects = found["certificates"], found["subjects"]
-    print(f"{count} certificates would have to be renewed now{':' if subjects else '.'}")
+    print(f"{_certificates(count)} to be renewed{':' if subjects else '.'}")
     for subject in subjects:
         print(f"  {subject!r}" if not subject.isprintable() else f"  {subject or '(no subject)'}")
     if count > len(subjects):
         print(f"  … and {count - len(subjects)} more")
     print("Nothing was done: --yes does it.")
+
+
+def _certificates(count: int) -> str:
+    return f"{count} certificate" if count == 1 else f"{count} certificates"
 
 
 def _ask(client: AdminClient, path: str, arguments: dict[str, Any]) -> dict[str, Any]:

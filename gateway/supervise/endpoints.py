@@ -24,7 +24,8 @@ from gateway.web.share import Share
 
 KEY_THREADS = 2
 """Threads for slow RSA keys: more only add switches, since workers are processes."""
-ADMIN_BODY = 1048576
+ADMIN_BODY = 8 << 20
+"""An incident may name more than a hundred thousand serial numbers."""
 ADMIN_IN_FLIGHT = 16
 
 

@@ -133,7 +133,7 @@ class AcmeAdministration:
         if not count:
             raise _denied("no certificate that is in force fits this")
         incident = Incident(new_request_id(now), explanation_url, now, actor)
-        detail = f"incident {incident.id}: {describe(affected)}; {count} certificates"
+        detail = f"incident {incident.id}: {describe(affected)}; certificates: {count}"
         event = self._event("acme.incident.declared", actor, affected.profile or "", detail, affected.upstream_ca or "")
         return await self._records.declare_incident(incident, affected, now, event)
 

@@ -13,6 +13,7 @@ from gateway.errors import Reason
 from gateway.model import ProfileName, RevocationReason, UpstreamCAName
 from gateway.store.acme import Affected
 from gateway.store.interfaces import InventoryRow, Store
+from gateway.store.sqlite.acme import incidents
 from tests.contract.store.acme_rows import (
     DAY,
     SECOND,
@@ -178,6 +179,15 @@ class TestIncidents:
         assert await store.list_incidents(1) == (new,)
         assert await store.find_incident(certificates[1].sha256) == new
         assert await store.find_incident(certificates[0].sha256) == old
+
+    async def test_goes_in_portions(
+        self, store: Store, certificates: list[InventoryRow], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(incidents, "PAGE", 3)
+        declared = await store.declare_incident(incident(), Affected(), NOW, DECLARED)
+        assert declared.certificates == 4
+        assert await store.list_incidents(10) == (declared,)
+        assert [await store.find_incident(row.sha256) for row in certificates] == [declared] * 4 + [None]
 
     async def test_withdrawn_is_forgotten(self, store: Store, certificates: list[InventoryRow]) -> None:
         declared = await store.declare_incident(incident(explanation_url=None), Affected(), NOW, DECLARED)
