@@ -190,7 +190,6 @@ def test_spelled_at_random() -> None:
         ("192.0.2.53", ("192.0.2.53", 53)),
         ("192.0.2.53:5353", ("192.0.2.53", 5353)),
         ("2001:db8::53", ("2001:db8::53", 53)),
-        ("[2001:db8::53]", ("2001:db8::53", 53)),
         ("[2001:db8::53]:5353", ("2001:db8::53", 5353)),
     ],
 )
@@ -202,5 +201,5 @@ def test_servers(text: str, server: tuple[str, int]) -> None:
     "text", ["", "dns.test", "192.0.2.53:", "192.0.2.53:0", "192.0.2.53:99999", "[::1", "[::1]x", "1.2.3.4:x"]
 )
 def test_what_is_no_server(text: str) -> None:
-    with pytest.raises(ValueError, match=r"192|1\.2|dns|address|port|::1"):
+    with pytest.raises(ValueError, match="is not the IP address of a DNS server"):
         parse_server(text)
