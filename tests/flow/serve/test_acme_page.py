@@ -92,11 +92,15 @@ def test_lego(run: Callable[[str], str], require_program: Callable[[str, str], s
 
 
 def test_an_external_account(run: Callable[[str], str]) -> None:
-    assert run(EXTERNAL_ACCOUNT).strip()
+    shown = run(EXTERNAL_ACCOUNT)
+    assert "a.web.demo.test: valid by http-01" in shown
+    assert "team-web" in shown
 
 
 def test_an_incident_is_tried_first(run: Callable[[str], str]) -> None:
-    assert run(INCIDENT).strip()
+    shown = run(INCIDENT)
+    assert "Nothing was done" in shown
+    assert "No incidents" in shown
 
 
 def test_the_profile_is_one(served: RunningServer, tmp_path: Path) -> None:
