@@ -26,7 +26,8 @@ _EXPIRING = frozenset({AuthorizationStatus.PENDING, AuthorizationStatus.VALID})
 class DirectoryTerms:
     """What a directory says of itself (RFC 8555 §7.1.1, draft-ietf-acme-profiles §3, RFC 9444 §4); empty and False is left out.
 
-    `profiles` are descriptions or URLs by name; without `pre_authorization` newAuthz is not named; `surprise` a name that changes, so that clients learn to pass over what they
+    `profiles` are descriptions or URLs by name; without `pre_authorization` newAuthz is not named; `surprise` is a name that
+    changes, so that clients learn to pass over what they
     do not know.
     """
 
