@@ -26,12 +26,12 @@ PEM = KEY.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 @pytest.fixture
-def bound(state: Path) -> Path:
-    """An installation whose profile binds external accounts."""
+def unbound(state: Path) -> Path:
+    """An installation whose profile binds no external accounts."""
     config = state / "profiles.yaml"
     text = config.read_text()
-    assert "acme:" in text
-    config.write_text(text.replace("        validation:", "        external_account: optional\n        validation:", 1))
+    assert "external_account: optional" in text
+    config.write_text(text.replace("external_account: optional", 'external_account: "off"'))
     return state
 
 
@@ -55,40 +55,40 @@ def fill(state: Path) -> tuple[str, str, str]:
 
 
 class TestKeys:
-    def test_are_printed_once(self, bound: Path, run_main: RunMain) -> None:
+    def test_are_printed_once(self, state: Path, run_main: RunMain) -> None:
         line = (
             r"eab create demo --dns .*\.lab\.example --ip 10.0.0.0/8 --no-wildcards --key-type ec --challenge http-01 "
             "--max-validity 30d --max-names 3 --max-accounts 0 --one-shot --ttl 90d --owner team"
         )
-        done = run_main(bound, *line.split(), "--format", "json")
+        done = run_main(state, *line.split(), "--format", "json")
         assert (done.code, done.err) == (0, "")
         made = json.loads(done.out)
         assert len(decode(made["hmac_key"])) == 32
-        [row] = json.loads(run_main(bound, "eab", "list", "--format", "json").out)
+        [row] = json.loads(run_main(state, "eab", "list", "--format", "json").out)
         assert row == {name: value for name, value in made.items() if name != "hmac_key"}
         assert (row["dns"], row["ip"], row["wildcards"], row["owner"]) == ([r".*\.lab\.example"], ["10.0.0.0/8"], False, "team")
         assert (row["key_types"], row["challenges"], row["max_validity"]) == (["ec"], ["http-01"], "30d")
         assert (row["max_identifiers"], row["max_accounts"], row["max_certificates"]) == (3, None, 1)
         assert (
-            run_main(bound, "eab", "revoke", row["kid"]).out
+            run_main(state, "eab", "revoke", row["kid"]).out
             == f"Key {row['kid']} is revoked; accounts that were bound with it: 0.\n"
         )
-        assert run_main(bound, "eab", "revoke", row["kid"]).code == 1
+        assert run_main(state, "eab", "revoke", row["kid"]).code == 1
 
-    def test_are_two_lines(self, bound: Path, run_main: RunMain) -> None:
-        lines = run_main(bound, "eab", "create", "demo").out.splitlines()
+    def test_are_two_lines(self, state: Path, run_main: RunMain) -> None:
+        lines = run_main(state, "eab", "create", "demo").out.splitlines()
         assert [line.split()[0] for line in lines] == ["kid", "hmac"]
-        assert lines[0].split()[1] in run_main(bound, "eab", "list").out
-        assert lines[1].split()[2] not in run_main(bound, "eab", "list", "--format", "json").out
+        assert lines[0].split()[1] in run_main(state, "eab", "list").out
+        assert lines[1].split()[2] not in run_main(state, "eab", "list", "--format", "json").out
 
-    def test_that_clients_have_are_taken_over(self, bound: Path, run_main: RunMain) -> None:
-        (bound / "key").write_text("YWFhYWFhYWFhYWFhYWFhYWFh\n")
-        done = run_main(bound, "eab", "create", "demo", "--kid", "keyid_00", "--key-file", str(bound / "key"), "--format", "json")
+    def test_that_clients_have_are_taken_over(self, state: Path, run_main: RunMain) -> None:
+        (state / "key").write_text("YWFhYWFhYWFhYWFhYWFhYWFh\n")
+        done = run_main(state, "eab", "create", "demo", "--kid", "keyid_00", "--key-file", str(state / "key"), "--format", "json")
         assert (json.loads(done.out)["kid"], json.loads(done.out)["hmac_key"]) == ("keyid_00", "YWFhYWFhYWFhYWFhYWFhYWFh")
 
-    def test_padding_is_taken_away(self, bound: Path, run_main: RunMain) -> None:
-        (bound / "key").write_text("YWFhYWFhYWFhYWFhYWFhYWE=\n")
-        done = run_main(bound, "eab", "create", "demo", "--kid", "k", "--key-file", str(bound / "key"), "--format", "json")
+    def test_padding_is_taken_away(self, state: Path, run_main: RunMain) -> None:
+        (state / "key").write_text("YWFhYWFhYWFhYWFhYWFhYWE=\n")
+        done = run_main(state, "eab", "create", "demo", "--kid", "k", "--key-file", str(state / "key"), "--format", "json")
         assert json.loads(done.out)["hmac_key"] == "YWFhYWFhYWFhYWFhYWFhYWE"
 
     @pytest.mark.parametrize(
@@ -108,10 +108,15 @@ class TestKeys:
             pytest.param("eab create demo --kid a --key-file profiles.yaml", "key must be base64url", id="no key"),
         ],
     )
-    def test_that_cannot_be_are_usage_errors(self, bound: Path, run_main: RunMain, line: str, said: str) -> None:
-        done = run_main(bound, *line.replace("profiles.yaml", str(bound / "profiles.yaml")).split())
+    def test_that_cannot_be_are_usage_errors(self, state: Path, run_main: RunMain, line: str, said: str) -> None:
+        done = run_main(state, *line.replace("profiles.yaml", str(state / "profiles.yaml")).split())
         assert (done.code, done.out) == (2, "")
         assert said in done.err
+
+    def test_need_a_profile_that_binds_them(self, unbound: Path, run_main: RunMain) -> None:
+        done = run_main(unbound, "eab", "create", "demo")
+        assert (done.code, done.out) == (2, "")
+        assert "set `external_account` of its acme endpoint" in done.err
 
 
 class TestAccountsAndOrders:

@@ -38,7 +38,7 @@ WRONG = [
     ("challenge list --limit 0", "--limit"),
     ("challenge revoke ''", "'' is no ID"),
     ("eab create", "Missing argument"),
-    ("eab create demo", "external_account"),
+    ("eab create demo --mode foo", "mode foo is not possible here"),
     ("eab list --profile nope", "There is no profile nope"),
     ("eab revoke ''", "'' is no ID"),
     ("acme accounts --profile nope", "There is no profile nope"),

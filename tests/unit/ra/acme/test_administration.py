@@ -33,7 +33,7 @@ MODES = ("standard", "none", "prevalidated")
 
 def profile(name: str, **endpoint: Any) -> tuple[ProfileName, Profile]:
     config = AcmeEndpoint.model_validate_json(json.dumps(endpoint))
-    terms = AcmeTerms(config, MappingProxyType(dict.fromkeys(MODES, cast("Any", None))), "https://pki.test/acme/demo")
+    terms = AcmeTerms(config, MappingProxyType(cast("Any", dict.fromkeys(MODES))), "https://pki.test/acme/demo")
     return ProfileName(name), Profile(
         name=ProfileName(name),
         endpoints=frozenset({Protocol.ACME}),
