@@ -123,15 +123,19 @@ class Validations:
 
         Raises RateLimited where the account failed too often at this name, and StoreUnavailable.
         """
-        now = self._clock()
-        if (running := self._tasks.get(authorization.id)) is None:
-            if not _may_be_tried(authorization, challenge, now):
+        if authorization.id not in self._tasks:
+            if not _may_be_tried(authorization, challenge, self._clock()):
                 return authorization
             await self._check_failures(snapshot, authorization, challenge)
-            running = await self._begin(snapshot, account, authorization, challenge, payload, source)
-        if running is not None and await done_within(running, FIRST_WAIT) and not running.cancelled():
-            ended = None if running.exception() else running.result()
-            if ended is not None:
+        running = self._tasks.get(authorization.id)
+        if running is None:
+            room = not self._draining and self._slots.take(authorization)
+            work = self._begin(snapshot, account, authorization, challenge, payload, source, room)
+            running = self._start(authorization, work, holds=room)
+        if await done_within(running, FIRST_WAIT) and not running.cancelled():
+            if isinstance(error := running.exception(), StoreUnavailable):
+                raise error
+            if error is None and (ended := running.result()) is not None:
                 return ended
         return await self._records.find_authorization(authorization.id) or authorization
 
@@ -143,33 +147,27 @@ class Validations:
         challenge: Challenge,
         payload: Mapping[str, object],
         source: str,
-    ) -> asyncio.Task[Authorization | None] | None:
+        room: bool,
+    ) -> Authorization | None:
         """Note that the challenge is to be tried, and try it where there is room; else it is due for anybody."""
         now = self._clock()
-        room = not self._draining and self._slots.take(authorization)
         worker, until = (self._worker, now + self._lease) if room else ("", now)
-        started = False
-        try:
-            begun = await self._records.begin_validation(
-                authorization.id,
-                challenge.id,
-                payload,
-                source,
-                worker,
-                until,
-                now,
-                _event("begun", "pending", authorization, challenge, snapshot, now, source),
-            )
-            if not room or begun is None or authorization.id in self._tasks:
-                return self._tasks.get(authorization.id)
-            ours = begun.worker == worker and begun.lease_until == until
-            if not ours and not await self._claim(begun, now):
-                return None
-            started = True
-            return self._start(begun, self._attempt(snapshot, begun, account))
-        finally:
-            if room and not started:
-                self._slots.give_back(authorization)
+        begun = await self._records.begin_validation(
+            authorization.id,
+            challenge.id,
+            payload,
+            source,
+            worker,
+            until,
+            now,
+            _event("begun", "pending", authorization, challenge, snapshot, now, source),
+        )
+        if not room or begun is None:
+            return begun
+        ours = begun.worker == worker and begun.lease_until == until
+        if not ours and not await self._claim(begun, now):
+            return None
+        return await self._attempt(snapshot, begun, account)
 
     async def _claim(self, row: Authorization, now: datetime) -> bool:
         """Take a row that nobody holds; False where somebody does, or was first."""
@@ -188,7 +186,7 @@ class Validations:
         due = await self._records.find_due_validations(self._clock(), 2 * self._slots.free, self._slots.crowded())
         for row in due:
             if row.id not in self._tasks and self._slots.take(row):
-                _ = self._start(row, self._take_up(snapshot, row))
+                _ = self._start(row, self._take_up(snapshot, row), holds=True)
                 started += 1
         return started
 
@@ -198,15 +196,19 @@ class Validations:
         account = await self._records.find_account(row.account)
         return None if account is None else await self._attempt(snapshot, row, account)
 
-    def _start(self, row: Authorization, work: Coroutine[Any, Any, Authorization | None]) -> asyncio.Task[Authorization | None]:
+    def _start(
+        self, row: Authorization, work: Coroutine[Any, Any, Authorization | None], *, holds: bool
+    ) -> asyncio.Task[Authorization | None]:
+        """Run work that no client can cancel; `holds`: room was taken for it."""
         task = asyncio.get_running_loop().create_task(work, name=f"validation-{row.id[:8]}")
         self._tasks[row.id] = task
-        task.add_done_callback(lambda done: self._finish(row, done))
+        task.add_done_callback(lambda done: self._finish(row, done, holds=holds))
         return task
 
-    def _finish(self, row: Authorization, task: asyncio.Task[Authorization | None]) -> None:
+    def _finish(self, row: Authorization, task: asyncio.Task[Authorization | None], *, holds: bool) -> None:
         del self._tasks[row.id]
-        self._slots.give_back(row)
+        if holds:
+            self._slots.give_back(row)
         if task.cancelled():
             return
         error = task.exception()

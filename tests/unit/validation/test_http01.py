@@ -334,6 +334,24 @@ async def test_hosts_of_the_gateway_and_its_cas(dns: DnsServer) -> None:
     assert "CAs" in failure.cause
 
 
+async def test_hosts_of_the_gateway_are_looked_up_before_anybody_connects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes while they are looked up waits, too."""
+    begun = 0
+
+    async def slow(*_: object, **__: object) -> list[tuple[object, ...]]:
+        nonlocal begun
+        begun += 1
+        await asyncio.sleep(0.05)
+        return [(2, 1, 6, "", ("192.0.2.9", 0))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", slow)
+    room = reach.ValidationRoom(("ca.test",))
+    found = await asyncio.gather(*(room.refused() for _ in range(5)))
+    assert {address for addresses in found for address in map(str, addresses)} == {"192.0.2.9"}
+    assert all(found)
+    assert begun == 1
+
+
 async def test_blackhole(dns: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reach, "CONNECT_SECONDS", 0.2)
 
