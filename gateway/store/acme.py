@@ -116,7 +116,8 @@ class AcmeRecords(Protocol):
     async def redeem_nonce(self, nonce: bytes, issued_at: datetime) -> bool:
         """Use a nonce up, across all workers; False when it was used before. What is older than an hour may be forgotten.
 
-        `issued_at` is part of a nonce: one nonce always comes with the same.
+        `issued_at` is part of a nonce: one nonce always comes with the same. It may be answered before it is durable: who could
+        use it again meanwhile waits for that, and a disk that fails forgets it.
         """
 
     async def add_account(self, account: Account, quotas: Sequence[QuotaTake], audit: AuditEvent) -> Account | Reason:

@@ -110,6 +110,36 @@ async def test_undone_operation_answers_and_leaves_nothing(store: SqliteStore, p
     assert await chain_problems(store) == ()
 
 
+async def test_what_runs_ahead_is_answered_before_the_disk_has_it(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, commit = threading.Event(), connection.commit
+
+    def wait(c: sqlite3.Connection) -> None:
+        slow.wait(timeout=5)
+        commit(c)
+
+    monkeypatch.setattr(connection, "commit", wait)
+    patient = put(store, "patient")
+    assert await store.redeem_nonce(b"n", NOW)
+    assert not patient.done()
+    slow.set()
+    assert await patient == "patient"
+    assert not await store.redeem_nonce(b"n", NOW)
+
+
+async def test_what_runs_ahead_is_undone_with_a_disk_that_fails(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "commit", fail)
+        assert await store.redeem_nonce(b"n", NOW)
+        with pytest.raises(StoreUnavailable):
+            await put(store, "next")
+    assert await store.redeem_nonce(b"n", NOW)
+
+
 async def test_group_is_one_transaction(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commits = []
     commit = connection.commit
