@@ -243,7 +243,10 @@ class AcmeRecords(Protocol):
         """Write an incident, given without certificates, and note each that is affected; returns it with their number."""
 
     async def count_affected(self, affected: Affected, now: datetime) -> tuple[int, tuple[str, ...]]:
-        """Say how many certificates an incident would concern, and the subjects of up to ten of them."""
+        """Say how many certificates an incident would concern, and names of up to ten of them.
+
+        A name is the subject, or the first alternative name where that is empty.
+        """
 
     async def find_incident(self, certificate_sha256: bytes) -> Incident | None:
         """Return the newest incident that concerns a certificate."""

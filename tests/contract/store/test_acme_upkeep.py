@@ -198,6 +198,11 @@ class TestIncidents:
         assert await store.list_incidents(10) == ()
         assert audit_events(store)[-2:] == ["incident.declared", "incident.withdrawn"]
 
+    async def test_names_what_has_no_subject_by_an_alternative_name(self, store: Store) -> None:
+        await issued(store, subject="", sans=("dns:a.example", "dns:b.example"))
+        await issued(store, subject="", sans=(), created_at=NOW - SECOND)
+        assert await store.count_affected(Affected(), NOW) == (2, ("dns:a.example", ""))
+
     async def test_names_ten_subjects(self, store: Store) -> None:
         for number in range(12):
             await issued(store, subject=f"CN={number}", created_at=NOW + number * SECOND)

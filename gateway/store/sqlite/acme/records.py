@@ -32,8 +32,8 @@ class AcmeFile(OpenFile):
     async def redeem_nonce(self, nonce: bytes, issued_at: datetime) -> bool:
         """Use a nonce up, across all workers; False when it was used before.
 
-        The answer comes before the disk has it. What was asked with it, where it changes anything, is a write of its own that waits
-        for the disk and comes after this one, and no other worker can look at the nonce before the disk has it.
+        The answer comes before the disk has it. What was asked with it, where it changes anything, is a write of its own, which
+        waits for the disk and comes after this one; and no other worker can look at the nonce before the disk has it.
         """
         return await self._write(lambda tx: expiry.redeem_nonce(tx, nonce, issued_at), ahead=True)
 
