@@ -33,7 +33,7 @@ async def new_site(tmp_path: Path) -> AsyncIterator[NewSite]:
     sites: list[Site] = []
 
     async def start(**profiles: Mapping[str, Any]) -> Site:
-        site = await start_site(tmp_path, **profiles)
+        site = await start_site(tmp_path, profiles)
         sites.append(site)
         return site
 
