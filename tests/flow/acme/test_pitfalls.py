@@ -368,12 +368,12 @@ async def test_nonces_live_for_an_hour_dehydrated(site: Site) -> None:
 
 
 async def test_nonces_survive_a_restart_dehydrated(tmp_path: Path) -> None:
-    first = await start_site(tmp_path, {"corp": PREVALIDATED})
+    first = await start_site(tmp_path, corp=PREVALIDATED)
     client = await first.registered("corp")
     unused, used = await client.new_nonce(), await client.new_nonce()
     assert (await client.post(client.kid or "", nonce=used)).status == 200
     await first.close()
-    second = await start_site(tmp_path, {"corp": PREVALIDATED}, worker="test:2")
+    second = await start_site(tmp_path, worker="test:2", corp=PREVALIDATED)
     client.port = second.service.tls_port
     try:
         assert (await client.post(client.kid or "", nonce=used)).problem == "badNonce"
