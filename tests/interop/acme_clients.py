@@ -99,6 +99,10 @@ class Certbot(Client):
         folders = ("--config-dir", "conf", "--work-dir", "work", "--logs-dir", "logs")
         return self.run(self.program, *args, *folders, "--server", self.directory, "--non-interactive", check=check)
 
+    def log(self) -> str:
+        """What it wrote down of its last command: Debian's prints most of the server's refusals as an AttributeError."""
+        return (self.folder / "logs" / "letsencrypt.log").read_text()
+
     @property
     def account(self) -> tuple[str, ...]:
         eab = ("--eab-kid", self.external[0], "--eab-hmac-key", self.external[1]) if self.external else ()
@@ -165,7 +169,7 @@ class Uacme(Client):
         )
 
     def path(self, name: str) -> Path:
-        return self.folder / "uacme" / name / "cert.pem"
+        return self.folder / "uacme" / name.removeprefix("*.") / "cert.pem"
 
     def obtain(self, *names: str) -> list[x509.Certificate]:
         if not (self.folder / "uacme" / "private" / "key.pem").exists():
@@ -203,7 +207,7 @@ class Dehydrated(Client):
 
     def obtain(self, *names: str, hook: Path | None = None) -> list[x509.Certificate]:
         if not (self.folder / "accounts").exists():
-            self.dehydrated("--register", "--accept-terms")
+            self.dehydrated("--register", "--accept-terms", hook=hook)
         alias = ("--alias", names[0].removeprefix("*."))
         self.dehydrated("--cron", "--domain", " ".join(names), *alias, "--force", hook=hook)
         return read_chain(self.path(names[0]))

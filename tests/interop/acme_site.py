@@ -9,6 +9,7 @@ import ssl
 import stat
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from copy import deepcopy
@@ -139,7 +140,7 @@ class AcmeSite:
 
     def declare_incident(self, *which: str) -> None:
         """Have certificates replaced at once."""
-        self.server.cli("incident", "declare", *which, "--explanation", "https://acme.test/incident", "--yes")
+        self.server.cli("incident", "declare", *which, "--explanation-url", "https://acme.test/incident", "--yes")
 
     def rows(self) -> list[Row]:
         """The log's lines about ACME requests, in their order."""
@@ -164,6 +165,13 @@ class AcmeSite:
         found = [*sans.get_values_for_type(x509.DNSName), *map(str, sans.get_values_for_type(x509.IPAddress))]
         assert sorted(found) == sorted(names)
         return leaf
+
+    def revocation(self, certificate: x509.Certificate, seconds: float = 15) -> x509.ReasonFlags | None:
+        """Why a certificate is on the CRL, which comes soon after the revocation; None: it does not come."""
+        until = time.monotonic() + seconds
+        while (listed := self.revoked()).get(certificate.serial_number) is None and time.monotonic() < until:
+            time.sleep(0.3)
+        return listed.get(certificate.serial_number)
 
     def revoked(self) -> dict[int, x509.ReasonFlags]:
         """Serial numbers on the CRL, and why."""
@@ -219,7 +227,7 @@ def slow_ca(name: str, seconds: float, folder: Path, state: Path) -> Change:
             "type": "exec",
             "command": [str(folder / "sleeps")],
             "chain": ["ca/issuing.pem", "ca/root.pem"],
-            "deadline": "100s",
+            "deadline": "80s",
             "operations": ["find", "revoke"],
             "environment": {"CA_DIR": str(folder), "SECONDS": str(seconds)},
             "concurrency": 16,
