@@ -33,6 +33,7 @@ import yaml
 from bench.acme_client import Applicant
 from bench.client import Client, read_frames, write_frames
 from bench.processes import cpu_seconds, resident_megabytes
+from gateway.logging import LogFormat, configure_logging
 from gateway.model import ProfileName, SanKind
 from gateway.pki import base64url
 from gateway.pki.certificate import parse_certificate
@@ -291,6 +292,7 @@ def run(count: int, connections: int) -> None:
             print("pebble is not installed (package pebble): no yardstick")
         else:
             _compare(pebble, rows[1])
+    configure_logging(LogFormat.JSON, "error")
     with tempfile.TemporaryDirectory() as folder:
         for name, (statements, commits) in asyncio.run(count_statements(Path(folder) / "state")).items():
             print(f"{name}: {statements:.1f} statements and {commits:.1f} commits for one certificate")
