@@ -44,7 +44,7 @@ class Driver:
 
     async def run(self, flow: Flow) -> Any:
         """Return what a flow comes to."""
-        return await drive_async(flow, self._send, lambda seconds: asyncio.sleep(min(seconds, SHORTEST)))
+        return await drive_async(flow, self.send, lambda seconds: asyncio.sleep(min(seconds, SHORTEST)))
 
     async def refused(self, flow: Flow) -> AcmeRefusal:
         """Return the refusal that a flow comes to."""
@@ -62,7 +62,8 @@ class Driver:
         chain = await self.run(self.client.issue(identifiers, csr, respond, **more))
         return parse_certificate(chain[0])
 
-    async def _send(self, request: AcmeRequest) -> AcmeAnswer:
+    async def send(self, request: AcmeRequest) -> AcmeAnswer:
+        """Send one request as it stands."""
         parts = urlsplit(request.url)
         url = parts._replace(netloc=f"127.0.0.1:{self.site.service.tls_port}").geturl()
         headers = {**request.headers, "Host": parts.netloc}
