@@ -3,12 +3,14 @@
 import asyncio
 import base64
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 
 from gateway.audit import AuditEvent
 from gateway.config.load import read
@@ -23,7 +25,7 @@ from gateway.wire.acme.ari import format_certificate_id
 from tests.flow.acme.client import Answer, Client
 from tests.flow.acme.conftest import NewSite
 from tests.flow.acme.signing import Key, b64, bind, sign
-from tests.flow.acme.site import PREVALIDATED, Issued, Site, csr_for
+from tests.flow.acme.site import PREVALIDATED, Issued, Site, csr_for, start_site
 from tests.flow.est.front import DEVICE
 from tests.flow.scep.service import Client as ScepClient
 from tests.flow.scep.service import Device, configure, leaf_of
@@ -647,3 +649,63 @@ async def test_accounts_of_an_address_are_limited(new_site: NewSite) -> None:
     assert (await client.register()).status == 200
     answer = await site.register(site.client("lab"), "lab")
     assert (answer.status, answer.problem) == (429, "rateLimited")
+
+
+# Directories, workers, reloads
+
+
+async def test_new_authz_is_advertised_only_where_it_works(new_site: NewSite) -> None:
+    site = await new_site(lab={"authorization_reuse": "1h"})
+    assert "newAuthz" in (await site.client("lab").get("directory")).json
+    client = await site.registered()
+    assert "newAuthz" not in (await client.get("directory")).json
+    refused = await client.post("new-authz", {"identifier": {"type": "dns", "value": "www.demo.test"}})
+    assert (refused.status, refused.problem) == (403, "unauthorized")
+
+
+async def test_orders_that_failed_are_not_listed(site: Site) -> None:
+    client = await site.registered()
+    good, bad = await client.order("www.demo.test"), await client.order("api.demo.test")
+    await client.post(bad.json["authorizations"][0], {"status": "deactivated"})
+    assert (await client.post(f"{client.kid}/orders")).json["orders"] == [good.location]
+
+
+async def test_workers_share_everything(site: Site, tmp_path: Path) -> None:
+    other = await start_site(tmp_path, worker="test:2")
+    try:
+        client = await site.registered("corp")
+        nonce = await client.new_nonce()
+        there = replace(client, port=other.service.tls_port)
+        order = await there.order(WWW)
+        assert order.status == 201
+        assert (await there.post(order.location, nonce=nonce)).status == 200
+        assert (await client.post(order.location, nonce=nonce)).problem == "badNonce"
+        csr = {"csr": csr_for(order, generate_private_key("ec-p256"))}
+        nonces = [await client.new_nonce() for _ in range(6)]
+        asked = [each.post(order.json["finalize"], csr, nonce=nonces.pop()) for each in (client, there) * 3]
+        assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
+        done = await site.poll(client, order.location, {"processing"})
+        first, second = await client.post(done.json["certificate"]), await there.post(done.json["certificate"])
+        assert first.body == second.body
+        assert len(await site.service.gateway.store.list_rows(frozenset(LedgerState), "corp", 10)) == 1
+    finally:
+        await other.close()
+
+
+async def test_reload_takes_a_directory_away_and_gives_it_back(site: Site, tmp_path: Path) -> None:
+    client = await site.registered("corp")
+    path = tmp_path / "profiles.yaml"
+    before = path.read_text()
+    data = yaml.safe_load(before)
+    del data["profiles"]["corp"]["endpoints"]["acme"]
+    gateway = site.service.gateway
+    for number, text in enumerate((yaml.safe_dump(data, sort_keys=False), before), start=2):
+        path.write_text(text)
+        _, sources = read(path)
+        gateway.commit(await gateway.prepare(sources, number))
+        answer = await client.get("directory")
+        assert answer.status == (404 if number == 2 else 200)
+        if number == 2:
+            refused = await client.post("new-order", {"identifiers": []}, nonce="AAAA")
+            assert (refused.status, refused.problem) == (404, "malformed")
+    assert (await client.order(WWW)).status == 201
