@@ -19,6 +19,7 @@ from tests.contract.store.acme_rows import (
     SECOND,
     WEEK,
     authorization,
+    begun,
     made_ready,
     new_order,
     order,
@@ -208,6 +209,18 @@ class TestIncidents:
             await issued(store, subject=f"CN={number}", created_at=NOW + number * SECOND)
         number, subjects = await store.count_affected(Affected(), NOW)
         assert (number, subjects) == (12, tuple(f"CN={n}" for n in range(11, 1, -1)))
+
+
+async def test_a_tally_counts_what_is_unfinished(store: Store) -> None:
+    of = await registered(store)
+    for _ in range(3):
+        await made_ready(store, of)
+    for status in (OrderStatus.PROCESSING, OrderStatus.PROCESSING, OrderStatus.VALID, OrderStatus.INVALID):
+        await store.change_order(order_change(await made_ready(store, of), status))
+    _, (needed,) = await ordered(store, of)
+    await begun(store, needed)
+    tally = await store.tally(())
+    assert (tally.acme_orders, tally.acme_finalizations, tally.acme_challenges) == (4, 2, 1)
 
 
 async def test_an_ended_account_is_kept(store: Store) -> None:
