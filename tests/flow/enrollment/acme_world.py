@@ -35,7 +35,7 @@ from gateway.ra.profile import AcmeTerms, Profile, Snapshot
 from gateway.ra.timing import Timing
 from gateway.store.interfaces import Store
 from gateway.validation.interfaces import Validated, ValidationFailed, ValidationTask
-from tests.flow.enrollment.world import PROFILE, QUICK, FaultyCA, World, device_key
+from tests.flow.enrollment.world import PROFILE, QUICK, Clock, World, device_key
 
 OTHER = ProfileName("short")
 SOURCE = "192.0.2.7"
@@ -99,8 +99,8 @@ class Room:
 class AcmeWorld(World):
     """A world whose profiles open ACME; `config` and `policy` are as the file has them."""
 
-    def __init__(self, folder: Path, ca: FaultyCA, timing: Timing = QUICK) -> None:
-        super().__init__(folder, ca, timing=timing)
+    def __init__(self, folder: Path, ca: Any, timing: Timing = QUICK, clock: Clock | None = None) -> None:
+        super().__init__(folder, ca, timing=timing, clock=clock)
         self.config: dict[str, Any] = {"finalize_wait": "3s"}
         self.policy: dict[str, Any] = dict(POLICY)
         self.room = Room()
