@@ -17,7 +17,7 @@ from gateway.config.policy import RuleMode, SanRule
 from gateway.config.policy_checks import find_open_names, matches_every_name
 
 DNS_PORT = 53
-MAX_FINALIZE_WAIT = timedelta(seconds=25)
+FINALIZE_WAIT = (timedelta(seconds=1), timedelta(seconds=25))
 """Clients give up an answer after 30 seconds."""
 MAX_TIMEOUT = timedelta(seconds=30)
 """Most that one question to a resolver or a webhook may take: a validation is bounded by it."""
@@ -51,8 +51,8 @@ def _check_times(endpoint: AcmeEndpoint) -> Iterator[Problem]:
     yield from positive(("order_lifetime",), endpoint.order_lifetime)
     yield from positive(("authorization_reuse",), endpoint.authorization_reuse)
     yield from positive(("renewal", "before"), endpoint.renewal.before)
-    if endpoint.finalize_wait > MAX_FINALIZE_WAIT:
-        yield Problem(("finalize_wait",), f"must not be longer than {MAX_FINALIZE_WAIT.seconds}s; clients wait no longer")
+    if not FINALIZE_WAIT[0] <= endpoint.finalize_wait <= FINALIZE_WAIT[1]:
+        yield Problem(("finalize_wait",), "must be from 1s to 25s: an order must have begun by then, and clients wait no longer")
     if not RETRY_AFTER[0] <= endpoint.renewal.retry_after <= RETRY_AFTER[1]:
         yield Problem(("renewal", "retry_after"), "must be from 1m to 24h: clients take nothing else")
     yield from _check_quotas(endpoint.limits)
