@@ -235,4 +235,4 @@ async def test_reasons_of_expiry_are_public(store: Store) -> None:
     await store.expire_acme(NOW + WEEK)
     [row] = await store.search_orders(None, OrderStatus.INVALID, 10)
     assert row.error is not None
-    assert row.error.reason is Reason.VALIDATION_UNAUTHORIZED
+    assert row.error.reason is Reason.MALFORMED

@@ -81,7 +81,7 @@ NEXT_PAGE = (
     "ORDER BY created_at DESC, id DESC LIMIT :limit"
 )
 _ENDED = frozenset({AuthorizationStatus.INVALID, AuthorizationStatus.DEACTIVATED, AuthorizationStatus.REVOKED})
-_EXPIRED = Problem(Reason.VALIDATION_UNAUTHORIZED, "the order was not finalized before its time was over")
+_EXPIRED = Problem(Reason.MALFORMED, "the order has expired")
 EXPIRED_ERROR = write_problem(_EXPIRED)
 
 
