@@ -13,7 +13,6 @@ from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason
 from gateway.model import ChallengeType, Identifier, IdentifierType, SubjectAltName
 from gateway.pki.identifiers import to_san
-from gateway.ra.policy import precheck_names
 from gateway.ra.policy.sans import judge_sans
 
 _BY_DNS = (ChallengeType.DNS_01, ChallengeType.DNS_ACCOUNT_01, ChallengeType.DNS_PERSIST_01)
@@ -59,8 +58,8 @@ def _policy_problems(policy: PolicyConfig, identifiers: Sequence[Identifier]) ->
             sans.append(to_san(identifier))
         except ValueError:
             return [(identifier, Reason.POLICY_SAN, "it is no name that can be certified")]
-    granted, _ = judge_sans(policy.san, tuple(sans), vouched=False)
-    broken = [v for v in precheck_names(policy, tuple(sans)) if not v.passed and v.mode == "enforce"]
+    granted, verdicts = judge_sans(policy.san, tuple(sans), vouched=False)
+    broken = [v for v in verdicts if not v.passed and v.mode == "enforce"]
     if not broken and len(granted) == len(sans):
         return []
     alone = [(one, problem) for one, san in zip(identifiers, sans, strict=True) if (problem := _alone(policy, san))]
