@@ -166,7 +166,10 @@ class GroupWriter:
             timer.cancel()
 
     def _take_turn(self) -> None:
-        """Begin the next group, here or on the thread; while another process writes, try again a little later."""
+        """Begin the next group, here or on the thread; while another process writes, try again a little later.
+
+        One of which nobody waits for the disk begins and ends here.
+        """
         operations = self._arrived[:MAX_GROUP]
         group = _Group(operations)
         try:
@@ -174,6 +177,8 @@ class GroupWriter:
             if here and not self._lock.take():
                 self._tries += 1
                 self._loop.call_later(RETRY_SECONDS, self._take_turn)
+                return
+            if here and self._is_ahead(operations) and self._write_ahead(group):
                 return
             if here:
                 with contextlib.suppress(sqlite.LockedError):  # the thread waits for who does not know the flock
@@ -186,6 +191,26 @@ class GroupWriter:
         self._tries = 0
         del self._arrived[:MAX_GROUP]
         self._groups.put(group)
+
+    def _is_ahead(self, operations: list[_Operation]) -> bool:
+        """Whether nobody waits for the disk; now and then the thread writes even so, because the WAL has to be kept short."""
+        return all(o.ahead for o in operations) and self._since_checkpoint < CHECKPOINT_OPERATIONS
+
+    def _write_ahead(self, group: _Group) -> bool:
+        """Commit a group here and give back the flock; False, and nothing is written, while somebody else has the database."""
+        try:
+            with sqlite.unsynced(self._connect()):
+                transaction = self._prepare(group.operations, patience=0.0)
+                sqlite.commit(self._connect())
+        except sqlite.LockedError:
+            return False
+        self._lock.release()
+        self._known_chains |= transaction.new_chains
+        self._since_checkpoint += len(group.operations)
+        self._tries = 0
+        del self._arrived[: len(group.operations)]
+        self._end_turn(group)
+        return True
 
     def _end_turn(self, group: _Group) -> None:
         """Settle a group that the thread is done with, and begin the next."""
