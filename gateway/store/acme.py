@@ -187,7 +187,10 @@ class AcmeRecords(Protocol):
         """
 
     async def find_due_orders(self, now: datetime, limit: int) -> tuple[Order, ...]:
-        """Orders in `processing` that nobody holds, or whose lease ran out, and whose `next_at` has come."""
+        """Orders in `processing` that nobody holds, or whose lease ran out, and whose `next_at` has come.
+
+        So are those with times so far ahead that they were written under a clock that was wrong.
+        """
 
     async def find_authorization(self, id: str) -> Authorization | None:
         """Return one authorization."""

@@ -540,3 +540,17 @@ async def test_failed_challenge_ends_the_order(new_acme_world: NewAcmeWorld) -> 
     await answer(world, acme, who, row)
     assert (await acme.find_order(world.snapshot, PROFILE, who, order.id)).status is OrderStatus.INVALID
     assert await world.rows() == ()
+
+
+async def test_order_that_a_worker_held_under_a_clock_that_ran_ahead_is_taken_up(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world(FIND, finalize_wait="1s")
+    ahead, acme = await world.worker("w1"), await world.worker("w2")
+    who = await account(world, acme)
+    order = await ready(world, acme, who, NAME)
+    world.clock.advance(timedelta(days=3))
+    world.ca.faults = ["not sent"] * 2
+    waiting = await finalize(world, ahead, who, order, csr(NAME))
+    assert waiting.status is OrderStatus.PROCESSING
+    world.clock.advance(-timedelta(days=3))
+    assert (await until_over(world, acme, who, order.id)).status is OrderStatus.VALID
+    assert len(world.ca.issued()) == 1
