@@ -39,6 +39,7 @@ types: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.table
 	$(BIN)/python -m bench.est
+	$(BIN)/python -m bench.acme
 
 dev: $(VENV)/.dev
 

@@ -116,8 +116,8 @@ class AcmeRecords(Protocol):
     async def redeem_nonce(self, nonce: bytes, issued_at: datetime) -> bool:
         """Use a nonce up, across all workers; False when it was used before. What is older than an hour may be forgotten.
 
-        `issued_at` is part of a nonce: one nonce always comes with the same. It may be answered before it is durable: who could
-        use it again meanwhile waits for that, and a disk that fails forgets it.
+        `issued_at` is part of a nonce: one nonce always comes with the same. It may be answered before the disk has it: every
+        process sees at once that it was used, and a machine that fails forgets none that is older than any durable write.
         """
 
     async def add_account(self, account: Account, quotas: Sequence[QuotaTake], audit: AuditEvent) -> Account | Reason:

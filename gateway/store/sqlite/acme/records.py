@@ -33,7 +33,7 @@ class AcmeFile(OpenFile):
         """Use a nonce up, across all workers; False when it was used before.
 
         The answer comes before the disk has it. What was asked with it, where it changes anything, is a write of its own, which
-        waits for the disk and comes after this one; and no other worker can look at the nonce before the disk has it.
+        waits for the disk and comes after this one.
         """
         return await self._write(lambda tx: expiry.redeem_nonce(tx, nonce, issued_at), ahead=True)
 
