@@ -9,12 +9,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from urllib.parse import urlsplit
 
 from gateway.config.acme import AcmeEndpoint, AcmeLimits, AcmeValidation, Prevalidated, Resolver, TrustMode
+from gateway.config.defaults import DEMO_PROFILE
 from gateway.config.document import DataPath, Problem
 from gateway.config.duration_checks import positive
 from gateway.config.listener_checks import listeners
 from gateway.config.parts import Parts, PolicyRules, ProfileParts
 from gateway.config.policy import RuleMode, SanRule
 from gateway.config.policy_checks import find_open_names, matches_every_name
+from gateway.config.schema import Server
 
 DNS_PORT = 53
 FINALIZE_WAIT = (timedelta(seconds=1), timedelta(seconds=25))
@@ -257,15 +259,19 @@ def check_acme_across(parts: Parts) -> Iterator[Problem]:
     for name, endpoint in _endpoints(parts):
         where: DataPath = ("profiles", name, "endpoints", "acme")
         yield from _check_profiles(where, name, endpoint, parts)
-        if parts.server is not None and allows_loopback(endpoint.validation):
-            for _, address in listeners(parts.server):
-                if not address.is_loopback:
-                    sentence = f"lets clients reach this machine's own services, and {address} can be reached from elsewhere"
-                    yield Problem((*where, "validation", "allow_cidrs"), f"{sentence}: loopback is for trials on loopback only")
-                    break
+        if parts.server is not None and allows_loopback(endpoint.validation) and name != DEMO_PROFILE:  # which is refused whole
+            yield from _check_trial((*where, "validation", "allow_cidrs"), parts.server)
         for number, alias in enumerate(endpoint.aliases):
             if aliases.setdefault(alias, name) != name:
                 yield Problem((*where, "aliases", number), f"{alias} is an alias of profile {aliases[alias]} too")
+
+
+def _check_trial(path: DataPath, server: Server) -> Iterator[Problem]:
+    """Yield a profile by which strangers could have this machine's own services asked."""
+    reached = next((address for _, address in listeners(server) if not address.is_loopback), None)
+    if reached is not None:
+        sentence = f"lets clients reach this machine's own services, and {reached} can be reached from elsewhere"
+        yield Problem(path, f"{sentence}: loopback is for trials on loopback only")
 
 
 def _check_profiles(where: DataPath, name: str, endpoint: AcmeEndpoint, parts: Parts) -> Iterator[Problem]:
