@@ -12,7 +12,7 @@ from gateway.pki.certificate import parse_certificate
 from gateway.ra.acme.names import base_of
 from gateway.ra.acme.orders import covers
 from gateway.ra.acme.renewal import identifiers_of
-from gateway.ra.acme.terms import Busy, Means, check_account, directory, find_policy, trust_mode
+from gateway.ra.acme.terms import Busy, Means, check_account, check_bound, directory, find_policy, trust_mode
 from gateway.ra.credentials.acme_order import identity_of
 from gateway.ra.profile import AcmeTerms, Snapshot
 from gateway.ra.requests import RevokeRequest
@@ -103,6 +103,7 @@ class Certificates:
         """
         if row.requester == identity_of(account.id):
             return
+        check_bound(terms, account)
         now = self._means.clock()
         _, policy = await find_policy(self._means.records, account, now)
         own = snapshot.profiles.get(row.profile)

@@ -35,7 +35,7 @@ from gateway.ra.acme.names import (
     unprovable,
 )
 from gateway.ra.acme.renewal import Renewals
-from gateway.ra.acme.terms import Busy, Means, directory, find_policy, full, trust_mode, validation
+from gateway.ra.acme.terms import Busy, Means, check_bound, directory, find_policy, full, trust_mode, validation
 from gateway.ra.policy.validity import judge_validity
 from gateway.ra.profile import AcmeTerms, Profile, Snapshot
 from gateway.store.acme import NewOrder
@@ -93,6 +93,8 @@ class Orders:
         home, home_terms = directory(snapshot, account.profile)
         check_terms(home_terms, account)
         profile, terms = _asked_profile(snapshot, home, home_terms, request.profile)
+        for demanding in (home_terms, terms):
+            check_bound(demanding, account)
         now = self._means.clock()
         _, policy = await find_policy(self._means.records, account, now)
         _check_count(terms, policy, len(request.identifiers))
@@ -151,6 +153,7 @@ class Orders:
         """Add an authorization that no order needs yet (RFC 8555 §7.4.1); it serves orders where the profile reuses them."""
         profile, terms = directory(snapshot, account.profile)
         check_terms(terms, account)
+        check_bound(terms, account)
         if terms.config.authorization_reuse is None:
             raise Rejection(Reason.NOT_AUTHORIZED, "this directory takes orders only: its authorizations serve one order each")
         identifier = request.identifier

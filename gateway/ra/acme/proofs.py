@@ -13,7 +13,7 @@ from gateway.model import AskedValidity, CertificateRequest, EnrollmentRequest, 
 from gateway.pki.jwk import thumbprint_of
 from gateway.ra.acme.csr import fit
 from gateway.ra.acme.orders import covers
-from gateway.ra.acme.terms import Busy, Means, check_account, directory, find_policy
+from gateway.ra.acme.terms import Busy, Means, check_account, check_bound, directory, find_policy
 from gateway.ra.acme.validations import Validations
 from gateway.ra.profile import Snapshot
 from gateway.validation.interfaces import ValidationFailed
@@ -45,7 +45,9 @@ class Proofs:
         where something could not be asked.
         """
         check_account(account, order.directory)
-        profile, _ = directory(snapshot, order.profile)
+        profile, terms = directory(snapshot, order.profile)
+        for demanding in (directory(snapshot, order.directory)[1], terms):
+            check_bound(demanding, account)
         now = self._means.clock()
         external, policy = await find_policy(self._means.records, account, now)
         rows = await self._means.records.find_authorizations(order.authorizations)

@@ -103,6 +103,12 @@ def check_account(account: Account, name: ProfileName) -> None:
         raise Rejection(Reason.ACCOUNT_DEACTIVATED, f"the account is {account.status}")
 
 
+def check_bound(terms: AcmeTerms, account: Account) -> None:
+    """Refuse an account that is bound to no external one where that is demanded now, whenever and wherever it was made."""
+    if terms.config.external_account == "required" and account.external_account is None:
+        raise Rejection(Reason.EXTERNAL_ACCOUNT_REQUIRED, "this account is bound to no external account, and must be here")
+
+
 async def find_policy(
     records: AcmeRecords, account: Account, now: datetime
 ) -> tuple[ExternalAccount | None, ExternalAccountPolicy]:

@@ -6,7 +6,15 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.acme import AccountChange, AccountStatus, AuthorizationRequest, KeyChange, OrderRequest, OrderStatus
+from gateway.acme import (
+    AccountChange,
+    AccountStatus,
+    AuthorizationRequest,
+    KeyChange,
+    OrderRequest,
+    OrderStatus,
+    RevocationRequest,
+)
 from gateway.audit import AuditEvent
 from gateway.errors import Reason, Rejection
 from gateway.ra.acme.terms import KeyInUse, RateLimited
@@ -275,3 +283,37 @@ async def test_refusal_of_an_account_is_on_record(new_acme_world: NewAcmeWorld) 
     told = (await world.audit())[-1]
     assert (told["event"], told["actor"], told["decision"]) == ("acme.order.rejected", f"acme:{who.id}", "refused")
     assert "www.elsewhere.test" in told["detail"]
+
+
+async def test_account_that_was_never_bound_gets_nothing_where_that_is_demanded_by_now(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world(authorization_reuse="1d")
+    acme = await world.worker()
+    who = await account(world, acme)
+    order = await ready(world, acme, who, NAME)
+    done = await ready(world, acme, who, NAME)
+    await finalize(world, acme, who, done, csr(NAME))
+    world.config["external_account"] = "required"
+    s = world.snapshot
+    for refusal in (
+        acme.new_order(s, PROFILE, who, OrderRequest(dns(NAME)), SOURCE),
+        acme.new_authorization(s, PROFILE, who, AuthorizationRequest(dns(NAME)[0]), SOURCE),
+        acme.finalize(s, PROFILE, who, order.id, csr(NAME, key="second"), SOURCE),
+    ):
+        with pytest.raises(Rejection) as refused:
+            await refusal
+        assert refused.value.reason is Reason.EXTERNAL_ACCOUNT_REQUIRED
+    leaf, *_ = await acme.certificate(s, PROFILE, who, done.id)
+    await acme.revoke(s, PROFILE, who, RevocationRequest(leaf), SOURCE)
+
+
+async def test_profile_that_demands_an_external_account_does_so_whatever_directory_offers_it(
+    new_acme_world: NewAcmeWorld,
+) -> None:
+    world = new_acme_world(profiles={"short": "shorter"})
+    world.others["external_account"] = "required"
+    acme = await world.worker()
+    who = await account(world, acme)
+    with pytest.raises(Rejection) as refused:
+        await acme.new_order(world.snapshot, PROFILE, who, OrderRequest(dns(NAME), profile="short"), SOURCE)
+    assert refused.value.reason is Reason.EXTERNAL_ACCOUNT_REQUIRED
+    await acme.new_order(world.snapshot, PROFILE, who, OrderRequest(dns(NAME)), SOURCE)
