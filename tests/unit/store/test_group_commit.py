@@ -557,3 +557,54 @@ async def test_nonces_alone_do_not_let_the_wal_grow(store: SqliteStore, levels: 
     for number in range(CHECKPOINT_OPERATIONS + 2):
         assert await store.redeem_nonce(number.to_bytes(4), NOW)
     assert levels.count(2) == 1
+
+
+def lazily(store: SqliteStore, name: str) -> asyncio.Future[str]:
+    """Queue a write that need not wait for the disk."""
+
+    def work(tx: Transaction) -> str:
+        tx.audit(event(detail=name))
+        tx.execute("INSERT INTO leases (name, holder, held_until) VALUES (:name, 'w1', 0)", {"name": name})
+        return name
+
+    return asyncio.ensure_future(store._write(work, synced=False))
+
+
+async def test_what_need_not_be_synced_is_so_with_what_must_be(store: SqliteStore, path: Path, levels: list[int]) -> None:
+    assert await lazily(store, "a") == "a"
+    assert list(await asyncio.gather(lazily(store, "b"), put(store, "c"))) == ["b", "c"]
+    assert levels == [1, 2]
+    assert await names(path) == ["a", "b", "c"]
+    assert await chain_problems(store) == ()
+
+
+async def test_heads_tell_only_what_the_disk_has(path: Path, heads: list[AuditHead]) -> None:
+    store = SqliteStore(path, KEYS, AUDIT_KEY, "w1", heads.append, timeout=2.0, head_interval=0.0)
+    await store.start()
+    try:
+        await put(store, "a")
+        await lazily(store, "b")
+        unsynced = audit_rows(store)[-1].seq
+        assert heads[-1].seq < unsynced
+        await store.redeem_nonce(b"n", NOW)
+        assert heads[-1].seq < unsynced
+    finally:
+        await store.close()
+    assert heads[-1].seq == unsynced
+
+
+async def test_what_need_not_be_synced_is_refused_where_the_file_fails(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(connection, "commit", fail)
+        for made in (lazily(store, "a"), put(store, "b")):
+            with pytest.raises(StoreUnavailable):
+                await made
+        told = await asyncio.gather(lazily(store, "c"), put(store, "d"), return_exceptions=True)
+        assert all(isinstance(each, StoreUnavailable) for each in told)
+    assert await lazily(store, "e") == "e"
+    assert await names(path) == ["e"]

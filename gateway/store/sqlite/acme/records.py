@@ -111,9 +111,13 @@ class AcmeFile(OpenFile):
         return await self._read_aside(lambda sql: orders.search(sql, self._keys, profile, status, limit))
 
     async def change_order(self, change: OrderChange) -> Order | Reason | None:
-        """Apply `change`; None when the order was not as expected."""
+        """Apply `change`; None when the order was not as expected.
+
+        Whoever finalizes waits for the disk with the ledger's rows before and after the CA is asked, and they take this along.
+        """
         sealed = seal(self._keys, ORDER_CSR, change.csr)
-        return await self._write(lambda tx: orders.change(tx, self._keys, change, sealed))
+        finalizes = change.to in {OrderStatus.PROCESSING, OrderStatus.VALID}
+        return await self._write(lambda tx: orders.change(tx, self._keys, change, sealed), synced=not finalizes)
 
     async def find_due_orders(self, now: datetime, limit: int) -> tuple[Order, ...]:
         """Orders in `processing` that nobody holds, or whose lease ran out, and whose `next_at` has come."""
@@ -158,7 +162,8 @@ class AcmeFile(OpenFile):
         """Set a pending challenge of a pending authorization to `processing`, ours; None where another is tried or it is over."""
         sealed = (payload, seal_payload(self._keys, payload))
         return await self._write(
-            lambda tx: authorizations.begin(tx, self._keys, id, challenge, sealed, source, worker, lease_until, at, audit)
+            lambda tx: authorizations.begin(tx, self._keys, id, challenge, sealed, source, worker, lease_until, at, audit),
+            synced=False,  # it promises nothing: what an attempt comes to waits for the disk
         )
 
     async def find_due_validations(self, now: datetime, limit: int, without: Collection[str] = ()) -> tuple[Authorization, ...]:
