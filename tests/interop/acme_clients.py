@@ -327,6 +327,35 @@ class Caddy(Server):
         return ["caddy", "run", "--config", str(self.folder / "Caddyfile"), "--adapter", "caddyfile"]
 
 
+@dataclass
+class AcmeSh(Client):
+    """acme.sh, a shell script over curl and openssl."""
+
+    program: str = "acme.sh"
+
+    def acme(self, *args: str | Path, check: bool = True) -> Done:
+        """Run one command of acme.sh's."""
+        home = ("--home", self.folder / "home", "--server", self.directory, "--ca-bundle", self.site.root)
+        return self.run(self.program, *args, *home, check=check)
+
+    def register(self, check: bool = True) -> Done:
+        eab = ("--eab-kid", self.external[0], "--eab-hmac-key", self.external[1]) if self.external else ()
+        return self.acme("--register-account", "--accountemail", MAIL, *eab, check=check)
+
+    def ask(self, *names: str, how: tuple[str | Path, ...] = (), check: bool = True) -> Done:
+        """Ask for a certificate; proof is by the web root unless `how` says otherwise."""
+        asked = [part for name in names for part in ("-d", name)]
+        return self.acme("--issue", *asked, *(how or ("-w", self.site.front.webroot)), check=check)
+
+    def chain(self, name: str) -> list[x509.Certificate]:
+        return read_chain(self.folder / "home" / f"{name}_ecc" / "fullchain.cer")
+
+    def obtain(self, *names: str) -> list[x509.Certificate]:
+        self.register()
+        self.ask(*names)
+        return self.chain(names[0])
+
+
 MODULES = Path("/usr/lib/apache2/modules")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import re
@@ -142,6 +143,14 @@ class AcmeSite:
         """Have certificates replaced at once."""
         self.server.cli("incident", "declare", *which, "--explanation-url", "https://acme.test/incident", "--yes")
 
+    def replaced(self, certificate: x509.Certificate) -> list[str]:
+        """Statuses of the orders that said they replace a certificate (RFC 9773 §5)."""
+        number = certificate.serial_number
+        serial = number.to_bytes(number.bit_length() // 8 + 1, "big")
+        name = base64.urlsafe_b64encode(serial).rstrip(b"=").decode()
+        orders = json.loads(self.server.cli("acme", "orders", "--format", "json").stdout)
+        return [order["status"] for order in orders if (order["replaces"] or "").endswith(f".{name}")]
+
     def rows(self) -> list[Row]:
         """The log's lines about ACME requests, in their order."""
         lines = [json.loads(line) for line in self.server.log.read_text().splitlines() if line.startswith("{")]
@@ -196,7 +205,7 @@ def acme_alone(name: str, *, validation: dict[str, Any] | None = None, **setting
         for field_name in ("credentials", "renewal"):
             made.pop(field_name, None)
         policy = made["policy"]
-        policy["subject"] = {"allow": ["CN"], "max_common_names": 1, "allow_empty": upstream_ca == "local"}
+        policy["subject"] = {"allow": ["CN"], "unlisted": "drop", "max_common_names": 1, "allow_empty": upstream_ca == "local"}
         if upstream_ca != "local":
             policy["subject"]["template"] = "CN={dns}"  # the documented program needs a subject
         policy["san"] = {
