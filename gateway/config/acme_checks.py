@@ -283,8 +283,17 @@ def _check_profiles(where: DataPath, name: str, endpoint: AcmeEndpoint, parts: P
             yield Problem(path, f"there is no profile {other}; there are: {', '.join(parts.profiles)}")
         else:
             endpoints = parts.profiles[other].endpoints
-            if endpoints is not None and endpoints.acme is None:
-                yield Problem(path, f"profile {other} does not open ACME; add endpoints.acme to it")
+            if endpoints is not None:
+                yield from _check_offered(path, other, endpoint, endpoints.acme)
+
+
+def _check_offered(path: DataPath, other: str, endpoint: AcmeEndpoint, offered: AcmeEndpoint | None) -> Iterator[Problem]:
+    """Yield a profile that no order at this directory could get; who may order there is judged by that profile as well."""
+    if offered is None:
+        yield Problem(path, f"profile {other} does not open ACME; add endpoints.acme to it")
+    elif offered.external_account == "required" and endpoint.external_account == "off":
+        sentence = f"profile {other} is for accounts with an external account, and none can be bound here"
+        yield Problem(path, f"{sentence}; set external_account: optional")
 
 
 def _endpoints(parts: Parts) -> Iterable[tuple[str, AcmeEndpoint]]:
