@@ -51,6 +51,8 @@ AT_ONCE = 8
 LEFT_AT_LEAST = timedelta(hours=1)
 """A valid authorization that ends sooner serves no further order: its client could not finish in time."""
 
+REPLACEMENTS = (10, 86400)
+"""Orders that replace one certificate when that is due, and in how many seconds: no other limit counts them (RFC 9773 §5)."""
 _PROVED = frozenset({"standard", "prevalidated", "none"})
 """Trust modes under which names that nobody vouches for are proved by challenges."""
 
@@ -133,7 +135,10 @@ class Orders:
             generation=snapshot.generation,
             detail=f"replaces {order.replaces}" if order.replaces else "",
         )
-        quotas = () if replaced.due else _quotas(home_terms, account)
+        if replaced.due and replaced.sha256 is not None:
+            quotas: tuple[QuotaTake, ...] = (QuotaTake(f"acme:replaces:{replaced.sha256.hex()}", *REPLACEMENTS),)
+        else:
+            quotas = _quotas(account, *([home] if profile is home else [home, profile]))
         added = await self._means.records.add_order(NewOrder(order, new, quotas, event))
         return _added(added, quotas)
 
@@ -179,7 +184,7 @@ class Orders:
             decision="pending",
             generation=snapshot.generation,
         )
-        quotas = _quotas(terms, account)
+        quotas = _quotas(account, profile)
         if (refused := await self._means.records.add_authorization(row, quotas, event)) is not None:
             _added(refused, quotas)
         return row
@@ -384,18 +389,20 @@ def _new_challenge(type_: ChallengeType) -> Challenge:
     return Challenge(id=new_id(), type=type_, token=token)
 
 
-def _quotas(terms: AcmeTerms, account: Account) -> tuple[QuotaTake, ...]:
-    """Return what an order is counted for."""
-    limits = terms.config.limits
-    counted = [
-        (f"acme:orders:account:{account.id}", limits.orders_per_account),
-        (f"acme:orders:{account.profile}", limits.orders),
-    ]
-    if account.external_account is not None:
-        counted.append((f"acme:orders:external:{account.external_account}", limits.orders_per_external_account))
-    return tuple(
-        [QuotaTake(key, limit.count, max(1, int(limit.window.total_seconds()))) for key, limit in counted if limit is not None]
-    )
+def _quotas(account: Account, *profiles: Profile) -> tuple[QuotaTake, ...]:
+    """Return what an order is counted for: by the directory, and by the profile that it is for."""
+    quotas = []
+    for profile in profiles:
+        if profile.acme is None:
+            continue
+        limits, key = profile.acme.config.limits, f"acme:orders:{profile.name}"
+        counted = [(f"{key}:account:{account.id}", limits.orders_per_account), (key, limits.orders)]
+        if account.external_account is not None:
+            counted.append((f"{key}:external:{account.external_account}", limits.orders_per_external_account))
+        quotas += [
+            QuotaTake(name, one.count, max(1, int(one.window.total_seconds()))) for name, one in counted if one is not None
+        ]
+    return tuple(quotas)
 
 
 def _added(added: Order | Reason, quotas: tuple[QuotaTake, ...]) -> Order:

@@ -54,7 +54,7 @@ class Proofs:
         _check_authorizations(order, account, rows, now, begun=begun)
         proof = _proof(order, account, rows, external, policy)
         fitted = fit(csr, proof, templated=profile.policy.subject.template is not None)
-        await self._check_other_key(order, csr)
+        await self._check_other_key(snapshot, csr)
         await self._check_caa(snapshot, order, rows, account)
         validity = None
         if order.not_before is not None or order.not_after is not None:
@@ -73,13 +73,16 @@ class Proofs:
         )
         return Proved(enrollment, account.external_account)
 
-    async def _check_other_key(self, order: Order, csr: CertificateRequest) -> None:
-        """Refuse the key of an account: whoever has the certificate's key could act for it (RFC 8555 §11.1)."""
+    async def _check_other_key(self, snapshot: Snapshot, csr: CertificateRequest) -> None:
+        """Refuse the key of an account of any directory: whoever has the certificate's key could act for it (RFC 8555 §11.1)."""
         thumbprint = thumbprint_of(csr.public_key.der)
         if thumbprint is None:
             return
-        if await self._means.records.find_account_by_key(order.directory, thumbprint) is not None:
-            raise Rejection(Reason.BAD_CSR, "the key of the CSR is the key of an account")
+        for profile in snapshot.profiles.values():
+            if profile.acme is None:
+                continue
+            if await self._means.records.find_account_by_key(profile.name, thumbprint) is not None:
+                raise Rejection(Reason.BAD_CSR, "the key of the CSR is the key of an account")
 
     async def _check_caa(self, snapshot: Snapshot, order: Order, rows: Sequence[Authorization], account: Account) -> None:
         try:

@@ -19,7 +19,7 @@ from gateway.store.interfaces import InventoryRow
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """The certificate that an order replaces; `due` says that it is time, so that no limit stands against it (RFC 9773 §5)."""
+    """The certificate that an order replaces; `due` says that it is time, so that it is counted by itself (RFC 9773 §5)."""
 
     sha256: bytes | None = None
     due: bool = False
@@ -62,7 +62,8 @@ class Renewals:
             raise Rejection(Reason.MALFORMED, "the certificate in 'replaces' shares no identifier with this order")
         incident = await self._means.records.find_incident(row.sha256)
         (start, _), _ = _window(snapshot, terms, row, incident)
-        return Replaced(row.sha256, start <= now)
+        # Whoever revokes a certificate on purpose makes it no more urgent; what somebody else declared about it does.
+        return Replaced(row.sha256, start <= now and (row.revoked_at is None or incident is not None))
 
     async def _find(self, snapshot: Snapshot, certificate: CertificateId) -> InventoryRow | None:
         """Return the certificate that has this serial under a CA of the configuration, and this very authority key identifier."""

@@ -9,6 +9,7 @@ from typing import cast
 
 from gateway.acme import Account, AccountStatus, ExternalAccount, ExternalAccountPolicy
 from gateway.config.acme import TrustMode
+from gateway.config.fields import QuotaConfig
 from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName, Protocol
 from gateway.ra.authority import RegistrationAuthority
@@ -79,6 +80,11 @@ class Busy(Exception):
         super().__init__(str(reason))
         self.reason = reason
         self.retry_after = retry_after
+
+
+def quota(key: str, limit: QuotaConfig) -> QuotaTake:
+    """Return one of what a limit allows."""
+    return QuotaTake(key, limit.count, max(1, int(limit.window.total_seconds())))
 
 
 def full(quotas: tuple[QuotaTake, ...], what: str) -> RateLimited:

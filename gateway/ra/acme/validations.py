@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import starmap
 from typing import Any
 
 import structlog
@@ -17,6 +18,8 @@ from gateway.audit import AuditEvent
 from gateway.errors import Reason, Rejection, StoreUnavailable
 from gateway.model import Identifier, IdentifierType
 from gateway.ra.acme import journal
+from gateway.ra.acme.names import base_of
+from gateway.ra.acme.orders import covers
 from gateway.ra.acme.terms import AcmeTiming, find_policy, full, validation
 from gateway.ra.leases import done_within
 from gateway.ra.profile import AcmeTerms, Snapshot
@@ -341,24 +344,28 @@ class Validations:
     async def check_caa(
         self, snapshot: Snapshot, order: Order, authorizations: Collection[Authorization], account: Account
     ) -> None:
-        """Judge CAA records again where that was long ago, before the order is certified. Raises ValidationFailed."""
+        """Judge CAA records of an order's names before it is certified. Raises ValidationFailed.
+
+        Those of a name that was itself validated are judged again where that was long ago; those of a name below it, and of a
+        wildcard that stands on its domain, were never judged: each name of a certificate has records of its own (RFC 8659 §3).
+        """
         now = self._clock()
-        stale = [row for row in authorizations if _is_stale(row, now)]
-        if not stale:
+        standing = [(name, _standing(name, authorizations)) for name in order.identifiers if name.type is IdentifierType.DNS]
+        due = [(name, row) for name, row in standing if row is not None and (_is_stale(row, now) or not _is_exact(row, name))]
+        if not due:
             return
         room = asyncio.Semaphore(CAA_AT_ONCE)
         url = _account_url(snapshot, account)
+        judge = await self._validation(snapshot, due[0][1], account)
 
-        async def check(row: Authorization) -> None:
+        async def check(name: Identifier, row: Authorization) -> None:
             # What was never judged was never proved by a challenge: a trust mode stands for it.
             proved = row.caa_checked_at is not None
             done = next((c.type for c in row.challenges if proved and c.status is ChallengeStatus.VALID), None)
-            wildcard = any(name.wildcard and _covers(row, name.value) for name in order.identifiers)
             async with room:
-                judge = await self._validation(snapshot, row, account)
-                await judge.check_caa(row.identifier, done, url, wildcard=wildcard)
+                await judge.check_caa(base_of(name), done, url, wildcard=name.wildcard)
 
-        failures = [e for e in await asyncio.gather(*map(check, stale), return_exceptions=True) if e is not None]
+        failures = [e for e in await asyncio.gather(*starmap(check, due), return_exceptions=True) if e is not None]
         if failures:
             # What is forbidden stays so; what could not be found out may be found out later.
             raise min(failures, key=lambda failure: getattr(failure, "reason", None) is not Reason.VALIDATION_CAA)
@@ -408,16 +415,18 @@ def _failure_quota(terms: AcmeTerms | None, row: Authorization) -> tuple[QuotaTa
     return (QuotaTake(key, limit.count, math.ceil(limit.window.total_seconds())),)
 
 
+def _standing(name: Identifier, rows: Collection[Authorization]) -> Authorization | None:
+    """Return the authorization that a name of an order stands on, its own before one of a domain above it."""
+    covering = [row for row in rows if covers(row, name)]
+    return next((row for row in covering if _is_exact(row, name)), covering[0] if covering else None)
+
+
+def _is_exact(row: Authorization, name: Identifier) -> bool:
+    return row.identifier == base_of(name) and row.wildcard == name.wildcard
+
+
 def _is_stale(row: Authorization, now: datetime) -> bool:
-    if row.identifier.type is not IdentifierType.DNS:
-        return False
     return row.caa_checked_at is None or not row.caa_checked_at <= now < row.caa_checked_at + CAA_RECHECKED_AFTER
-
-
-def _covers(row: Authorization, name: str) -> bool:
-    """Whether a wildcard of an order stands on this authorization."""
-    domain = name.removeprefix("*.")
-    return row.identifier.value == domain or (row.subdomains and domain.endswith(f".{row.identifier.value}"))
 
 
 def _event(

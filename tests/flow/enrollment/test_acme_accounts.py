@@ -17,6 +17,7 @@ from gateway.acme import (
 )
 from gateway.audit import AuditEvent
 from gateway.errors import Reason, Rejection
+from gateway.ra.acme import pace
 from gateway.ra.acme.terms import KeyInUse, RateLimited
 from tests.flow.enrollment.acme_world import (
     OTHER,
@@ -317,3 +318,34 @@ async def test_profile_that_demands_an_external_account_does_so_whatever_directo
         await acme.new_order(world.snapshot, PROFILE, who, OrderRequest(dns(NAME), profile="short"), SOURCE)
     assert refused.value.reason is Reason.EXTERNAL_ACCOUNT_REQUIRED
     await acme.new_order(world.snapshot, PROFILE, who, OrderRequest(dns(NAME)), SOURCE)
+
+
+async def test_account_that_is_refused_all_the_time_has_to_wait_and_fills_no_audit_trail(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world()
+    acme = await world.worker()
+    who, other = await account(world, acme), await account(world, acme, "bob")
+    for _ in range(pace.MOST):
+        with pytest.raises(Rejection):
+            await acme.new_order(world.snapshot, PROFILE, who, OrderRequest(dns("www.elsewhere.test")), SOURCE)
+    rows = len(await world.events())
+    for _ in range(5):
+        with pytest.raises(RateLimited) as refused:
+            await acme.new_order(world.snapshot, PROFILE, who, OrderRequest(dns(NAME)), SOURCE)
+        assert 0 < refused.value.retry_after <= 601
+    assert len(await world.events()) == rows
+    await acme.new_order(world.snapshot, PROFILE, other, OrderRequest(dns(NAME)), SOURCE)
+    world.clock.advance(pace.WINDOW)
+    await acme.new_order(world.snapshot, PROFILE, who, OrderRequest(dns(NAME)), SOURCE)
+
+
+async def test_account_that_changes_all_the_time_has_to_wait_and_may_still_end(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world()
+    acme = await world.worker()
+    who = await account(world, acme)
+    for n in range(pace.MOST):
+        change = AccountChange(contact=(f"mailto:a{n}@example.com",))
+        who = await acme.change_account(world.snapshot, PROFILE, who, change, SOURCE)
+    with pytest.raises(RateLimited):
+        await acme.change_account(world.snapshot, PROFILE, who, AccountChange(contact=()), SOURCE)
+    ended = await acme.change_account(world.snapshot, PROFILE, who, AccountChange(deactivate=True), SOURCE)
+    assert ended.status is AccountStatus.DEACTIVATED

@@ -554,3 +554,14 @@ async def test_order_that_a_worker_held_under_a_clock_that_ran_ahead_is_taken_up
     world.clock.advance(-timedelta(days=3))
     assert (await until_over(world, acme, who, order.id)).status is OrderStatus.VALID
     assert len(world.ca.issued()) == 1
+
+
+async def test_what_nobody_proved_is_left_out_of_the_subject(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world()
+    acme = await world.worker()
+    who = await account(world, acme)
+    order = await ready(world, acme, who, NAME)
+    subject = f"CN={NAME},O=Bank Inc,serialNumber=HRB1,UID=root"
+    assert (await finalize(world, acme, who, order, csr(NAME, subject=subject))).status is OrderStatus.VALID
+    [leaf] = map(parse_certificate, world.ca.issued())
+    assert [(a.value,) for rdn in leaf.subject.rdns for a in rdn] == [(NAME,)]

@@ -24,7 +24,7 @@ from gateway.acme import (
 from gateway.audit import AuditEvent
 from gateway.config.policy import Unlisted
 from gateway.errors import Reason, Rejection
-from gateway.model import ChallengeType, Identifier, IdentifierType, RevocationReason
+from gateway.model import ChallengeType, Identifier, IdentifierType, ProfileName, RevocationReason
 from gateway.pki.certificate import parse_certificate
 from gateway.pki.jwk import thumbprint_of
 from gateway.pki.keys import public_key_der
@@ -180,13 +180,14 @@ async def test_key_of_a_kind_that_the_external_account_may_not_have(new_acme_wor
     assert refused.value.reason is Reason.BAD_CSR
 
 
-async def test_key_of_any_account_is_not_certified(new_acme_world: NewAcmeWorld) -> None:
+@pytest.mark.parametrize("directory", [PROFILE, OTHER])
+async def test_key_of_any_account_is_not_certified(new_acme_world: NewAcmeWorld, directory: ProfileName) -> None:
     world = new_acme_world()
     acme = await world.worker()
     who = await account(world, acme)
     thumbprint = thumbprint_of(public_key_der(device_key("web")))
     assert thumbprint
-    await acme.new_account(world.snapshot, PROFILE, key_named("bob", thumbprint=thumbprint), SOURCE)
+    await acme.new_account(world.snapshot, directory, key_named("bob", thumbprint=thumbprint), SOURCE)
     order = await ready(world, acme, who, NAME)
     with pytest.raises(Rejection, match="key of an account"):
         await finalize(world, acme, who, order, csr(NAME))
@@ -209,6 +210,21 @@ async def test_attested_key_alone_is_certified_and_the_name_may_be_left_out(new_
     [leaf] = map(parse_certificate, world.ca.issued())
     assert leaf.sans == ()
     assert leaf.subject.rdns[0][0].value == "C02XYZ"
+
+
+async def test_what_a_device_calls_itself_is_no_name_even_where_a_template_would_take_it(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world(validation={"challenges": ("device-attest-01",)})
+    world.policy["subject"] = {"template": "CN={CN}"}
+    world.room.validated = Validated(key_sha256("device"), MappingProxyType({"serial": "C02XYZ"}))
+    acme = await world.worker()
+    who = await account(world, acme)
+    order = await acme.new_order(world.snapshot, PROFILE, who, OrderRequest((DEVICE,)), SOURCE)
+    order = await prove(world, acme, who, order)
+    with pytest.raises(Rejection) as refused:
+        await finalize(world, acme, who, order, csr(key="device", subject="CN=admin", identifiers=(DEVICE,)))
+    assert refused.value.reason is Reason.POLICY_SUBJECT
+    done = await finalize(world, acme, who, order, csr(key="device", subject="CN=C02XYZ", identifiers=(DEVICE,)))
+    assert done.status is OrderStatus.VALID
 
 
 async def test_name_of_another_device_is_not_certified(new_acme_world: NewAcmeWorld) -> None:
@@ -596,3 +612,37 @@ async def test_certificate_that_is_not_ours_is_not_known(new_acme_world: NewAcme
     with pytest.raises(Rejection) as refused:
         await acme.revoke(world.snapshot, OTHER, there, RevocationRequest(der), SOURCE)
     assert refused.value.reason is Reason.UNKNOWN_CERTIFICATE
+
+
+async def test_replacements_that_are_due_have_a_limit_of_their_own(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world(limits={"orders_per_account": {"count": 1, "window": "1000d"}})
+    acme = await world.worker()
+    who = await account(world, acme)
+    named = certificate_id(await issued(world, acme, who, NAME))
+    world.clock.advance(timedelta(days=75))
+    for _ in range(10):
+        order = await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME, replaces=named), SOURCE)
+        await acme.deactivate_authorization(world.snapshot, PROFILE, who, order.authorizations[0], SOURCE)
+    with pytest.raises(RateLimited):
+        await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME, replaces=named), SOURCE)
+
+
+async def test_certificate_that_its_own_account_revoked_is_replaced_within_the_limits(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world(limits={"orders_per_account": {"count": 1, "window": "1000d"}})
+    acme = await world.worker()
+    who = await account(world, acme)
+    der = await issued(world, acme, who, NAME)
+    await acme.revoke(world.snapshot, PROFILE, who, RevocationRequest(der), SOURCE)
+    with pytest.raises(RateLimited):
+        await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME, replaces=certificate_id(der)), SOURCE)
+
+
+async def test_limits_of_the_profile_that_an_order_is_for_count_too(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world(profiles={"short": "shorter"})
+    world.others["limits"] = {"orders": {"count": 1, "window": "1h"}}
+    acme = await world.worker()
+    who = await account(world, acme)
+    await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME, profile="short"), SOURCE)
+    with pytest.raises(RateLimited):
+        await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME, profile="short"), SOURCE)
+    await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME), SOURCE)

@@ -641,7 +641,19 @@ async def test_caa_of_wildcards_of_vouched_names_and_of_addresses(room: Room, wo
     made = order(room.account, wild, above, address, identifiers=names)
     await worker.check_caa(room.snapshot, made, [wild, above, address], room.account)
     url = f"{BASE}/acct/{room.account.id}"
-    assert sorted(room.judge.caa) == [("a.test", None, url, True), ("b.test", None, url, True)]
+    assert sorted(room.judge.caa) == [("a.test", None, url, True), ("x.b.test", None, url, True)]
+
+
+async def test_caa_of_each_name_below_a_domain_that_was_judged_itself(room: Room, worker: Validations) -> None:
+    proved = Challenge("c", ChallengeType.DNS_01, "t", ChallengeStatus.VALID)
+    above = authorization(
+        room.account, "b.test", subdomains=True, status=AuthorizationStatus.VALID, challenges=(proved,), caa_checked_at=NOW
+    )
+    names = tuple(Identifier(IdentifierType.DNS, name) for name in ("b.test", "*.b.test", "x.b.test"))
+    made = order(room.account, above, identifiers=names)
+    await worker.check_caa(room.snapshot, made, [above], room.account)
+    url = f"{BASE}/acct/{room.account.id}"
+    assert room.judge.caa == [("b.test", ChallengeType.DNS_01, url, True), ("x.b.test", ChallengeType.DNS_01, url, False)]
 
 
 async def test_caa_that_forbids_it_now(room: Room, worker: Validations) -> None:
