@@ -110,6 +110,17 @@ class Affected:
     public_key_sha256: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Crowded:
+    """Accounts, by ID, and addresses whose challenges are not tried for now."""
+
+    accounts: frozenset[str] = frozenset()
+    sources: frozenset[str] = frozenset()
+
+
+NOBODY_CROWDED = Crowded()
+
+
 class AcmeRecords(Protocol):
     """What the state machines of ACME need. Every method may raise `StoreUnavailable`; then nothing may be granted."""
 
@@ -225,11 +236,10 @@ class AcmeRecords(Protocol):
         For the challenge that is being tried already it means "now": `next_at` becomes `at`, nothing else changes.
         """
 
-    async def find_due_validations(self, now: datetime, limit: int, without: Collection[str] = ()) -> tuple[Authorization, ...]:
-        """Authorizations of which a challenge is to be tried: `next_at` has come, and nobody's lease is in force.
-
-        Those of the accounts `without` are left out: they have enough under way.
-        """
+    async def find_due_validations(
+        self, now: datetime, limit: int, without: Crowded = NOBODY_CROWDED
+    ) -> tuple[Authorization, ...]:
+        """Authorizations of which a challenge is to be tried: `next_at` has come, and nobody's lease is in force."""
 
     async def claim_validation(
         self, id: str, seen_worker: str, seen_lease: datetime | None, worker: str, until: datetime

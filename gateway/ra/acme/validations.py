@@ -23,7 +23,8 @@ from gateway.ra.acme.orders import covers
 from gateway.ra.acme.terms import AcmeTiming, find_policy, full, validation
 from gateway.ra.leases import done_within
 from gateway.ra.profile import AcmeTerms, Snapshot
-from gateway.store.acme import AcmeRecords, Attempt
+from gateway.ra.strangers import source_network
+from gateway.store.acme import NOBODY_CROWDED, AcmeRecords, Attempt, Crowded
 from gateway.store.interfaces import QuotaTake
 from gateway.validation.interfaces import Validated, Validation, ValidationFailed, ValidationTask
 
@@ -36,6 +37,9 @@ ATTEMPT_SECONDS = 45.0
 CAA_RECHECKED_AFTER = timedelta(hours=7)
 """CAA records that were judged longer ago are judged again before a certificate is issued (RFC 8659 §3 and its eight hours)."""
 CAA_AT_ONCE = 16
+LOOKS = 4
+ROWS_A_LOOK = 256
+"""How often a pass looks for what is due beyond those who have all they may have, and how much it sees at once."""
 
 _STORE_PAUSE = 0.5
 _STORE_TRIES = 10
@@ -47,8 +51,15 @@ class Bounds:
 
     total: int = 128
     per_account: int = 32
+    per_source: int = 48
+    """Of accounts at one address (an IPv6 network of 64 bits), however many they are."""
     per_target: int = 4
     """Of one name, whoever asks: nobody is to be knocked over by us."""
+
+    @property
+    def for_newcomers(self) -> int:
+        """A quarter of all is for addresses with nothing under way: slow servers of some are not to keep others waiting."""
+        return self.total // 4
 
 
 class _Slots:
@@ -58,35 +69,47 @@ class _Slots:
         self._bounds = bounds
         self._total = 0
         self._accounts: Counter[str] = Counter()
+        self._sources: Counter[str] = Counter()
         self._targets: Counter[str] = Counter()
 
     @property
     def free(self) -> int:
         return self._bounds.total - self._total
 
-    def crowded(self) -> Collection[str]:
-        """Return the accounts that have all they may have."""
-        return tuple(account for account, count in self._accounts.items() if count >= self._bounds.per_account)
+    def crowded(self) -> Crowded:
+        """Return who has all that he may have for now."""
+        bounds = self._bounds
+        most = bounds.per_source if self.free > bounds.for_newcomers else 1
+        return Crowded(
+            accounts=frozenset(account for account, count in self._accounts.items() if count >= bounds.per_account),
+            sources=frozenset(source for source, count in self._sources.items() if count >= most),
+        )
 
-    def take(self, row: Authorization) -> bool:
-        account, target = row.account, row.identifier.value
+    def take(self, row: Authorization, source: str) -> bool:
+        """Take room for an attempt that somebody at `source` asked for; False where there is none."""
+        crowded = self.crowded()
         if (
             self.free <= 0
-            or self._accounts[account] >= self._bounds.per_account
-            or self._targets[target] >= self._bounds.per_target
+            or row.account in crowded.accounts
+            or source_network(source) in crowded.sources
+            or self._targets[row.identifier.value] >= self._bounds.per_target
         ):
             return False
         self._total += 1
-        self._accounts[account] += 1
-        self._targets[target] += 1
+        for counter, key in self._counted(row, source):
+            counter[key] += 1
         return True
 
-    def give_back(self, row: Authorization) -> None:
+    def give_back(self, row: Authorization, source: str) -> None:
+        """Give back what `take` took for the same two."""
         self._total -= 1
-        for counter, key in ((self._accounts, row.account), (self._targets, row.identifier.value)):
+        for counter, key in self._counted(row, source):
             counter[key] -= 1
             if counter[key] <= 0:
                 del counter[key]
+
+    def _counted(self, row: Authorization, source: str) -> tuple[tuple[Counter[str], str], ...]:
+        return (self._accounts, row.account), (self._sources, source_network(source)), (self._targets, row.identifier.value)
 
 
 class Validations:
@@ -132,9 +155,9 @@ class Validations:
             await self._check_failures(snapshot, authorization, challenge)
         running = self._tasks.get(authorization.id)
         if running is None:
-            room = not self._draining and self._slots.take(authorization)
+            room = not self._draining and self._slots.take(authorization, source)
             work = self._begin(snapshot, account, authorization, challenge, payload, source, room)
-            running = self._start(authorization, work, holds=room)
+            running = self._start(authorization, work, holds=source if room else None)
         if await done_within(running, FIRST_WAIT) and not running.cancelled():
             if isinstance(error := running.exception(), StoreUnavailable):
                 raise error
@@ -185,13 +208,25 @@ class Validations:
         """
         if self._draining or self._slots.free <= 0:
             return 0
-        started = 0
-        due = await self._records.find_due_validations(self._clock(), 2 * self._slots.free, self._slots.crowded())
-        for row in due:
-            if row.id not in self._tasks and self._slots.take(row):
-                _ = self._start(row, self._take_up(snapshot, row), holds=True)
-                started += 1
+        started, refused = 0, NOBODY_CROWDED
+        for _ in range(LOOKS):
+            room, crowded = self._slots.free, self._slots.crowded()
+            without = Crowded(crowded.accounts, crowded.sources | refused.sources)
+            due = await self._records.find_due_validations(self._clock(), ROWS_A_LOOK, without)
+            left = [row for row in due if row.id not in self._tasks and not self._take_up_now(snapshot, row)]
+            started += room - self._slots.free
+            if self._slots.free <= 0 or len(due) < ROWS_A_LOOK or not left:
+                break
+            # Those who wait behind their own are not to keep others from being seen.
+            refused = Crowded(sources=refused.sources | {row.source for row in left})
         return started
+
+    def _take_up_now(self, snapshot: Snapshot, row: Authorization) -> bool:
+        """Begin an attempt where there is room for it."""
+        if not self._slots.take(row, row.source):
+            return False
+        _ = self._start(row, self._take_up(snapshot, row), holds=row.source)
+        return True
 
     async def _take_up(self, snapshot: Snapshot, row: Authorization) -> Authorization | None:
         if not await self._claim(row, self._clock()):
@@ -200,18 +235,18 @@ class Validations:
         return None if account is None else await self._attempt(snapshot, row, account)
 
     def _start(
-        self, row: Authorization, work: Coroutine[Any, Any, Authorization | None], *, holds: bool
+        self, row: Authorization, work: Coroutine[Any, Any, Authorization | None], *, holds: str | None
     ) -> asyncio.Task[Authorization | None]:
-        """Run work that no client can cancel; `holds`: room was taken for it."""
+        """Run work that no client can cancel; `holds` is the source that room was taken for, None for none."""
         task = asyncio.get_running_loop().create_task(work, name=f"validation-{row.id[:8]}")
         self._tasks[row.id] = task
         task.add_done_callback(lambda done: self._finish(row, done, holds=holds))
         return task
 
-    def _finish(self, row: Authorization, task: asyncio.Task[Authorization | None], *, holds: bool) -> None:
+    def _finish(self, row: Authorization, task: asyncio.Task[Authorization | None], *, holds: str | None) -> None:
         del self._tasks[row.id]
-        if holds:
-            self._slots.give_back(row)
+        if holds is not None:
+            self._slots.give_back(row, holds)
         if task.cancelled():
             return
         error = task.exception()

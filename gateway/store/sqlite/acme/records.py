@@ -11,7 +11,7 @@ from gateway.acme import Account, AccountStatus, Authorization, ExternalAccount,
 from gateway.audit import AuditEvent
 from gateway.errors import Reason
 from gateway.model import Identifier, ProfileName
-from gateway.store.acme import Affected, Attempt, NewOrder, OrderChange
+from gateway.store.acme import NOBODY_CROWDED, Affected, Attempt, Crowded, NewOrder, OrderChange
 from gateway.store.acme_rows import (
     ORDER_CSR,
     authorization_columns,
@@ -166,7 +166,9 @@ class AcmeFile(OpenFile):
             synced=False,  # it promises nothing: what an attempt comes to waits for the disk
         )
 
-    async def find_due_validations(self, now: datetime, limit: int, without: Collection[str] = ()) -> tuple[Authorization, ...]:
+    async def find_due_validations(
+        self, now: datetime, limit: int, without: Crowded = NOBODY_CROWDED
+    ) -> tuple[Authorization, ...]:
         """Authorizations of which a challenge is to be tried: `next_at` has come, and nobody's lease is in force."""
         return self._read(lambda sql: authorizations.find_due(sql, self._keys, now, limit, without))
 

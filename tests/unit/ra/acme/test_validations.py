@@ -134,9 +134,14 @@ class Room:
         return row, rows
 
     async def answer(
-        self, worker: Validations, row: Authorization, number: int = 0, payload: Mapping[str, object] | None = None
+        self,
+        worker: Validations,
+        row: Authorization,
+        number: int = 0,
+        payload: Mapping[str, object] | None = None,
+        source: str = SOURCE,
     ) -> Authorization:
-        return await worker.answer(self.snapshot, self.account, row, row.challenges[number], payload or {}, SOURCE)
+        return await worker.answer(self.snapshot, self.account, row, row.challenges[number], payload or {}, source)
 
     async def found(self, row: Authorization) -> Authorization:
         found = await self.store.find_authorization(row.id)
@@ -503,6 +508,25 @@ async def test_one_account_does_not_starve_others(room: Room, worker: Validation
         await asyncio.sleep(0.01)
     assert "other.test" in {task.identifier.value for task in room.judge.tasks}
     assert crowd != room.account
+    await bounded.drain(0)
+
+
+async def test_many_accounts_at_one_address_do_not_starve_others(room: Room, worker: Validations) -> None:
+    bounded = await room.worker("w2", Bounds(total=8, per_account=2))
+    room.judge.gate = asyncio.Event()
+    drained = await room.worker("w3")
+    await drained.drain(0)
+    for account in range(6):
+        room.account = await registered(cast("Store", room.store))
+        _, rows = await room.order(*(f"{account}-{number}.test" for number in range(8)))
+        for row in rows:
+            await room.answer(drained, row, source=f"2001:db8::{account}")
+    _, (other,) = await room.order("other.test")
+    await room.answer(drained, other, source="192.0.2.7")
+    assert await bounded.run_due(room.snapshot) == 7
+    while len(room.judge.tasks) < 7:
+        await asyncio.sleep(0.01)
+    assert "other.test" in {task.identifier.value for task in room.judge.tasks}
     await bounded.drain(0)
 
 
