@@ -516,11 +516,11 @@ async def test_many_accounts_at_one_address_do_not_starve_others(room: Room, wor
     room.judge.gate = asyncio.Event()
     drained = await room.worker("w3")
     await drained.drain(0)
-    for account in range(6):
+    for number_of_account in range(6):
         room.account = await registered(cast("Store", room.store))
-        _, rows = await room.order(*(f"{account}-{number}.test" for number in range(8)))
+        _, rows = await room.order(*(f"{number_of_account}-{number}.test" for number in range(8)))
         for row in rows:
-            await room.answer(drained, row, source=f"2001:db8::{account}")
+            await room.answer(drained, row, source=f"2001:db8::{number_of_account}")
     _, (other,) = await room.order("other.test")
     await room.answer(drained, other, source="192.0.2.7")
     assert await bounded.run_due(room.snapshot) == 7
