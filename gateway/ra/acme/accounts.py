@@ -24,6 +24,7 @@ from gateway.ra.acme import journal
 from gateway.ra.acme.terms import KeyInUse, Means, check_account, directory, full, quota
 from gateway.ra.policy.texts import email_problem
 from gateway.ra.profile import AcmeTerms, Snapshot
+from gateway.ra.strangers import source_network
 from gateway.store.interfaces import QuotaTake
 
 ID_BYTES = 16
@@ -211,7 +212,7 @@ def _quotas(terms: AcmeTerms, profile: ProfileName, source: str) -> tuple[QuotaT
     limit = terms.config.limits.accounts_per_address
     if limit is None:
         return ()
-    return (quota(f"acme:accounts:{profile}:{source}", limit),)
+    return (quota(f"acme:accounts:{profile}:{source_network(source)}", limit),)
 
 
 def _still(account: Account | None) -> Account:

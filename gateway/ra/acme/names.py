@@ -35,7 +35,8 @@ def refuse(refusals: Sequence[tuple[Identifier, Reason, str]]) -> IdentifiersRej
     """Return one refusal of all that is wrong with single names (RFC 8555 §6.7.1)."""
     identifier, reason, detail = refusals[0]
     rest = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
-    return IdentifiersRejected(reason, f"{identifier.value}: {detail}{rest}", tuple(refusals))
+    said = detail if identifier.value in detail else f"{identifier.value}: {detail}"
+    return IdentifiersRejected(reason, said + rest, tuple(refusals))
 
 
 def judge_names(policy: PolicyConfig, external: ExternalAccountPolicy, identifiers: Sequence[Identifier]) -> None:
@@ -84,8 +85,8 @@ def _external_problem(policy: ExternalAccountPolicy, identifier: Identifier) -> 
         return None
     match identifier.type:
         case IdentifierType.DNS:
-            name = base_of(identifier).value
-            inside = any(_pattern(text).matches(name) for text in policy.dns)
+            # A wildcard is a name of its own: who may have one host may not have all those below it.
+            inside = any(_pattern(text).matches(identifier.value) for text in policy.dns)
         case IdentifierType.IP:
             address = ipaddress.ip_address(identifier.value)
             inside = any(address in _network(text) for text in policy.ip)

@@ -55,6 +55,7 @@ REPLACEMENTS = (10, 86400)
 """Orders that replace one certificate when that is due, and in how many seconds: no other limit counts them (RFC 9773 §5)."""
 _PROVED = frozenset({"standard", "prevalidated", "none"})
 """Trust modes under which names that nobody vouches for are proved by challenges."""
+_BY_CHALLENGE = _PROVED | {"attestation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +232,7 @@ class Orders:
 
     async def _reusable(self, about: _Order, wanted: Sequence[_Wanted]) -> tuple[Authorization, ...]:
         reuse = about.terms.config.authorization_reuse
-        if reuse is None:
+        if reuse is None or trust_mode(about.terms, about.policy) not in _BY_CHALLENGE:
             return ()
         bases = list(dict.fromkeys([base_of(one.identifier) for one in wanted]))
         rows = await self._means.records.find_valid_authorizations(about.account.id, about.profile.name, bases, about.now)
@@ -354,13 +355,24 @@ def _distinct(wanted: Iterable[_Wanted]) -> list[_Wanted]:
 
 
 def _serves_again(row: Authorization, reuse: timedelta, about: _Order) -> bool:
-    """Say whether a valid authorization is fresh enough, and proved by a challenge that the account may still use."""
+    """Say whether a valid authorization is fresh enough, and proved by a challenge that would be offered now.
+
+    Whoever vouched for a name is asked again: the account may be elsewhere by now.
+    """
     if row.expires_at < about.now + min(LEFT_AT_LEAST, about.terms.config.order_lifetime):
         return False
     proof = next((c for c in row.challenges if c.status is ChallengeStatus.VALID), None)
-    if proof is None or proof.validated_at is None or proof.validated_at + reuse <= about.now:
+    if row.caa_checked_at is None or proof is None or proof.validated_at is None or proof.validated_at + reuse <= about.now:
         return False
-    return about.policy.challenges is None or proof.type in about.policy.challenges
+    offered = challenges_for(
+        about.terms.config,
+        trust_mode(about.terms, about.policy),
+        about.policy,
+        row.identifier,
+        wildcard=row.wildcard,
+        subdomains=row.subdomains,
+    )
+    return proof.type in offered
 
 
 def _new_authorization(about: _Order, wanted: _Wanted, offered: tuple[ChallengeType, ...], vouched: bool) -> Authorization:

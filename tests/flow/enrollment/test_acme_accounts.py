@@ -261,6 +261,15 @@ async def test_new_accounts_of_one_address_are_limited(new_acme_world: NewAcmeWo
     await account(world, acme, "d")
 
 
+async def test_addresses_of_one_ipv6_network_are_one(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world(limits={"accounts_per_address": {"count": 1, "window": "1h"}})
+    acme = await world.worker()
+    await acme.new_account(world.snapshot, PROFILE, key_named("a"), "2001:db8::1")
+    with pytest.raises(RateLimited):
+        await acme.new_account(world.snapshot, PROFILE, key_named("b"), "2001:db8::2")
+    await acme.new_account(world.snapshot, PROFILE, key_named("b"), "2001:db8:0:1::1")
+
+
 async def test_nonces_serve_once_on_any_worker_and_outlive_it(new_acme_world: NewAcmeWorld) -> None:
     world = new_acme_world()
     one, two = await world.worker("w1"), await world.worker("w2")

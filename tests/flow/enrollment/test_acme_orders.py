@@ -588,9 +588,13 @@ async def test_revocation_by_an_account_that_is_authorized_for_all_names(new_acm
     assert told["actor"] == f"acme:{other.id}"
 
 
-async def test_authorization_that_proves_nothing_revokes_nobody_elses_certificate(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world(validation={"mode": "none"})
-    world.modes = ("none",)
+@pytest.mark.parametrize("mode", ["none", "prevalidated"])
+async def test_authorization_that_proves_nothing_revokes_nobody_elses_certificate(
+    new_acme_world: NewAcmeWorld, mode: str
+) -> None:
+    world = new_acme_world(validation={"mode": mode})
+    world.modes = (mode,)
+    world.room.vouched = mode == "prevalidated"
     acme = await world.worker()
     who, other = await account(world, acme), await account(world, acme, "bob")
     der = await issued(world, acme, who, NAME)
@@ -646,3 +650,28 @@ async def test_limits_of_the_profile_that_an_order_is_for_count_too(new_acme_wor
     with pytest.raises(RateLimited):
         await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME, profile="short"), SOURCE)
     await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME), SOURCE)
+
+
+async def test_proof_by_a_challenge_that_is_not_offered_any_more_serves_no_further_order(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world(authorization_reuse="1d")
+    acme = await world.worker()
+    who = await account(world, acme)
+    await ready(world, acme, who, NAME)
+    world.config["validation"] = {"challenges": ("dns-01",)}
+    assert (await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME), SOURCE)).status is OrderStatus.PENDING
+
+
+@pytest.mark.parametrize("mode", ["client_ip_forward", "webhook", "prevalidated"])
+async def test_who_vouched_for_a_name_is_asked_again(new_acme_world: NewAcmeWorld, mode: str) -> None:
+    world = new_acme_world(authorization_reuse="1d", validation={"mode": mode})
+    world.modes = (mode, "standard")
+    world.room.vouched = True
+    acme = await world.worker()
+    who = await account(world, acme)
+    assert (await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME), SOURCE)).status is OrderStatus.READY
+    world.room.refuses = {NAME: Reason.VALIDATION_UNAUTHORIZED}
+    with pytest.raises(IdentifiersRejected):
+        await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME), "198.51.100.9")
+    world.config["validation"] = {"mode": "standard"}
+    world.room.refuses, world.room.vouched = {}, False
+    assert (await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME), SOURCE)).status is OrderStatus.PENDING

@@ -44,6 +44,7 @@ def authorization(name: str, *, wildcard: bool = False, subdomains: bool = False
         pytest.param(ExternalAccountPolicy(), dns("a.example.com"), True, id="no bounds"),
         pytest.param(ExternalAccountPolicy(dns=(r".*\.example\.com",)), dns("a.example.com"), True, id="in the pattern"),
         pytest.param(ExternalAccountPolicy(dns=(r".*\.example\.com",)), dns("*.a.example.com"), True, id="wildcard of one"),
+        pytest.param(ExternalAccountPolicy(dns=(r"a\.example\.com",)), dns("*.a.example.com"), False, id="wildcard of a host"),
         pytest.param(ExternalAccountPolicy(dns=(r"example\.com",)), dns("a.example.com"), False, id="whole name counts"),
         pytest.param(ExternalAccountPolicy(dns=(r"a\.example",)), dns("a.example.com"), False, id="no prefix"),
         pytest.param(ExternalAccountPolicy(dns=(".*",)), address("192.0.2.1"), False, id="names only, an address"),
