@@ -675,3 +675,15 @@ async def test_who_vouched_for_a_name_is_asked_again(new_acme_world: NewAcmeWorl
     world.config["validation"] = {"mode": "standard"}
     world.room.refuses, world.room.vouched = {}, False
     assert (await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME), SOURCE)).status is OrderStatus.PENDING
+
+
+async def test_certificate_that_ends_at_once_is_replaced_within_the_limits(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world(limits={"orders_per_account": {"count": 1, "window": "1000d"}})
+    acme = await world.worker()
+    who = await account(world, acme)
+    order = await ready(world, acme, who, NAME, not_after=world.clock() + timedelta(minutes=3))
+    await finalize(world, acme, who, order, csr(NAME))
+    named = certificate_id((await acme.certificate(world.snapshot, PROFILE, who, order.id))[0])
+    world.clock.advance(timedelta(minutes=2))
+    with pytest.raises(RateLimited):
+        await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME, replaces=named), SOURCE)
