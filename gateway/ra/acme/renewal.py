@@ -16,7 +16,6 @@ from gateway.ra.credentials.acme_order import identity_of
 from gateway.ra.profile import AcmeTerms, Snapshot
 from gateway.store.interfaces import InventoryRow
 
-
 SERVES_AT_LEAST = timedelta(hours=1)
 """A certificate that is younger is replaced within the limits of orders, unless an incident names it."""
 
