@@ -200,7 +200,8 @@ def acme_alone(name: str, *, validation: dict[str, Any] | None = None, **setting
     def change(document: dict[str, Any]) -> None:
         made = deepcopy(document["profiles"]["demo"])
         upstream_ca = settings.pop("upstream_ca", "local")
-        made["endpoints"] = {"acme": {"validation": validation or {}, **settings}}
+        limits = {"accounts_per_address": None}  # all come from one
+        made["endpoints"] = {"acme": {"validation": validation or {}, "limits": limits, **settings}}
         made["upstream_ca"] = upstream_ca
         for field_name in ("credentials", "renewal"):
             made.pop(field_name, None)
@@ -257,6 +258,7 @@ def running(folder: Path, *changes: Change, url: str = "") -> Iterator[AcmeSite]
             "http01_port": front.port,
             "tlsalpn01_port": tls_port,
             "resolver": {"servers": [dns.address]},
+            "attempts": 3,
             "attempt_every": "2s",
         }
 

@@ -52,7 +52,7 @@ def test_is_told_that_it_names_an_address_as_a_name(acme_site: AcmeSite, lego: L
 def test_proves_a_name_and_its_wildcard_by_dns(acme_site: AcmeSite, lego: Lego) -> None:
     name, present = f'name="{acme_site.records}/$(echo "$2" | sed "s/[.]$//")"', 'echo "$3" >> "$name"'
     script = f'{name}; case "$1" in present) {present};; *) rm -f "$name";; esac'
-    lego.env = {"EXEC_PATH": str(lego.script("record", script))}
+    lego.env = {"EXEC_PATH": str(lego.script("record", script)), "EXEC_SEQUENCE_INTERVAL": "1"}
     names = ("lego-dns.acme.test", "*.lego-dns.acme.test")
     lego.lego("run", *names, how=("--dns", "exec", "--dns.disable-cp", "--dns.resolvers", acme_site.dns.address))
     acme_site.check(read_chain(lego.path(names[0])), *names)
