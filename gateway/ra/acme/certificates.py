@@ -105,7 +105,7 @@ class Certificates:
             return
         check_bound(terms, account)
         now = self._means.clock()
-        _, policy = await find_policy(self._means.records, account, now)
+        _, policy = await find_policy(self._means.records, account, row.profile, now)
         own = snapshot.profiles.get(row.profile)
         names = identifiers_of(row)
         if (

@@ -99,7 +99,7 @@ class Orders:
         for demanding in (home_terms, terms):
             check_bound(demanding, account)
         now = self._means.clock()
-        _, policy = await find_policy(self._means.records, account, now)
+        _, policy = await find_policy(self._means.records, account, profile.name, now)
         _check_count(terms, policy, len(request.identifiers))
         judge_names(profile.policy, policy, request.identifiers)
         _check_validity(profile, policy, request, now)
@@ -166,7 +166,7 @@ class Orders:
         if identifier.wildcard:
             raise Rejection(Reason.MALFORMED, "a wildcard is authorized by an order (RFC 8555 §7.4.1)")
         now = self._means.clock()
-        _, policy = await find_policy(self._means.records, account, now)
+        _, policy = await find_policy(self._means.records, account, profile.name, now)
         if request.subdomains and (identifier.type is not IdentifierType.DNS or not _may_prove_domains(terms, policy)):
             raise Rejection(Reason.NOT_AUTHORIZED, "this directory authorizes no subdomains of that")
         if not request.subdomains:

@@ -49,7 +49,7 @@ class Proofs:
         for demanding in (directory(snapshot, order.directory)[1], terms):
             check_bound(demanding, account)
         now = self._means.clock()
-        external, policy = await find_policy(self._means.records, account, now)
+        external, policy = await find_policy(self._means.records, account, order.profile, now)
         rows = await self._means.records.find_authorizations(order.authorizations)
         _check_authorizations(order, account, rows, now, begun=begun)
         proof = _proof(order, account, rows, external, policy)

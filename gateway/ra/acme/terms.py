@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import cast
 
@@ -116,10 +116,11 @@ def check_bound(terms: AcmeTerms, account: Account) -> None:
 
 
 async def find_policy(
-    records: AcmeRecords, account: Account, now: datetime
+    records: AcmeRecords, account: Account, profile: ProfileName, now: datetime
 ) -> tuple[ExternalAccount | None, ExternalAccountPolicy]:
-    """Return the external account that an account is bound to, and what it bounds.
+    """Return the external account that an account is bound to, and what it bounds under a profile.
 
+    Its trust mode counts in its own directory alone: another profile that the directory offers has names proved in its own way.
     Raises Rejection CREDENTIAL_REVOKED or CREDENTIAL_EXPIRED: accounts of one that is over get nothing more.
     """
     if account.external_account is None:
@@ -129,7 +130,7 @@ async def find_policy(
         raise Rejection(Reason.CREDENTIAL_REVOKED, "the external account of this account was revoked")
     if external.expires_at is not None and external.expires_at <= now:
         raise Rejection(Reason.CREDENTIAL_EXPIRED, "the external account of this account has expired")
-    return external, external.policy
+    return external, external.policy if profile == external.profile else replace(external.policy, mode=None)
 
 
 def trust_mode(terms: AcmeTerms, policy: ExternalAccountPolicy | None) -> TrustMode:

@@ -297,7 +297,7 @@ class Validations:
         if terms is None:
             raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, "this profile does not serve ACME any more", final=True)
         try:
-            _, policy = await find_policy(self._records, account, self._clock())
+            _, policy = await find_policy(self._records, account, row.profile, self._clock())
             return validation(terms, policy)
         except Rejection as refusal:
             raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, refusal.detail, refusal.cause, final=True) from None

@@ -28,7 +28,7 @@ from gateway.model import ChallengeType, Identifier, IdentifierType, ProfileName
 from gateway.pki.certificate import parse_certificate
 from gateway.pki.jwk import thumbprint_of
 from gateway.pki.keys import public_key_der
-from gateway.ra.acme.terms import RateLimited
+from gateway.ra.acme.terms import RateLimited, find_policy
 from gateway.store.acme import Affected
 from gateway.validation.interfaces import Validated
 from tests.flow.enrollment.acme_world import (
@@ -284,6 +284,21 @@ async def test_trust_mode_of_the_external_account_counts_and_one_that_is_not_bui
     assert refused.value.reason is Reason.DENIED
     world.modes = ("standard", "none")
     await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME), SOURCE)
+
+
+async def test_trust_mode_of_the_external_account_counts_in_its_own_directory_alone(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world(external_account="required", profiles={"short": "shorter"})
+    world.modes = ("standard", "webhook")
+    acme = await world.worker()
+    who = await account(world, acme, binding=await world.external(mode="webhook"))
+    world.room.vouched = True
+    here = await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME), SOURCE)
+    assert here.status is OrderStatus.READY
+    world.room.vouched = False
+    there = await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME, profile="short"), SOURCE)
+    assert there.status is OrderStatus.PENDING
+    policy = (await find_policy(world.store, who, OTHER, world.clock()))[1]
+    assert policy.mode is None
 
 
 async def test_profiles_by_name(new_acme_world: NewAcmeWorld) -> None:
