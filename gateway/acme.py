@@ -63,7 +63,8 @@ class Problem:
 class ExternalAccountPolicy:
     """What accounts bound to an external account may ask for; None and empty bound nothing but what the profile does.
 
-    `dns` are patterns as in the configuration file, `ip` networks; with either, a name of the other type is refused.
+    `dns` are patterns as in the configuration file, which a wildcard has to match with its `*.`; `ip` are networks. With either,
+    a name of the other type is refused.
     """
 
     dns: tuple[str, ...] = ()

@@ -49,7 +49,8 @@ def test_packages_of_the_required_clients_are_installed() -> None:
     """Those of a client that needs Java only where there is Java."""
     lines = [line for line in (ROOT / "Makefile").read_text().splitlines() if ".ci/apt" in line]
     required = (ROOT / "tests" / "interop" / "README.md").read_text().partition("## Required")[2].partition("## Extra")[0]
-    rows = [row.split("|") for row in required.splitlines() if row.startswith("|")][2:]
+    table = required[required.index("| client | Debian packages") :].partition("\n\n")[0]
+    rows = [row.split("|") for row in table.splitlines()][2:]
     named = {package.strip() for row in rows for package in row[2].split(",")}
     installed = {line: set(line.partition(".ci/apt")[2].split()) for line in lines}
     assert named == set().union(*installed.values())

@@ -129,7 +129,8 @@ def acme_terms(
     config: GatewayConfig, sources: Sources, identities: Mapping[ProfileName, AcmeIdentity]
 ) -> dict[ProfileName, AcmeTerms]:
     """Return what each profile that opens ACME lets accounts do."""
-    room = ValidationRoom(refused_hosts=tuple(sorted(set(_own_hosts(config)))))
+    proxies = [network for proxy in config.server.proxies for network in proxy.addresses]
+    room = ValidationRoom(refused_hosts=tuple(sorted(set(_own_hosts(config)))), proxies=proxies)
     terms = {}
     for name, identity in identities.items():
         endpoint = config.profiles[name].endpoints.acme

@@ -73,7 +73,7 @@ class AcmeOperations:
 
     async def _preview(self, arguments: Arguments, _actor: str, _path: Mapping[str, str]) -> Any:
         found = await self._administration.preview_incident(_affected(arguments))
-        return {"certificates": found.certificates, "subjects": found.subjects}
+        return {"certificates": found.certificates, "names": found.names}
 
     async def _declare(self, arguments: Arguments, actor: str, _path: Mapping[str, str]) -> Any:
         url = arguments.optional_text("explanation_url")

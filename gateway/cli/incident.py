@@ -110,12 +110,12 @@ def _preview(client: AdminClient, affected: dict[str, Any], format: OutputFormat
     if format is OutputFormat.JSON:
         print_record(found, format)
         return
-    count, subjects = found["certificates"], found["subjects"]
-    print(f"{_certificates(count)} to be renewed{':' if subjects else '.'}")
-    for subject in subjects:
-        print(f"  {subject!r}" if not subject.isprintable() else f"  {subject or '(no subject)'}")
-    if count > len(subjects):
-        print(f"  … and {count - len(subjects)} more")
+    count, names = found["certificates"], found["names"]
+    print(f"{_certificates(count)} to be renewed{':' if names else '.'}")
+    for name in names:
+        print(f"  {name!r}" if not name.isprintable() else f"  {name or '(no name)'}")
+    if count > len(names):
+        print(f"  … and {count - len(names)} more")
     print("Nothing was done: --yes does it.")
 
 

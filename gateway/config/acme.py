@@ -161,7 +161,7 @@ class AcmeEndpoint(Model):
     max_identifiers: Annotated[int, Field(ge=1, le=1000)] = 100
     """Most names in one order."""
     finalize_wait: Duration = Field(default="8s", validate_default=True)
-    """How long finalize waits for the CA before it answers `processing`; at most 25s."""
+    """How long finalize waits for the CA before it answers `processing`; from 1s to 25s."""
     ml_dsa_accounts: bool = False
     """Take account keys of ML-DSA (RFC 9964)."""
     padded_csr: bool = False

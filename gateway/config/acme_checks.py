@@ -9,15 +9,17 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from urllib.parse import urlsplit
 
 from gateway.config.acme import AcmeEndpoint, AcmeLimits, AcmeValidation, Prevalidated, Resolver, TrustMode
+from gateway.config.defaults import DEMO_PROFILE
 from gateway.config.document import DataPath, Problem
 from gateway.config.duration_checks import positive
 from gateway.config.listener_checks import listeners
 from gateway.config.parts import Parts, PolicyRules, ProfileParts
 from gateway.config.policy import RuleMode, SanRule
 from gateway.config.policy_checks import find_open_names, matches_every_name
+from gateway.config.schema import Server
 
 DNS_PORT = 53
-MAX_FINALIZE_WAIT = timedelta(seconds=25)
+FINALIZE_WAIT = (timedelta(seconds=1), timedelta(seconds=25))
 """Clients give up an answer after 30 seconds."""
 MAX_TIMEOUT = timedelta(seconds=30)
 """Most that one question to a resolver or a webhook may take: a validation is bounded by it."""
@@ -51,8 +53,8 @@ def _check_times(endpoint: AcmeEndpoint) -> Iterator[Problem]:
     yield from positive(("order_lifetime",), endpoint.order_lifetime)
     yield from positive(("authorization_reuse",), endpoint.authorization_reuse)
     yield from positive(("renewal", "before"), endpoint.renewal.before)
-    if endpoint.finalize_wait > MAX_FINALIZE_WAIT:
-        yield Problem(("finalize_wait",), f"must not be longer than {MAX_FINALIZE_WAIT.seconds}s; clients wait no longer")
+    if not FINALIZE_WAIT[0] <= endpoint.finalize_wait <= FINALIZE_WAIT[1]:
+        yield Problem(("finalize_wait",), "must be from 1s to 25s: an order must have begun by then, and clients wait no longer")
     if not RETRY_AFTER[0] <= endpoint.renewal.retry_after <= RETRY_AFTER[1]:
         yield Problem(("renewal", "retry_after"), "must be from 1m to 24h: clients take nothing else")
     yield from _check_quotas(endpoint.limits)
@@ -257,15 +259,19 @@ def check_acme_across(parts: Parts) -> Iterator[Problem]:
     for name, endpoint in _endpoints(parts):
         where: DataPath = ("profiles", name, "endpoints", "acme")
         yield from _check_profiles(where, name, endpoint, parts)
-        if parts.server is not None and allows_loopback(endpoint.validation):
-            for _, address in listeners(parts.server):
-                if not address.is_loopback:
-                    sentence = f"lets clients reach this machine's own services, and {address} can be reached from elsewhere"
-                    yield Problem((*where, "validation", "allow_cidrs"), f"{sentence}: loopback is for trials on loopback only")
-                    break
+        if parts.server is not None and allows_loopback(endpoint.validation) and name != DEMO_PROFILE:  # which is refused whole
+            yield from _check_trial((*where, "validation", "allow_cidrs"), parts.server)
         for number, alias in enumerate(endpoint.aliases):
             if aliases.setdefault(alias, name) != name:
                 yield Problem((*where, "aliases", number), f"{alias} is an alias of profile {aliases[alias]} too")
+
+
+def _check_trial(path: DataPath, server: Server) -> Iterator[Problem]:
+    """Yield a profile by which strangers could have this machine's own services asked."""
+    reached = next((address for _, address in listeners(server) if not address.is_loopback), None)
+    if reached is not None:
+        sentence = f"lets clients reach this machine's own services, and {reached} can be reached from elsewhere"
+        yield Problem(path, f"{sentence}: loopback is for trials on loopback only")
 
 
 def _check_profiles(where: DataPath, name: str, endpoint: AcmeEndpoint, parts: Parts) -> Iterator[Problem]:
@@ -277,8 +283,17 @@ def _check_profiles(where: DataPath, name: str, endpoint: AcmeEndpoint, parts: P
             yield Problem(path, f"there is no profile {other}; there are: {', '.join(parts.profiles)}")
         else:
             endpoints = parts.profiles[other].endpoints
-            if endpoints is not None and endpoints.acme is None:
-                yield Problem(path, f"profile {other} does not open ACME; add endpoints.acme to it")
+            if endpoints is not None:
+                yield from _check_offered(path, other, endpoint, endpoints.acme)
+
+
+def _check_offered(path: DataPath, other: str, endpoint: AcmeEndpoint, offered: AcmeEndpoint | None) -> Iterator[Problem]:
+    """Yield a profile that no order at this directory could get; who may order there is judged by that profile as well."""
+    if offered is None:
+        yield Problem(path, f"profile {other} does not open ACME; add endpoints.acme to it")
+    elif offered.external_account == "required" and endpoint.external_account == "off":
+        sentence = f"profile {other} is for accounts with an external account, and none can be bound here"
+        yield Problem(path, f"{sentence}; set external_account: optional")
 
 
 def _endpoints(parts: Parts) -> Iterable[tuple[str, AcmeEndpoint]]:

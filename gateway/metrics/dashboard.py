@@ -104,6 +104,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 f"max by (waiting_for) ({m.PENDING_REQUESTS.name}{{{_INSTANCE}}})",
                 "{{waiting_for}}",
             ),
+            Panel("Unfinished work of ACME", f"max by (work) ({m.ACME_UNFINISHED.name}{{{_INSTANCE}}})", "{{work}}"),
         ),
     ),
     (

@@ -18,6 +18,7 @@ from gateway.metrics.alerts import GROUPS, rules_document
 from gateway.metrics.dashboard import dashboard_document
 from gateway.metrics.registry import (
     FAMILIES,
+    AcmeWork,
     CertificateKind,
     CommitResult,
     Family,
@@ -40,6 +41,7 @@ _SETS: Mapping[str, type[StrEnum]] = {
     "algorithm": LegacyAlgorithm,
     "cause": RestartCause,
     "waiting_for": Waiting,
+    "work": AcmeWork,
     "gateway_upstream_request_duration_seconds operation": UpstreamOperation,
     "gateway_upstream_request_duration_seconds result": UpstreamResult,
     "gateway_store_commit_seconds result": CommitResult,

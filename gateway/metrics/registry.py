@@ -98,6 +98,17 @@ class CommitResult(StrEnum):
     FAILED = "failed"
 
 
+class AcmeWork(StrEnum):
+    """What of ACME is not done yet."""
+
+    ORDER = "order"
+    """An order that waits for its account: to prove its names, or to finalize it."""
+    FINALIZATION = "finalization"
+    """An order that was finalized and waits for its certificate."""
+    CHALLENGE = "challenge"
+    """A challenge that is being tried."""
+
+
 class Waiting(StrEnum):
     """What an unfinished request waits for."""
 
@@ -219,6 +230,13 @@ PENDING_REQUESTS = Family(
     ("waiting_for",),
     merge=Merge.NEWEST,
 )
+ACME_UNFINISHED = Family(
+    "gateway_acme_unfinished",
+    Kind.GAUGE,
+    "Orders of ACME that wait for their accounts or for their certificates, and challenges that are tried.",
+    ("work",),
+    merge=Merge.NEWEST,
+)
 RESERVATIONS = Family(
     "gateway_reservations",
     Kind.GAUGE,
@@ -314,6 +332,7 @@ FAMILIES = (
     IN_FLIGHT,
     CONNECTIONS,
     PENDING_REQUESTS,
+    ACME_UNFINISHED,
     RESERVATIONS,
     CRL_NEXT_UPDATE,
     CERTIFICATE_NOT_AFTER,

@@ -15,6 +15,7 @@ from gateway.errors import AUTHENTICATION_REASONS, Reason
 from gateway.metrics import registry
 from gateway.metrics.files import VARIABLE, reserve
 from gateway.metrics.registry import (
+    AcmeWork,
     CommitResult,
     Family,
     LegacyAlgorithm,
@@ -79,6 +80,7 @@ _audit_write_failures = _counter(registry.AUDIT_WRITE_FAILURES)
 _in_flight = _gauge(registry.IN_FLIGHT)
 _connections = _gauge(registry.CONNECTIONS)
 _pending_requests = _gauge(registry.PENDING_REQUESTS)
+_acme_unfinished = _gauge(registry.ACME_UNFINISHED)
 _reservations = _gauge(registry.RESERVATIONS)
 _crl_next_update = _gauge(registry.CRL_NEXT_UPDATE)
 
@@ -165,6 +167,12 @@ def set_pending(counts: Mapping[Waiting, int]) -> None:
     """Say how many requests of the whole store wait; what is not named, none waits for."""
     for waiting in Waiting:
         _pending_requests.labels(waiting.value).set(counts.get(waiting, 0))
+
+
+def set_acme_unfinished(counts: Mapping[AcmeWork, int]) -> None:
+    """Say how much of ACME is not done yet in the whole store."""
+    for work, count in counts.items():
+        _acme_unfinished.labels(work.value).set(count)
 
 
 def set_reservations(counts: Mapping[str, int]) -> None:

@@ -54,4 +54,5 @@ def read_nonce(keys: Sequence[bytes], text: str, now: datetime) -> Nonce | None:
 
 
 def _mac(key: bytes, signed: bytes) -> bytes:
-    return hmac.digest(key, b"acme-nonce" + signed, hashlib.sha256)[:_MAC_BYTES]
+    # hmac.digest would let go of the interpreter for these few octets, and wait to have it back
+    return hmac.new(key, b"acme-nonce" + signed, hashlib.sha256).digest()[:_MAC_BYTES]

@@ -350,7 +350,7 @@ class RegistrationAuthority:
             return Unavailable(Reason.OVERLOADED, self._timing.busy_retry)
         result = task.result()
         if isinstance(result, LedgerRow):
-            return await self._follow(snapshot, result, trail)
+            return _for_retransmission(await self._follow(snapshot, result, trail), self._timing.hold_retry)
         trail.recorded = not joined
         return result
 

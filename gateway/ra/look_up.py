@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from gateway.errors import Reason, Rejection
-from gateway.model import Name, SignerCertificate
+from gateway.model import Name, Protocol, SignerCertificate
 from gateway.pki.certificate import parse_certificate
 from gateway.pki.names import format_name, normalize_name, parse_name
 from gateway.pki.renewal_window import opening_window, past_window
@@ -56,6 +56,8 @@ class LookUp:
         """
         row = await self._inventory.find_serial(profile.upstream_ca.name, request.serial)
         if profile.renewal is None or row is None or row.profile not in profile.renewal.from_profiles:
+            raise _not_found()
+        if row.protocol == Protocol.ACME:
             raise _not_found()
         if parse_certificate(row.der).authority_key_id != request.authority_key_id:
             raise _not_found()

@@ -127,6 +127,9 @@ class RenewalCredential:
     def _origin_refusal(self, signer: SignerCertificate, row: InventoryRow) -> Rejection | None:
         if row.profile not in self._rule.from_profiles:
             return _refused("this certificate is not renewed here", f"it was issued under profile {row.profile}")
+        if row.protocol == Protocol.ACME:
+            # What was proved for it (names, an external account that is in force) is proved anew each time, by an order.
+            return _refused("this certificate is not renewed here", "it came by ACME, where a new order renews it")
         if signer.public_key.sha256 in self._own_keys or signer.public_key.sha256 != row.public_key_sha256:
             return _refused("this certificate is not renewed here", "its key is the gateway's own or not the inventory's")
         if row.revoked_at is not None:

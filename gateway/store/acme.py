@@ -110,13 +110,25 @@ class Affected:
     public_key_sha256: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Crowded:
+    """Accounts, by ID, and addresses whose challenges are not tried for now."""
+
+    accounts: frozenset[str] = frozenset()
+    sources: frozenset[str] = frozenset()
+
+
+NOBODY_CROWDED = Crowded()
+
+
 class AcmeRecords(Protocol):
     """What the state machines of ACME need. Every method may raise `StoreUnavailable`; then nothing may be granted."""
 
     async def redeem_nonce(self, nonce: bytes, issued_at: datetime) -> bool:
         """Use a nonce up, across all workers; False when it was used before. What is older than an hour may be forgotten.
 
-        `issued_at` is part of a nonce: one nonce always comes with the same.
+        `issued_at` is part of a nonce: one nonce always comes with the same. It may be answered before the disk has it: every
+        process sees at once that it was used, and a machine that fails forgets none that is older than any durable write.
         """
 
     async def add_account(self, account: Account, quotas: Sequence[QuotaTake], audit: AuditEvent) -> Account | Reason:
@@ -186,7 +198,10 @@ class AcmeRecords(Protocol):
         """
 
     async def find_due_orders(self, now: datetime, limit: int) -> tuple[Order, ...]:
-        """Orders in `processing` that nobody holds, or whose lease ran out, and whose `next_at` has come."""
+        """Orders in `processing` that nobody holds, or whose lease ran out, and whose `next_at` has come.
+
+        So are those with times so far ahead that they were written under a clock that was wrong.
+        """
 
     async def find_authorization(self, id: str) -> Authorization | None:
         """Return one authorization."""
@@ -221,11 +236,10 @@ class AcmeRecords(Protocol):
         For the challenge that is being tried already it means "now": `next_at` becomes `at`, nothing else changes.
         """
 
-    async def find_due_validations(self, now: datetime, limit: int, without: Collection[str] = ()) -> tuple[Authorization, ...]:
-        """Authorizations of which a challenge is to be tried: `next_at` has come, and nobody's lease is in force.
-
-        Those of the accounts `without` are left out: they have enough under way.
-        """
+    async def find_due_validations(
+        self, now: datetime, limit: int, without: Crowded = NOBODY_CROWDED
+    ) -> tuple[Authorization, ...]:
+        """Authorizations of which a challenge is to be tried: `next_at` has come, and nobody's lease is in force."""
 
     async def claim_validation(
         self, id: str, seen_worker: str, seen_lease: datetime | None, worker: str, until: datetime
@@ -242,7 +256,10 @@ class AcmeRecords(Protocol):
         """Write an incident, given without certificates, and note each that is affected; returns it with their number."""
 
     async def count_affected(self, affected: Affected, now: datetime) -> tuple[int, tuple[str, ...]]:
-        """Say how many certificates an incident would concern, and the subjects of up to ten of them."""
+        """Say how many certificates an incident would concern, and names of up to ten of them.
+
+        A name is the subject, or the first alternative name where that is empty.
+        """
 
     async def find_incident(self, certificate_sha256: bytes) -> Incident | None:
         """Return the newest incident that concerns a certificate."""

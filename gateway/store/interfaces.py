@@ -268,12 +268,18 @@ class CertificateFilter:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Unfinished requests by what they wait for (`doubt`: to know what the upstream CA did), and reservations by kind."""
+    """Unfinished requests by what they wait for (`doubt`: to know what the upstream CA did), and reservations by kind.
+
+    Of ACME: orders that wait for their accounts, orders that are finalized, challenges that are tried.
+    """
 
     approval: int
     upstream: int
     doubt: int
     reserved: Mapping[str, int]
+    acme_orders: int = 0
+    acme_finalizations: int = 0
+    acme_challenges: int = 0
 
 
 class Ledger(Protocol):

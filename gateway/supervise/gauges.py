@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.assemble import Gateway
 from gateway.metrics import worker as metrics
-from gateway.metrics.registry import Waiting
+from gateway.metrics.registry import AcmeWork, Waiting
 from gateway.model import CredentialKind
 from gateway.ra.credentials import intune_jws, one_time
 from gateway.ra.credentials.challenge_labels import ChallengeLabel
@@ -40,6 +40,13 @@ class Gauges:
         tally = await self._gateway.store.tally(_RESERVED)
         metrics.set_pending({Waiting.APPROVAL: tally.approval, Waiting.UPSTREAM: tally.upstream, Waiting.DOUBT: tally.doubt})
         metrics.set_reservations(tally.reserved)
+        metrics.set_acme_unfinished(
+            {
+                AcmeWork.ORDER: tally.acme_orders,
+                AcmeWork.FINALIZATION: tally.acme_finalizations,
+                AcmeWork.CHALLENGE: tally.acme_challenges,
+            }
+        )
         for publication in self._gateway.generation.publications.values():
             crl = await publication.crl.current() if publication.crl is not None else None
             if crl is not None:

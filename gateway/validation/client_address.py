@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
+
 from gateway.errors import Reason
 from gateway.model import Identifier, IdentifierType
 from gateway.validation.addresses import Address, canonical
@@ -13,8 +15,9 @@ from gateway.validation.resolve import DnsFailed, Resolver
 class ClientAddress:
     """Stands for a name whose address the client's is; in reverse, the client's address must have that name, too."""
 
-    def __init__(self, resolver: Resolver, *, reverse: bool) -> None:
+    def __init__(self, resolver: Resolver, proxies: tuple[IPv4Network | IPv6Network, ...] = (), *, reverse: bool) -> None:
         self._resolver = resolver
+        self._proxies = proxies
         self._reverse = reverse
 
     async def vouch(self, identifier: Identifier, source: str) -> None:
@@ -23,9 +26,9 @@ class ClientAddress:
         Whoever has a network writes its PTR records and may name anybody's host: a name counts only where it leads back.
         """
         client = as_address(source.partition("%")[0])
-        if client is None:
+        client = None if client is None else canonical(client)
+        if client is None or any(client in network for network in self._proxies):
             raise _refuse(identifier, "it is not known where the request came from")
-        client = canonical(client)
         if identifier.type is IdentifierType.IP:
             if as_address(identifier.value) != client:
                 raise _refuse(identifier, "it is not the address that the request came from")

@@ -66,7 +66,7 @@ class ProfileValidation:
         self._caa = Caa(resolver, config.caa.mode, config.caa.identities)
         self._attestation = attestation
         self._prevalidated = config.prevalidated
-        self._addresses = ClientAddress(resolver, reverse=mode == "client_ip_reverse")
+        self._addresses = ClientAddress(resolver, room.proxies, reverse=mode == "client_ip_reverse")
         self._webhook = _webhook(config, mode, webhook_secret)
 
     async def validate(self, task: ValidationTask, now: datetime) -> Validated:

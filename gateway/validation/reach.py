@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import structlog
 
@@ -32,9 +32,14 @@ _LOOK_UP_SECONDS = 3.0
 
 
 class ValidationRoom:
-    """What no profile connects to unasked: hosts of this gateway and of its CAs, by name or address, looked up once a minute."""
+    """What no profile connects to unasked: hosts of this gateway and of its CAs, by name or address, looked up once a minute.
 
-    def __init__(self, refused_hosts: Iterable[str] = ()) -> None:
+    `proxies` are networks of whatever ends TLS in front of this gateway: a request that seems to come from there comes from
+    somebody of whom nothing was said.
+    """
+
+    def __init__(self, refused_hosts: Iterable[str] = (), proxies: Iterable[IPv4Network | IPv6Network] = ()) -> None:
+        self.proxies = tuple(proxies)
         hosts = [host.strip("[]").lower() for host in refused_hosts]
         self._literal = frozenset(canonical(a) for a in map(as_address, hosts) if a is not None)
         self._names = tuple(sorted({host for host in hosts if host and as_address(host) is None}))

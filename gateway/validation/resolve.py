@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-import dns.asyncquery
 import dns.exception
 import dns.flags
 import dns.message
@@ -24,6 +23,7 @@ from gateway.config import acme as config
 from gateway.config.acme_checks import dns_server
 from gateway.errors import Reason
 from gateway.validation.addresses import Address
+from gateway.validation.exchange import Exchange
 from gateway.validation.interfaces import ValidationFailed
 
 MAX_CHAIN = 8
@@ -99,6 +99,7 @@ class Resolver:
         self._hosts = Hosts(settings.hosts)
         self._seconds = settings.timeout.total_seconds()
         self._tcp = settings.tcp
+        self._exchange = Exchange()
 
     def knows(self, name: str) -> bool:
         """Whether the configuration itself gives the addresses of this name, so that no server is asked for anything of it."""
@@ -200,20 +201,12 @@ class Resolver:
         wait = min(_ONE_SERVER, self._seconds)
         if not self._tcp:
             try:
-                answer = await dns.asyncquery.udp(
-                    query,
-                    host,
-                    timeout=wait,
-                    port=port,
-                    ignore_unexpected=True,
-                    ignore_errors=True,
-                    raise_on_truncation=True,
-                )
+                answer = await self._exchange.by_udp(query, host, port, wait)
                 if _spelled_alike(answer, spelled) and isinstance(answer, dns.message.QueryMessage):
                     return answer
             except dns.message.Truncated:
                 pass
-        answer = await dns.asyncquery.tcp(query, host, timeout=wait, port=port)
+        answer = await self._exchange.by_tcp(query, host, port, wait)
         if not isinstance(answer, dns.message.QueryMessage):
             raise dns.exception.FormError
         return answer

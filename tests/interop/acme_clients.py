@@ -99,6 +99,10 @@ class Certbot(Client):
         folders = ("--config-dir", "conf", "--work-dir", "work", "--logs-dir", "logs")
         return self.run(self.program, *args, *folders, "--server", self.directory, "--non-interactive", check=check)
 
+    def log(self) -> str:
+        """What it wrote down of its last command: Debian's prints most of the server's refusals as an AttributeError."""
+        return (self.folder / "logs" / "letsencrypt.log").read_text()
+
     @property
     def account(self) -> tuple[str, ...]:
         eab = ("--eab-kid", self.external[0], "--eab-hmac-key", self.external[1]) if self.external else ()
@@ -165,7 +169,7 @@ class Uacme(Client):
         )
 
     def path(self, name: str) -> Path:
-        return self.folder / "uacme" / name / "cert.pem"
+        return self.folder / "uacme" / name.removeprefix("*.") / "cert.pem"
 
     def obtain(self, *names: str) -> list[x509.Certificate]:
         if not (self.folder / "uacme" / "private" / "key.pem").exists():
@@ -203,7 +207,7 @@ class Dehydrated(Client):
 
     def obtain(self, *names: str, hook: Path | None = None) -> list[x509.Certificate]:
         if not (self.folder / "accounts").exists():
-            self.dehydrated("--register", "--accept-terms")
+            self.dehydrated("--register", "--accept-terms", hook=hook)
         alias = ("--alias", names[0].removeprefix("*."))
         self.dehydrated("--cron", "--domain", " ".join(names), *alias, "--force", hook=hook)
         return read_chain(self.path(names[0]))
@@ -321,6 +325,35 @@ class Caddy(Server):
         sites = [f"{name} {{\n tls {{\n issuer acme {{\n{issuer}\n}}\n}}\n respond ok\n}}" for name in names]
         (self.folder / "Caddyfile").write_text("{\n" + "\n".join(general) + "\n}\n" + "\n".join(sites) + "\n")
         return ["caddy", "run", "--config", str(self.folder / "Caddyfile"), "--adapter", "caddyfile"]
+
+
+@dataclass
+class AcmeSh(Client):
+    """acme.sh, a shell script over curl and openssl."""
+
+    program: str = "acme.sh"
+
+    def acme(self, *args: str | Path, check: bool = True) -> Done:
+        """Run one command of acme.sh's."""
+        home = ("--home", self.folder / "home", "--server", self.directory, "--ca-bundle", self.site.root)
+        return self.run(self.program, *args, *home, check=check)
+
+    def register(self, check: bool = True) -> Done:
+        eab = ("--eab-kid", self.external[0], "--eab-hmac-key", self.external[1]) if self.external else ()
+        return self.acme("--register-account", "--accountemail", MAIL, *eab, check=check)
+
+    def ask(self, *names: str, how: tuple[str | Path, ...] = (), check: bool = True) -> Done:
+        """Ask for a certificate; proof is by the web root unless `how` says otherwise."""
+        asked = [part for name in names for part in ("-d", name)]
+        return self.acme("--issue", *asked, *(how or ("-w", self.site.front.webroot)), check=check)
+
+    def chain(self, name: str) -> list[x509.Certificate]:
+        return read_chain(self.folder / "home" / f"{name}_ecc" / "fullchain.cer")
+
+    def obtain(self, *names: str) -> list[x509.Certificate]:
+        self.register()
+        self.ask(*names)
+        return self.chain(names[0])
 
 
 MODULES = Path("/usr/lib/apache2/modules")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import re
@@ -9,6 +10,7 @@ import ssl
 import stat
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from copy import deepcopy
@@ -139,7 +141,15 @@ class AcmeSite:
 
     def declare_incident(self, *which: str) -> None:
         """Have certificates replaced at once."""
-        self.server.cli("incident", "declare", *which, "--explanation", "https://acme.test/incident", "--yes")
+        self.server.cli("incident", "declare", *which, "--explanation-url", "https://acme.test/incident", "--yes")
+
+    def replaced(self, certificate: x509.Certificate) -> list[str]:
+        """Statuses of the orders that said they replace a certificate (RFC 9773 §5)."""
+        number = certificate.serial_number
+        serial = number.to_bytes(number.bit_length() // 8 + 1, "big")
+        name = base64.urlsafe_b64encode(serial).rstrip(b"=").decode()
+        orders = json.loads(self.server.cli("acme", "orders", "--format", "json").stdout)
+        return [order["status"] for order in orders if (order["replaces"] or "").endswith(f".{name}")]
 
     def rows(self) -> list[Row]:
         """The log's lines about ACME requests, in their order."""
@@ -165,6 +175,13 @@ class AcmeSite:
         assert sorted(found) == sorted(names)
         return leaf
 
+    def revocation(self, certificate: x509.Certificate, seconds: float = 15) -> x509.ReasonFlags | None:
+        """Why a certificate is on the CRL, which comes soon after the revocation; None: it does not come."""
+        until = time.monotonic() + seconds
+        while (listed := self.revoked()).get(certificate.serial_number) is None and time.monotonic() < until:
+            time.sleep(0.3)
+        return listed.get(certificate.serial_number)
+
     def revoked(self) -> dict[int, x509.ReasonFlags]:
         """Serial numbers on the CRL, and why."""
         return {entry.serial_number: _reason(entry) for entry in x509.load_der_x509_crl(self.server.get("/crl/local.crl"))}
@@ -183,12 +200,13 @@ def acme_alone(name: str, *, validation: dict[str, Any] | None = None, **setting
     def change(document: dict[str, Any]) -> None:
         made = deepcopy(document["profiles"]["demo"])
         upstream_ca = settings.pop("upstream_ca", "local")
-        made["endpoints"] = {"acme": {"validation": validation or {}, **settings}}
+        limits = {"accounts_per_address": None}  # all come from one
+        made["endpoints"] = {"acme": {"validation": validation or {}, "limits": limits, **settings}}
         made["upstream_ca"] = upstream_ca
         for field_name in ("credentials", "renewal"):
             made.pop(field_name, None)
         policy = made["policy"]
-        policy["subject"] = {"allow": ["CN"], "max_common_names": 1, "allow_empty": upstream_ca == "local"}
+        policy["subject"] = {"allow": ["CN"], "unlisted": "drop", "max_common_names": 1, "allow_empty": upstream_ca == "local"}
         if upstream_ca != "local":
             policy["subject"]["template"] = "CN={dns}"  # the documented program needs a subject
         policy["san"] = {
@@ -219,7 +237,7 @@ def slow_ca(name: str, seconds: float, folder: Path, state: Path) -> Change:
             "type": "exec",
             "command": [str(folder / "sleeps")],
             "chain": ["ca/issuing.pem", "ca/root.pem"],
-            "deadline": "100s",
+            "deadline": "80s",
             "operations": ["find", "revoke"],
             "environment": {"CA_DIR": str(folder), "SECONDS": str(seconds)},
             "concurrency": 16,
@@ -240,6 +258,7 @@ def running(folder: Path, *changes: Change, url: str = "") -> Iterator[AcmeSite]
             "http01_port": front.port,
             "tlsalpn01_port": tls_port,
             "resolver": {"servers": [dns.address]},
+            "attempts": 3,
             "attempt_every": "2s",
         }
 

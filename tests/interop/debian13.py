@@ -15,7 +15,7 @@ import pytest
 
 PACKAGES = ("libest-utils", "strongswan-pki", "libstrongswan-standard-plugins", "libstrongswan-extra-plugins")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-SOURCE = f"deb [signed-by={KEYRING}] http://deb.debian.org/debian trixie main\n"
+SOURCE = f"deb [signed-by={KEYRING}] http://deb.debian.org/debian"
 SECONDS = 240
 MAX_BYTES = 4 << 20
 
@@ -50,12 +50,12 @@ def _read(file: BinaryIO) -> bytes:
     return file.read()
 
 
-def build(folder: Path) -> Root:
-    """Unpack the packages with all that they need; skips where that cannot be done, and says why."""
+def build(folder: Path, packages: tuple[str, ...] = PACKAGES, suite: str = "trixie") -> Root:
+    """Unpack packages with all that they need; skips where that cannot be done, and says why."""
     if os.geteuid() != 0 or not all(shutil.which(program) for program in ("apt-get", "dpkg-deb", "chroot")):
         pytest.skip("Debian 13's packages are run by chroot, as root, on a Debian")
     root = folder / "root"
-    for archive in _download(folder):
+    for archive in _download(folder, packages, suite):
         subprocess.run(["dpkg-deb", "-x", archive, root], check=True, timeout=SECONDS, capture_output=True)
     for name in ("bin", "sbin", "lib", "lib64"):
         (root / name).symlink_to(f"usr/{name}")
@@ -67,25 +67,25 @@ def build(folder: Path) -> Root:
     return Root(root)
 
 
-def _download(folder: Path) -> list[Path]:
+def _download(folder: Path, packages: tuple[str, ...], suite: str) -> list[Path]:
     """Fetch the packages with a configuration of apt that is its own: nothing of the system's is read or changed."""
     apt = folder / "apt"
     for name in ("lists/partial", "cache/archives/partial", "etc"):
         (apt / name).mkdir(parents=True)
-    (apt / "etc" / "sources.list").write_text(SOURCE)
+    (apt / "etc" / "sources.list").write_text(f"{SOURCE} {suite} main\n")
     (apt / "etc" / "status").touch()
     (apt / "etc" / "apt.conf").write_text(
         f'Dir::State::Lists "{apt}/lists"; Dir::Cache "{apt}/cache"; Dir::State::status "{apt}/etc/status";\n'
         f'Dir::Etc::SourceList "{apt}/etc/sources.list"; Dir::Etc::SourceParts "-"; APT::Sandbox::User "root";\n'
     )
     environment = {**os.environ, "APT_CONFIG": str(apt / "etc" / "apt.conf"), "DEBIAN_FRONTEND": "noninteractive"}
-    install = ("-y", "-qq", "--no-install-recommends", "--download-only", "install", "coreutils", *PACKAGES)
+    install = ("-y", "-qq", "--no-install-recommends", "--download-only", "install", "coreutils", *packages)
     for command in (("update", "-qq"), install):
         done = subprocess.run(
             ["apt-get", *command], env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
         )
         if done.returncode:
-            pytest.skip(f"Debian 13's packages are not to be had: {done.stderr.strip()[-200:]}")
+            pytest.skip(f"packages of Debian's {suite} are not to be had: {done.stderr.strip()[-200:]}")
     return sorted((apt / "cache" / "archives").glob("*.deb"))
 
 

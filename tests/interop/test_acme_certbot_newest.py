@@ -49,9 +49,15 @@ def test_external_account(acme_site: AcmeSite, new_certbot: NewCertbot) -> None:
     acme_site.check(bound.obtain("certbot5-bound.acme.test"), "certbot5-bound.acme.test")
 
 
+def test_renews_nothing_before_the_window(acme_site: AcmeSite, certbot: Certbot) -> None:
+    first = certbot.obtain("certbot5-early.acme.test")[0]
+    assert "not yet due" in certbot.certbot("renew", "--no-random-sleep-on-renew").stdout
+    assert certbot.chain()[0] == first
+    assert "suggestedWindow" in certbot.log()
+
+
 def test_renews_when_an_incident_is_declared(acme_site: AcmeSite, certbot: Certbot) -> None:
     first = acme_site.check(certbot.obtain("certbot5-incident.acme.test"), "certbot5-incident.acme.test")
-    assert "not yet due" in certbot.certbot("renew", "--no-random-sleep-on-renew").stdout
     serials = certbot.folder / "serials"
     serials.write_text(f"{first.serial_number:x}\n")
     acme_site.declare_incident("--serials", str(serials))

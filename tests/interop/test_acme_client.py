@@ -57,7 +57,7 @@ def test_changes_its_account_key(acme_site: AcmeSite, client: NodeClient) -> Non
     assert client.drive("changeKey")["account"] == before
     assert client.drive("account")["account"] == before
     client.drive("revoke", reason=4)
-    assert acme_site.revoked()[leaf.serial_number] is x509.ReasonFlags.superseded
+    assert acme_site.revocation(leaf) is x509.ReasonFlags.superseded
 
 
 def test_updates_its_contacts(acme_site: AcmeSite, client: NodeClient) -> None:

@@ -42,21 +42,17 @@ def test_proves_by_tls(acme_site: AcmeSite, lego: Lego) -> None:
     acme_site.check(read_chain(lego.path(names[0])), *names)
 
 
-def test_proves_an_address_by_tls(acme_site: AcmeSite, lego: Lego) -> None:
-    """The server name is the address's name below in-addr.arpa (RFC 8738 §6)."""
-    lego.lego("run", "127.0.0.1", how=("--tls", "--tls.port", f"127.0.0.1:{acme_site.tls_port}"))
-    acme_site.check(read_chain(lego.path("127.0.0.1")), "127.0.0.1")
-
-
-def test_proves_an_address_by_http(acme_site: AcmeSite, lego: Lego) -> None:
-    lego.lego("run", "127.0.0.1")
-    acme_site.check(read_chain(lego.path("127.0.0.1")), "127.0.0.1")
+def test_is_told_that_it_names_an_address_as_a_name(acme_site: AcmeSite, lego: Lego) -> None:
+    """This version knows no identifiers but names."""
+    done = lego.lego("run", "127.0.0.1", check=False)
+    assert done.returncode != 0
+    assert "addresses are identifiers of type ip" in done.stdout
 
 
 def test_proves_a_name_and_its_wildcard_by_dns(acme_site: AcmeSite, lego: Lego) -> None:
     name, present = f'name="{acme_site.records}/$(echo "$2" | sed "s/[.]$//")"', 'echo "$3" >> "$name"'
     script = f'{name}; case "$1" in present) {present};; *) rm -f "$name";; esac'
-    lego.env = {"EXEC_PATH": str(lego.script("record", script))}
+    lego.env = {"EXEC_PATH": str(lego.script("record", script)), "EXEC_SEQUENCE_INTERVAL": "1"}
     names = ("lego-dns.acme.test", "*.lego-dns.acme.test")
     lego.lego("run", *names, how=("--dns", "exec", "--dns.disable-cp", "--dns.resolvers", acme_site.dns.address))
     acme_site.check(read_chain(lego.path(names[0])), *names)
@@ -108,7 +104,7 @@ def test_renews(acme_site: AcmeSite, lego: Lego) -> None:
 def test_revokes(acme_site: AcmeSite, lego: Lego) -> None:
     leaf = lego.obtain("lego-revoked.acme.test")[0]
     lego.lego("revoke", "lego-revoked.acme.test", options=("--reason", "5", "--keep"))
-    assert acme_site.revoked()[leaf.serial_number] is x509.ReasonFlags.cessation_of_operation
+    assert acme_site.revocation(leaf) is x509.ReasonFlags.cessation_of_operation
 
 
 def test_no_certificate_without_proof(acme_site: AcmeSite, lego: Lego) -> None:

@@ -64,7 +64,8 @@ def test_renews_when_an_incident_is_declared(acme_site: AcmeSite, folder: Path, 
     with apache.running(name):
         second = apache.wait(name, other_than=first)
     assert second.serial_number != first.serial_number
-    assert any(row["operation"] == "renewal-info" for row in acme_site.rows())
+    assert "CA advises renew via ARI" in apache.log()
+    assert acme_site.replaced(first) == ["valid"]
 
 
 def test_no_certificate_without_proof(acme_site: AcmeSite, folder: Path) -> None:

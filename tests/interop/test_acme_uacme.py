@@ -47,7 +47,9 @@ def test_proves_a_wildcard_by_dns(acme_site: AcmeSite, uacme: Uacme) -> None:
 
 def test_proves_by_tls(acme_site: AcmeSite, uacme: Uacme, tmp_path: Path) -> None:
     socket = tmp_path / "ualpn.sock"
-    server = subprocess.Popen(["ualpn", "--bind", f"127.0.0.1@{acme_site.tls_port}", "--sock", socket], stderr=subprocess.DEVNULL)
+    places = ("--bind", f"127.0.0.1@{acme_site.tls_port}", "--connect", f"127.0.0.1@{acme_site.front.port}")
+    files = ("--sock", socket, "--pidfile", tmp_path / "ualpn.pid")
+    server = subprocess.Popen(["ualpn", *places, *files], stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 10
         while not socket.exists() and time.monotonic() < until:
@@ -80,7 +82,7 @@ def test_changes_its_account_key(acme_site: AcmeSite, uacme: Uacme) -> None:
     assert (uacme.folder / "uacme" / "private" / "key.pem").read_bytes() != before
     uacme.uacme("issue", "uacme-rolled.acme.test")
     uacme.uacme("revoke", uacme.path("uacme-rollover.acme.test"))
-    assert leaf.serial_number in acme_site.revoked()
+    assert acme_site.revocation(leaf) is not None
 
 
 def test_the_old_account_key_is_worth_nothing(acme_site: AcmeSite, uacme: Uacme) -> None:
@@ -103,14 +105,14 @@ def test_updates_and_deactivates(acme_site: AcmeSite, uacme: Uacme) -> None:
 def test_revokes(acme_site: AcmeSite, uacme: Uacme) -> None:
     leaf = uacme.obtain("uacme-revoked.acme.test")[0]
     uacme.uacme("--reason", "4", "revoke", uacme.path("uacme-revoked.acme.test"))
-    assert acme_site.revoked()[leaf.serial_number] is x509.ReasonFlags.superseded
+    assert acme_site.revocation(leaf) is x509.ReasonFlags.superseded
 
 
 def test_revokes_with_the_certificates_own_key(acme_site: AcmeSite, uacme: Uacme) -> None:
     leaf = uacme.obtain("uacme-own-key.acme.test")[0]
     key = uacme.folder / "uacme" / "private" / "uacme-own-key.acme.test" / "key.pem"
     uacme.uacme("revoke", uacme.path("uacme-own-key.acme.test"), key)
-    assert leaf.serial_number in acme_site.revoked()
+    assert acme_site.revocation(leaf) is not None
 
 
 def test_renews(acme_site: AcmeSite, uacme: Uacme) -> None:

@@ -21,9 +21,10 @@ from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName
 from gateway.pki.jws import verify_mac
 from gateway.ra.acme import journal
-from gateway.ra.acme.terms import KeyInUse, Means, check_account, directory, full
+from gateway.ra.acme.terms import KeyInUse, Means, check_account, directory, full, quota
 from gateway.ra.policy.texts import email_problem
 from gateway.ra.profile import AcmeTerms, Snapshot
+from gateway.ra.strangers import source_network
 from gateway.store.interfaces import QuotaTake
 
 ID_BYTES = 16
@@ -211,7 +212,7 @@ def _quotas(terms: AcmeTerms, profile: ProfileName, source: str) -> tuple[QuotaT
     limit = terms.config.limits.accounts_per_address
     if limit is None:
         return ()
-    return (QuotaTake(f"acme:accounts:{profile}:{source}", limit.count, max(1, int(limit.window.total_seconds()))),)
+    return (quota(f"acme:accounts:{profile}:{source_network(source)}", limit),)
 
 
 def _still(account: Account | None) -> Account:

@@ -42,10 +42,10 @@ class NewExternalAccount:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """How many certificates an incident would concern, and the subjects of some of them."""
+    """How many certificates an incident would concern, and the names of some of them."""
 
     certificates: int
-    subjects: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 class AcmeAdministration:

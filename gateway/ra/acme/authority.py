@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gateway.acme import (
     Account,
@@ -25,16 +25,17 @@ from gateway.acme import (
     RevocationRequest,
 )
 from gateway.errors import Reason, Rejection
-from gateway.model import ProfileName
+from gateway.model import ChallengeType, ProfileName
 from gateway.pki.nonces import RANDOM_BYTES, make_nonce, read_nonce
 from gateway.ra.acme import journal
 from gateway.ra.acme.accounts import Accounts
 from gateway.ra.acme.certificates import Certificates
 from gateway.ra.acme.finalize import Finalization
 from gateway.ra.acme.orders import Orders
+from gateway.ra.acme.pace import Pace
 from gateway.ra.acme.proofs import Proofs
 from gateway.ra.acme.renewal import Renewals
-from gateway.ra.acme.terms import AcmeTiming, Means, Recorded, check_account, directory
+from gateway.ra.acme.terms import AcmeTiming, Means, RateLimited, Recorded, check_account, directory
 from gateway.ra.acme.validations import Validations
 from gateway.ra.authority import RegistrationAuthority
 from gateway.ra.profile import Snapshot
@@ -82,6 +83,7 @@ class AcmeAuthority:
         means = Means(records, ledger, inventory, authority, clock, worker, timing or AcmeTiming())
         self._means = means
         self._nonce_keys = nonce_keys
+        self._pace = Pace()
         self._accounts = Accounts(means)
         self._renewals = Renewals(means)
         self._orders = Orders(means, self._renewals)
@@ -125,9 +127,11 @@ class AcmeAuthority:
         Of one that ends the certificates stay, its unfinished orders do not.
         """
         check_account(account, profile)
-        return await self._recorded(
-            "acme.account", snapshot, account, source, self._accounts.change(snapshot, account, change, source)
-        )
+        work = self._accounts.change(snapshot, account, change, source)
+        changed = await (work if change.deactivate else self._recorded("acme.account", snapshot, account, source, work))
+        if changed != account:
+            self._pace.note(account.id, self._means.clock())
+        return changed
 
     async def change_key(
         self, snapshot: Snapshot, profile: ProfileName, account: Account, change: KeyChange, source: str
@@ -135,7 +139,9 @@ class AcmeAuthority:
         """Give an account another key (RFC 8555 §7.3.5); `change.account_url` was compared with the `kid`. Raises KeyInUse."""
         check_account(account, profile)
         work = self._accounts.change_key(snapshot, account, change, source)
-        return await self._recorded("acme.account", snapshot, account, source, work)
+        changed = await self._recorded("acme.account", snapshot, account, source, work)
+        self._pace.note(account.id, self._means.clock())
+        return changed
 
     async def new_order(
         self, snapshot: Snapshot, profile: ProfileName, account: Account, request: OrderRequest, source: str
@@ -204,7 +210,9 @@ class AcmeAuthority:
         found = next((one for one in row.challenges if one.id == challenge), None)
         if found is None:
             raise Rejection(Reason.UNKNOWN_TRANSACTION, "there is no such challenge")
-        return await self._validations.answer(snapshot, account, row, found, payload, source)
+        # What the others bring says nothing, and is not kept.
+        kept = payload if found.type is ChallengeType.DEVICE_ATTEST_01 else {}
+        return await self._validations.answer(snapshot, account, row, found, kept, source)
 
     async def finalize(
         self, snapshot: Snapshot, profile: ProfileName, account: Account, id: str, csr: bytes, source: str
@@ -265,13 +273,21 @@ class AcmeAuthority:
         validations, orders = await asyncio.gather(self._validations.drain(seconds), self._finalization.drain(seconds))
         return validations + orders
 
-    async def _recorded(self, event: str, snapshot: Snapshot, account: Account, source: str, work: Awaitable[T]) -> T:
-        """Run one verb, so that what an account is refused is on record before it is told."""
+    async def _recorded(self, event: str, snapshot: Snapshot, account: Account, source: str, work: Coroutine[Any, Any, T]) -> T:
+        """Run one verb, so that what an account is refused is on record before it is told.
+
+        An account that is refused all the time, or changes itself all the time, has to wait, which is on no record.
+        """
+        if (wait := self._pace.wait(account.id, self._means.clock())) > 0:
+            work.close()
+            raise RateLimited("this account was refused too often, or changed too often: try again later", wait)
         try:
             return await work
         except Rejection as refusal:
+            now = self._means.clock()
+            if refusal.reason not in _UNRECORDED:
+                self._pace.note(account.id, now)
             if refusal.reason not in _UNRECORDED and not isinstance(refusal, Recorded):
-                now = self._means.clock()
                 told = journal.change(
                     f"{event}.rejected",
                     account.id,

@@ -12,7 +12,7 @@ from gateway.pki.certificate import parse_certificate
 from gateway.ra.acme.names import base_of
 from gateway.ra.acme.orders import covers
 from gateway.ra.acme.renewal import identifiers_of
-from gateway.ra.acme.terms import Busy, Means, check_account, directory, find_policy, trust_mode
+from gateway.ra.acme.terms import Busy, Means, check_account, check_bound, directory, find_policy, trust_mode
 from gateway.ra.credentials.acme_order import identity_of
 from gateway.ra.profile import AcmeTerms, Snapshot
 from gateway.ra.requests import RevokeRequest
@@ -99,12 +99,13 @@ class Certificates:
     async def _check_entitled(self, terms: AcmeTerms, snapshot: Snapshot, account: Account, row: InventoryRow) -> None:
         """Refuse an account that neither ordered the certificate nor holds authorizations for all of its names.
 
-        Where nothing is proved to get an authorization, having one says nothing about another account's certificate.
+        Where nothing was proved by a challenge, having an authorization says nothing about another account's certificate.
         """
         if row.requester == identity_of(account.id):
             return
+        check_bound(terms, account)
         now = self._means.clock()
-        _, policy = await find_policy(self._means.records, account, now)
+        _, policy = await find_policy(self._means.records, account, row.profile, now)
         own = snapshot.profiles.get(row.profile)
         names = identifiers_of(row)
         if (
@@ -115,7 +116,8 @@ class Certificates:
         ):
             bases = {base_of(name) for name in names}
             rows = await self._means.records.find_valid_authorizations(account.id, row.profile, bases, now)
-            if all(any(covers(one, name) for one in rows) for name in names):
+            proved = [one for one in rows if one.caa_checked_at is not None]
+            if all(any(covers(one, name) for one in proved) for name in names):
                 return
         raise Rejection(Reason.NOT_AUTHORIZED, "the account neither ordered the certificate nor is authorized for all its names")
 

@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from gateway.errors import Reason, Rejection
-from gateway.model import CertificateRequest, Identifier, IdentifierType, OrderProof
+from gateway.model import CertificateRequest, Identifier, IdentifierType, Name, OrderProof
 from gateway.pki.csr import parse_csr
 from gateway.pki.identifiers import to_identifier, to_san
+from gateway.pki.names import encode_name
 from gateway.ra.credentials.acme_order import check_key
 from gateway.ra.policy.subject import COMMON_NAME
 
@@ -29,11 +30,13 @@ def fit(request: CertificateRequest, proof: OrderProof, *, templated: bool) -> C
     """Return the CSR with every name of its order as a subject alternative name. Raises Rejection BAD_CSR.
 
     Names may stand in the common name alone, which no client of today reads (RFC 8555 §7.4). Names of devices may be left out
-    (draft-ietf-acme-device-attest §3). `templated`: the profile makes the subject, and the CSR's is of no account for devices.
+    (draft-ietf-acme-device-attest §3). Of the subject nothing stays but common names that were proved: an order says nothing of
+    organisations and people, and clients that fill them in mean nothing by it (acme.sh). `templated`: the profile makes the
+    subject, and what a device calls itself otherwise is of no account.
     """
     check_key(proof, request.public_key)
     asked = _alternative_names(request)
-    common = _common_names(request, proof, templated=templated)
+    common, subject = _common_names(request, proof, templated=templated)
     hosts = {one for one in proof.identifiers if one.type in _HOSTS}
     missing = hosts - asked - common
     if missing:
@@ -42,7 +45,7 @@ def fit(request: CertificateRequest, proof: OrderProof, *, templated: bool) -> C
     if extra:
         raise _bad(f"the CSR has {_named(extra)}, which the order has not")
     added = tuple([to_san(one) for one in sorted(hosts - asked)])
-    return replace(request, sans=(*request.sans, *added)) if added else request
+    return replace(request, sans=(*request.sans, *added), subject=subject)
 
 
 def _alternative_names(request: CertificateRequest) -> frozenset[Identifier]:
@@ -58,18 +61,24 @@ def _alternative_names(request: CertificateRequest) -> frozenset[Identifier]:
     return frozenset(found)
 
 
-def _common_names(request: CertificateRequest, proof: OrderProof, *, templated: bool) -> frozenset[Identifier]:
-    """Return the names of the order that stand as common name; any other common name is one that nobody proved."""
+def _common_names(request: CertificateRequest, proof: OrderProof, *, templated: bool) -> tuple[frozenset[Identifier], Name]:
+    """Return the names of the order that stand as common name, and the subject with these alone.
+
+    Any other common name is one that nobody proved.
+    """
     named = {one.value.lower(): one for one in proof.identifiers if one.type in _HOSTS}
     devices = _device_names(proof.identifiers, proof.claims)
-    found = set()
-    for value in request.subject.values(COMMON_NAME):
-        identifier = named.get(_comparable(value))
+    found, kept = set(), []
+    for attribute in [a for rdn in request.subject.rdns for a in rdn if a.oid == COMMON_NAME]:
+        identifier = named.get(_comparable(attribute.value))
         if identifier is not None:
             found.add(identifier)
-        elif value not in devices and not (templated and not named):
+        if identifier is not None or attribute.value in devices:
+            kept.append((attribute,))
+        elif named or not templated:
             raise _bad("the common name is none of the order's names")
-    return frozenset(found)
+    rdns = tuple(kept)
+    return frozenset(found), request.subject if rdns == request.subject.rdns else Name(rdns, encode_name(rdns))
 
 
 def _device_names(identifiers: Collection[Identifier], claims: Mapping[str, str]) -> frozenset[str]:

@@ -52,7 +52,8 @@ _PROCESSING = frozenset({OrderStatus.PROCESSING})
 _READY = frozenset({OrderStatus.READY})
 _BEGUN = frozenset({OrderStatus.PROCESSING, OrderStatus.VALID})
 _GIVEN_BACK = frozenset({Reason.UPSTREAM_UNAVAILABLE, Reason.STORE_UNAVAILABLE, Reason.OVERLOADED})
-"""Why a row was rejected of which nothing was issued and never will be."""
+"""Why a row was rejected of which nothing was issued and never will be, so that its order may begin anew."""
+_OVERDUE = Rejected(Reason.UPSTREAM_UNAVAILABLE, "the CA could not be reached before the order's time was over")
 
 
 @dataclass(slots=True)
@@ -252,7 +253,7 @@ class Finalization:
         if self._draining:
             return Unavailable(Reason.OVERLOADED, self._means.timing.retry)
         if order.expires_at <= self._means.clock():
-            return Rejected(Reason.UPSTREAM_UNAVAILABLE, "the CA could not be reached before the order's time was over")
+            return _OVERDUE
         account = await self._means.records.find_account(order.account)
         if account is None or order.csr is None:
             return Rejected(Reason.NOT_AUTHORIZED, "the account of this order is not there any more")
@@ -288,8 +289,10 @@ class Finalization:
         match outcome:
             case Issued():
                 return await self._valid(work, order, outcome)
-            case Rejected():
+            case Rejected() if outcome.reason not in _GIVEN_BACK or outcome is _OVERDUE:
                 return await self._refused(work, order, outcome)
+            case Rejected():
+                return await self._postpone(order, Unavailable(outcome.reason, timing.retry))
             case _:
                 return await self._postpone(order, outcome)
 

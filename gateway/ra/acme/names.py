@@ -13,7 +13,6 @@ from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason
 from gateway.model import ChallengeType, Identifier, IdentifierType, SubjectAltName
 from gateway.pki.identifiers import to_san
-from gateway.ra.policy import precheck_names
 from gateway.ra.policy.sans import judge_sans
 
 _BY_DNS = (ChallengeType.DNS_01, ChallengeType.DNS_ACCOUNT_01, ChallengeType.DNS_PERSIST_01)
@@ -36,7 +35,8 @@ def refuse(refusals: Sequence[tuple[Identifier, Reason, str]]) -> IdentifiersRej
     """Return one refusal of all that is wrong with single names (RFC 8555 §6.7.1)."""
     identifier, reason, detail = refusals[0]
     rest = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
-    return IdentifiersRejected(reason, f"{identifier.value}: {detail}{rest}", tuple(refusals))
+    said = detail if identifier.value in detail else f"{identifier.value}: {detail}"
+    return IdentifiersRejected(reason, said + rest, tuple(refusals))
 
 
 def judge_names(policy: PolicyConfig, external: ExternalAccountPolicy, identifiers: Sequence[Identifier]) -> None:
@@ -59,8 +59,8 @@ def _policy_problems(policy: PolicyConfig, identifiers: Sequence[Identifier]) ->
             sans.append(to_san(identifier))
         except ValueError:
             return [(identifier, Reason.POLICY_SAN, "it is no name that can be certified")]
-    granted, _ = judge_sans(policy.san, tuple(sans), vouched=False)
-    broken = [v for v in precheck_names(policy, tuple(sans)) if not v.passed and v.mode == "enforce"]
+    granted, verdicts = judge_sans(policy.san, tuple(sans), vouched=False)
+    broken = [v for v in verdicts if not v.passed and v.mode == "enforce"]
     if not broken and len(granted) == len(sans):
         return []
     alone = [(one, problem) for one, san in zip(identifiers, sans, strict=True) if (problem := _alone(policy, san))]
@@ -85,8 +85,8 @@ def _external_problem(policy: ExternalAccountPolicy, identifier: Identifier) -> 
         return None
     match identifier.type:
         case IdentifierType.DNS:
-            name = base_of(identifier).value
-            inside = any(_pattern(text).matches(name) for text in policy.dns)
+            # A wildcard is a name of its own: who may have one host may not have all those below it.
+            inside = any(_pattern(text).matches(identifier.value) for text in policy.dns)
         case IdentifierType.IP:
             address = ipaddress.ip_address(identifier.value)
             inside = any(address in _network(text) for text in policy.ip)

@@ -35,7 +35,7 @@ from gateway.ra.acme.names import (
     unprovable,
 )
 from gateway.ra.acme.renewal import Renewals
-from gateway.ra.acme.terms import Busy, Means, directory, find_policy, full, trust_mode, validation
+from gateway.ra.acme.terms import Busy, Means, check_bound, directory, find_policy, full, trust_mode, validation
 from gateway.ra.policy.validity import judge_validity
 from gateway.ra.profile import AcmeTerms, Profile, Snapshot
 from gateway.store.acme import NewOrder
@@ -51,8 +51,11 @@ AT_ONCE = 8
 LEFT_AT_LEAST = timedelta(hours=1)
 """A valid authorization that ends sooner serves no further order: its client could not finish in time."""
 
+REPLACEMENTS = (10, 86400)
+"""Orders that replace one certificate when that is due, and in how many seconds: no other limit counts them (RFC 9773 §5)."""
 _PROVED = frozenset({"standard", "prevalidated", "none"})
 """Trust modes under which names that nobody vouches for are proved by challenges."""
+_BY_CHALLENGE = _PROVED | {"attestation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,10 @@ class Orders:
         home, home_terms = directory(snapshot, account.profile)
         check_terms(home_terms, account)
         profile, terms = _asked_profile(snapshot, home, home_terms, request.profile)
+        for demanding in (home_terms, terms):
+            check_bound(demanding, account)
         now = self._means.clock()
-        _, policy = await find_policy(self._means.records, account, now)
+        _, policy = await find_policy(self._means.records, account, profile.name, now)
         _check_count(terms, policy, len(request.identifiers))
         judge_names(profile.policy, policy, request.identifiers)
         _check_validity(profile, policy, request, now)
@@ -131,7 +136,10 @@ class Orders:
             generation=snapshot.generation,
             detail=f"replaces {order.replaces}" if order.replaces else "",
         )
-        quotas = () if replaced.due else _quotas(home_terms, account)
+        if replaced.due and replaced.sha256 is not None:
+            quotas: tuple[QuotaTake, ...] = (QuotaTake(f"acme:replaces:{replaced.sha256.hex()}", *REPLACEMENTS),)
+        else:
+            quotas = _quotas(account, *([home] if profile is home else [home, profile]))
         added = await self._means.records.add_order(NewOrder(order, new, quotas, event))
         return _added(added, quotas)
 
@@ -151,13 +159,14 @@ class Orders:
         """Add an authorization that no order needs yet (RFC 8555 §7.4.1); it serves orders where the profile reuses them."""
         profile, terms = directory(snapshot, account.profile)
         check_terms(terms, account)
+        check_bound(terms, account)
         if terms.config.authorization_reuse is None:
             raise Rejection(Reason.NOT_AUTHORIZED, "this directory takes orders only: its authorizations serve one order each")
         identifier = request.identifier
         if identifier.wildcard:
             raise Rejection(Reason.MALFORMED, "a wildcard is authorized by an order (RFC 8555 §7.4.1)")
         now = self._means.clock()
-        _, policy = await find_policy(self._means.records, account, now)
+        _, policy = await find_policy(self._means.records, account, profile.name, now)
         if request.subdomains and (identifier.type is not IdentifierType.DNS or not _may_prove_domains(terms, policy)):
             raise Rejection(Reason.NOT_AUTHORIZED, "this directory authorizes no subdomains of that")
         if not request.subdomains:
@@ -176,7 +185,7 @@ class Orders:
             decision="pending",
             generation=snapshot.generation,
         )
-        quotas = _quotas(terms, account)
+        quotas = _quotas(account, profile)
         if (refused := await self._means.records.add_authorization(row, quotas, event)) is not None:
             _added(refused, quotas)
         return row
@@ -223,7 +232,7 @@ class Orders:
 
     async def _reusable(self, about: _Order, wanted: Sequence[_Wanted]) -> tuple[Authorization, ...]:
         reuse = about.terms.config.authorization_reuse
-        if reuse is None:
+        if reuse is None or trust_mode(about.terms, about.policy) not in _BY_CHALLENGE:
             return ()
         bases = list(dict.fromkeys([base_of(one.identifier) for one in wanted]))
         rows = await self._means.records.find_valid_authorizations(about.account.id, about.profile.name, bases, about.now)
@@ -346,13 +355,24 @@ def _distinct(wanted: Iterable[_Wanted]) -> list[_Wanted]:
 
 
 def _serves_again(row: Authorization, reuse: timedelta, about: _Order) -> bool:
-    """Say whether a valid authorization is fresh enough, and proved by a challenge that the account may still use."""
+    """Say whether a valid authorization is fresh enough, and proved by a challenge that would be offered now.
+
+    Whoever vouched for a name is asked again: the account may be elsewhere by now.
+    """
     if row.expires_at < about.now + min(LEFT_AT_LEAST, about.terms.config.order_lifetime):
         return False
     proof = next((c for c in row.challenges if c.status is ChallengeStatus.VALID), None)
-    if proof is None or proof.validated_at is None or proof.validated_at + reuse <= about.now:
+    if row.caa_checked_at is None or proof is None or proof.validated_at is None or proof.validated_at + reuse <= about.now:
         return False
-    return about.policy.challenges is None or proof.type in about.policy.challenges
+    offered = challenges_for(
+        about.terms.config,
+        trust_mode(about.terms, about.policy),
+        about.policy,
+        row.identifier,
+        wildcard=row.wildcard,
+        subdomains=row.subdomains,
+    )
+    return proof.type in offered
 
 
 def _new_authorization(about: _Order, wanted: _Wanted, offered: tuple[ChallengeType, ...], vouched: bool) -> Authorization:
@@ -381,18 +401,20 @@ def _new_challenge(type_: ChallengeType) -> Challenge:
     return Challenge(id=new_id(), type=type_, token=token)
 
 
-def _quotas(terms: AcmeTerms, account: Account) -> tuple[QuotaTake, ...]:
-    """Return what an order is counted for."""
-    limits = terms.config.limits
-    counted = [
-        (f"acme:orders:account:{account.id}", limits.orders_per_account),
-        (f"acme:orders:{account.profile}", limits.orders),
-    ]
-    if account.external_account is not None:
-        counted.append((f"acme:orders:external:{account.external_account}", limits.orders_per_external_account))
-    return tuple(
-        [QuotaTake(key, limit.count, max(1, int(limit.window.total_seconds()))) for key, limit in counted if limit is not None]
-    )
+def _quotas(account: Account, *profiles: Profile) -> tuple[QuotaTake, ...]:
+    """Return what an order is counted for: by the directory, and by the profile that it is for."""
+    quotas = []
+    for profile in profiles:
+        if profile.acme is None:
+            continue
+        limits, key = profile.acme.config.limits, f"acme:orders:{profile.name}"
+        counted = [(f"{key}:account:{account.id}", limits.orders_per_account), (key, limits.orders)]
+        if account.external_account is not None:
+            counted.append((f"{key}:external:{account.external_account}", limits.orders_per_external_account))
+        quotas += [
+            QuotaTake(name, one.count, max(1, int(one.window.total_seconds()))) for name, one in counted if one is not None
+        ]
+    return tuple(quotas)
 
 
 def _added(added: Order | Reason, quotas: tuple[QuotaTake, ...]) -> Order:

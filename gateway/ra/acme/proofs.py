@@ -13,7 +13,7 @@ from gateway.model import AskedValidity, CertificateRequest, EnrollmentRequest, 
 from gateway.pki.jwk import thumbprint_of
 from gateway.ra.acme.csr import fit
 from gateway.ra.acme.orders import covers
-from gateway.ra.acme.terms import Busy, Means, check_account, directory, find_policy
+from gateway.ra.acme.terms import Busy, Means, check_account, check_bound, directory, find_policy
 from gateway.ra.acme.validations import Validations
 from gateway.ra.profile import Snapshot
 from gateway.validation.interfaces import ValidationFailed
@@ -45,14 +45,16 @@ class Proofs:
         where something could not be asked.
         """
         check_account(account, order.directory)
-        profile, _ = directory(snapshot, order.profile)
+        profile, terms = directory(snapshot, order.profile)
+        for demanding in (directory(snapshot, order.directory)[1], terms):
+            check_bound(demanding, account)
         now = self._means.clock()
-        external, policy = await find_policy(self._means.records, account, now)
+        external, policy = await find_policy(self._means.records, account, order.profile, now)
         rows = await self._means.records.find_authorizations(order.authorizations)
         _check_authorizations(order, account, rows, now, begun=begun)
         proof = _proof(order, account, rows, external, policy)
         fitted = fit(csr, proof, templated=profile.policy.subject.template is not None)
-        await self._check_other_key(order, csr)
+        await self._check_other_key(snapshot, csr)
         await self._check_caa(snapshot, order, rows, account)
         validity = None
         if order.not_before is not None or order.not_after is not None:
@@ -71,13 +73,16 @@ class Proofs:
         )
         return Proved(enrollment, account.external_account)
 
-    async def _check_other_key(self, order: Order, csr: CertificateRequest) -> None:
-        """Refuse the key of an account: whoever has the certificate's key could act for it (RFC 8555 §11.1)."""
+    async def _check_other_key(self, snapshot: Snapshot, csr: CertificateRequest) -> None:
+        """Refuse the key of an account of any directory: whoever has the certificate's key could act for it (RFC 8555 §11.1)."""
         thumbprint = thumbprint_of(csr.public_key.der)
         if thumbprint is None:
             return
-        if await self._means.records.find_account_by_key(order.directory, thumbprint) is not None:
-            raise Rejection(Reason.BAD_CSR, "the key of the CSR is the key of an account")
+        for profile in snapshot.profiles.values():
+            if profile.acme is None:
+                continue
+            if await self._means.records.find_account_by_key(profile.name, thumbprint) is not None:
+                raise Rejection(Reason.BAD_CSR, "the key of the CSR is the key of an account")
 
     async def _check_caa(self, snapshot: Snapshot, order: Order, rows: Sequence[Authorization], account: Account) -> None:
         try:

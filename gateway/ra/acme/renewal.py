@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from gateway.acme import Account, CertificateId, Incident, OrderRequest, RenewalInfo
 from gateway.errors import Reason, Rejection
@@ -16,10 +16,13 @@ from gateway.ra.credentials.acme_order import identity_of
 from gateway.ra.profile import AcmeTerms, Snapshot
 from gateway.store.interfaces import InventoryRow
 
+SERVES_AT_LEAST = timedelta(hours=1)
+"""A certificate that is younger is replaced within the limits of orders, unless an incident names it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """The certificate that an order replaces; `due` says that it is time, so that no limit stands against it (RFC 9773 §5)."""
+    """The certificate that an order replaces; `due` says that it is time, so that it is counted by itself (RFC 9773 §5)."""
 
     sha256: bytes | None = None
     due: bool = False
@@ -62,7 +65,7 @@ class Renewals:
             raise Rejection(Reason.MALFORMED, "the certificate in 'replaces' shares no identifier with this order")
         incident = await self._means.records.find_incident(row.sha256)
         (start, _), _ = _window(snapshot, terms, row, incident)
-        return Replaced(row.sha256, start <= now)
+        return Replaced(row.sha256, incident is not None or (start <= now and _has_served(row, now)))
 
     async def _find(self, snapshot: Snapshot, certificate: CertificateId) -> InventoryRow | None:
         """Return the certificate that has this serial under a CA of the configuration, and this very authority key identifier."""
@@ -71,6 +74,12 @@ class Renewals:
             if row is not None and parse_certificate(row.der).authority_key_id == certificate.authority_key_id:
                 return row
         return None
+
+
+def _has_served(row: InventoryRow, now: datetime) -> bool:
+    """Say whether a certificate was of use for a while: one that was asked for, or revoked, so as to be due at once was not."""
+    age = now - row.issued_at
+    return row.revoked_at is None and age >= max(SERVES_AT_LEAST, (row.not_after - row.issued_at) / 2)
 
 
 def identifiers_of(row: InventoryRow) -> frozenset[Identifier]:

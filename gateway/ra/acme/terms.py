@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import cast
 
 from gateway.acme import Account, AccountStatus, ExternalAccount, ExternalAccountPolicy
 from gateway.config.acme import TrustMode
+from gateway.config.fields import QuotaConfig
 from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName, Protocol
 from gateway.ra.authority import RegistrationAuthority
@@ -81,6 +82,11 @@ class Busy(Exception):
         self.retry_after = retry_after
 
 
+def quota(key: str, limit: QuotaConfig) -> QuotaTake:
+    """Return one of what a limit allows."""
+    return QuotaTake(key, limit.count, max(1, int(limit.window.total_seconds())))
+
+
 def full(quotas: tuple[QuotaTake, ...], what: str) -> RateLimited:
     """Return the refusal of what is too much; which of the quotas is full is not told."""
     window = max((quota.window for quota in quotas), default=60)
@@ -103,11 +109,18 @@ def check_account(account: Account, name: ProfileName) -> None:
         raise Rejection(Reason.ACCOUNT_DEACTIVATED, f"the account is {account.status}")
 
 
-async def find_policy(
-    records: AcmeRecords, account: Account, now: datetime
-) -> tuple[ExternalAccount | None, ExternalAccountPolicy]:
-    """Return the external account that an account is bound to, and what it bounds.
+def check_bound(terms: AcmeTerms, account: Account) -> None:
+    """Refuse an account that is bound to no external one where that is demanded now, whenever and wherever it was made."""
+    if terms.config.external_account == "required" and account.external_account is None:
+        raise Rejection(Reason.EXTERNAL_ACCOUNT_REQUIRED, "this account is bound to no external account, and must be here")
 
+
+async def find_policy(
+    records: AcmeRecords, account: Account, profile: ProfileName, now: datetime
+) -> tuple[ExternalAccount | None, ExternalAccountPolicy]:
+    """Return the external account that an account is bound to, and what it bounds under a profile.
+
+    Its trust mode counts in its own directory alone: another profile that the directory offers has names proved in its own way.
     Raises Rejection CREDENTIAL_REVOKED or CREDENTIAL_EXPIRED: accounts of one that is over get nothing more.
     """
     if account.external_account is None:
@@ -117,7 +130,7 @@ async def find_policy(
         raise Rejection(Reason.CREDENTIAL_REVOKED, "the external account of this account was revoked")
     if external.expires_at is not None and external.expires_at <= now:
         raise Rejection(Reason.CREDENTIAL_EXPIRED, "the external account of this account has expired")
-    return external, external.policy
+    return external, external.policy if profile == external.profile else replace(external.policy, mode=None)
 
 
 def trust_mode(terms: AcmeTerms, policy: ExternalAccountPolicy | None) -> TrustMode:

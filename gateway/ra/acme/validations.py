@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import starmap
 from typing import Any
 
 import structlog
@@ -17,10 +18,13 @@ from gateway.audit import AuditEvent
 from gateway.errors import Reason, Rejection, StoreUnavailable
 from gateway.model import Identifier, IdentifierType
 from gateway.ra.acme import journal
+from gateway.ra.acme.names import base_of
+from gateway.ra.acme.orders import covers
 from gateway.ra.acme.terms import AcmeTiming, find_policy, full, validation
 from gateway.ra.leases import done_within
 from gateway.ra.profile import AcmeTerms, Snapshot
-from gateway.store.acme import AcmeRecords, Attempt
+from gateway.ra.strangers import source_network
+from gateway.store.acme import NOBODY_CROWDED, AcmeRecords, Attempt, Crowded
 from gateway.store.interfaces import QuotaTake
 from gateway.validation.interfaces import Validated, Validation, ValidationFailed, ValidationTask
 
@@ -33,6 +37,9 @@ ATTEMPT_SECONDS = 45.0
 CAA_RECHECKED_AFTER = timedelta(hours=7)
 """CAA records that were judged longer ago are judged again before a certificate is issued (RFC 8659 §3 and its eight hours)."""
 CAA_AT_ONCE = 16
+LOOKS = 4
+ROWS_A_LOOK = 256
+"""How often a pass looks for what is due beyond those who have all they may have, and how much it sees at once."""
 
 _STORE_PAUSE = 0.5
 _STORE_TRIES = 10
@@ -44,8 +51,15 @@ class Bounds:
 
     total: int = 128
     per_account: int = 32
+    per_source: int = 48
+    """Of accounts at one address (an IPv6 network of 64 bits), however many they are."""
     per_target: int = 4
     """Of one name, whoever asks: nobody is to be knocked over by us."""
+
+    @property
+    def for_newcomers(self) -> int:
+        """A quarter of all is for addresses with nothing under way: slow servers of some are not to keep others waiting."""
+        return self.total // 4
 
 
 class _Slots:
@@ -55,35 +69,47 @@ class _Slots:
         self._bounds = bounds
         self._total = 0
         self._accounts: Counter[str] = Counter()
+        self._sources: Counter[str] = Counter()
         self._targets: Counter[str] = Counter()
 
     @property
     def free(self) -> int:
         return self._bounds.total - self._total
 
-    def crowded(self) -> Collection[str]:
-        """Return the accounts that have all they may have."""
-        return tuple(account for account, count in self._accounts.items() if count >= self._bounds.per_account)
+    def crowded(self) -> Crowded:
+        """Return who has all that he may have for now."""
+        bounds = self._bounds
+        most = bounds.per_source if self.free > bounds.for_newcomers else 1
+        return Crowded(
+            accounts=frozenset(account for account, count in self._accounts.items() if count >= bounds.per_account),
+            sources=frozenset(source for source, count in self._sources.items() if count >= most),
+        )
 
-    def take(self, row: Authorization) -> bool:
-        account, target = row.account, row.identifier.value
+    def take(self, row: Authorization, source: str) -> bool:
+        """Take room for an attempt that somebody at `source` asked for; False where there is none."""
+        crowded = self.crowded()
         if (
             self.free <= 0
-            or self._accounts[account] >= self._bounds.per_account
-            or self._targets[target] >= self._bounds.per_target
+            or row.account in crowded.accounts
+            or source_network(source) in crowded.sources
+            or self._targets[row.identifier.value] >= self._bounds.per_target
         ):
             return False
         self._total += 1
-        self._accounts[account] += 1
-        self._targets[target] += 1
+        for counter, key in self._counted(row, source):
+            counter[key] += 1
         return True
 
-    def give_back(self, row: Authorization) -> None:
+    def give_back(self, row: Authorization, source: str) -> None:
+        """Give back what `take` took for the same two."""
         self._total -= 1
-        for counter, key in ((self._accounts, row.account), (self._targets, row.identifier.value)):
+        for counter, key in self._counted(row, source):
             counter[key] -= 1
             if counter[key] <= 0:
                 del counter[key]
+
+    def _counted(self, row: Authorization, source: str) -> tuple[tuple[Counter[str], str], ...]:
+        return (self._accounts, row.account), (self._sources, source_network(source)), (self._targets, row.identifier.value)
 
 
 class Validations:
@@ -129,9 +155,9 @@ class Validations:
             await self._check_failures(snapshot, authorization, challenge)
         running = self._tasks.get(authorization.id)
         if running is None:
-            room = not self._draining and self._slots.take(authorization)
+            room = not self._draining and self._slots.take(authorization, source)
             work = self._begin(snapshot, account, authorization, challenge, payload, source, room)
-            running = self._start(authorization, work, holds=room)
+            running = self._start(authorization, work, holds=source if room else None)
         if await done_within(running, FIRST_WAIT) and not running.cancelled():
             if isinstance(error := running.exception(), StoreUnavailable):
                 raise error
@@ -182,13 +208,25 @@ class Validations:
         """
         if self._draining or self._slots.free <= 0:
             return 0
-        started = 0
-        due = await self._records.find_due_validations(self._clock(), 2 * self._slots.free, self._slots.crowded())
-        for row in due:
-            if row.id not in self._tasks and self._slots.take(row):
-                _ = self._start(row, self._take_up(snapshot, row), holds=True)
-                started += 1
+        started, refused = 0, NOBODY_CROWDED
+        for _ in range(LOOKS):
+            room, crowded = self._slots.free, self._slots.crowded()
+            without = Crowded(crowded.accounts, crowded.sources | refused.sources)
+            due = await self._records.find_due_validations(self._clock(), ROWS_A_LOOK, without)
+            left = [row for row in due if row.id not in self._tasks and not self._take_up_now(snapshot, row)]
+            started += room - self._slots.free
+            if self._slots.free <= 0 or len(due) < ROWS_A_LOOK or not left:
+                break
+            # Those who wait behind their own are not to keep others from being seen.
+            refused = Crowded(sources=refused.sources | {row.source for row in left})
         return started
+
+    def _take_up_now(self, snapshot: Snapshot, row: Authorization) -> bool:
+        """Begin an attempt where there is room for it."""
+        if not self._slots.take(row, row.source):
+            return False
+        _ = self._start(row, self._take_up(snapshot, row), holds=row.source)
+        return True
 
     async def _take_up(self, snapshot: Snapshot, row: Authorization) -> Authorization | None:
         if not await self._claim(row, self._clock()):
@@ -197,18 +235,18 @@ class Validations:
         return None if account is None else await self._attempt(snapshot, row, account)
 
     def _start(
-        self, row: Authorization, work: Coroutine[Any, Any, Authorization | None], *, holds: bool
+        self, row: Authorization, work: Coroutine[Any, Any, Authorization | None], *, holds: str | None
     ) -> asyncio.Task[Authorization | None]:
-        """Run work that no client can cancel; `holds`: room was taken for it."""
+        """Run work that no client can cancel; `holds` is the source that room was taken for, None for none."""
         task = asyncio.get_running_loop().create_task(work, name=f"validation-{row.id[:8]}")
         self._tasks[row.id] = task
         task.add_done_callback(lambda done: self._finish(row, done, holds=holds))
         return task
 
-    def _finish(self, row: Authorization, task: asyncio.Task[Authorization | None], *, holds: bool) -> None:
+    def _finish(self, row: Authorization, task: asyncio.Task[Authorization | None], *, holds: str | None) -> None:
         del self._tasks[row.id]
-        if holds:
-            self._slots.give_back(row)
+        if holds is not None:
+            self._slots.give_back(row, holds)
         if task.cancelled():
             return
         error = task.exception()
@@ -259,7 +297,7 @@ class Validations:
         if terms is None:
             raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, "this profile does not serve ACME any more", final=True)
         try:
-            _, policy = await find_policy(self._records, account, self._clock())
+            _, policy = await find_policy(self._records, account, row.profile, self._clock())
             return validation(terms, policy)
         except Rejection as refusal:
             raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, refusal.detail, refusal.cause, final=True) from None
@@ -341,24 +379,28 @@ class Validations:
     async def check_caa(
         self, snapshot: Snapshot, order: Order, authorizations: Collection[Authorization], account: Account
     ) -> None:
-        """Judge CAA records again where that was long ago, before the order is certified. Raises ValidationFailed."""
+        """Judge CAA records of an order's names before it is certified. Raises ValidationFailed.
+
+        Those of a name that was itself validated are judged again where that was long ago; those of a name below it, and of a
+        wildcard that stands on its domain, were never judged: each name of a certificate has records of its own (RFC 8659 §3).
+        """
         now = self._clock()
-        stale = [row for row in authorizations if _is_stale(row, now)]
-        if not stale:
+        standing = [(name, _standing(name, authorizations)) for name in order.identifiers if name.type is IdentifierType.DNS]
+        due = [(name, row) for name, row in standing if row is not None and (_is_stale(row, now) or not _is_exact(row, name))]
+        if not due:
             return
         room = asyncio.Semaphore(CAA_AT_ONCE)
         url = _account_url(snapshot, account)
+        judge = await self._validation(snapshot, due[0][1], account)
 
-        async def check(row: Authorization) -> None:
+        async def check(name: Identifier, row: Authorization) -> None:
             # What was never judged was never proved by a challenge: a trust mode stands for it.
             proved = row.caa_checked_at is not None
             done = next((c.type for c in row.challenges if proved and c.status is ChallengeStatus.VALID), None)
-            wildcard = any(name.wildcard and _covers(row, name.value) for name in order.identifiers)
             async with room:
-                judge = await self._validation(snapshot, row, account)
-                await judge.check_caa(row.identifier, done, url, wildcard=wildcard)
+                await judge.check_caa(base_of(name), done, url, wildcard=name.wildcard)
 
-        failures = [e for e in await asyncio.gather(*map(check, stale), return_exceptions=True) if e is not None]
+        failures = [e for e in await asyncio.gather(*starmap(check, due), return_exceptions=True) if e is not None]
         if failures:
             # What is forbidden stays so; what could not be found out may be found out later.
             raise min(failures, key=lambda failure: getattr(failure, "reason", None) is not Reason.VALIDATION_CAA)
@@ -408,16 +450,18 @@ def _failure_quota(terms: AcmeTerms | None, row: Authorization) -> tuple[QuotaTa
     return (QuotaTake(key, limit.count, math.ceil(limit.window.total_seconds())),)
 
 
+def _standing(name: Identifier, rows: Collection[Authorization]) -> Authorization | None:
+    """Return the authorization that a name of an order stands on, its own before one of a domain above it."""
+    covering = [row for row in rows if covers(row, name)]
+    return next((row for row in covering if _is_exact(row, name)), covering[0] if covering else None)
+
+
+def _is_exact(row: Authorization, name: Identifier) -> bool:
+    return row.identifier == base_of(name) and row.wildcard == name.wildcard
+
+
 def _is_stale(row: Authorization, now: datetime) -> bool:
-    if row.identifier.type is not IdentifierType.DNS:
-        return False
     return row.caa_checked_at is None or not row.caa_checked_at <= now < row.caa_checked_at + CAA_RECHECKED_AFTER
-
-
-def _covers(row: Authorization, name: str) -> bool:
-    """Whether a wildcard of an order stands on this authorization."""
-    domain = name.removeprefix("*.")
-    return row.identifier.value == domain or (row.subdomains and domain.endswith(f".{row.identifier.value}"))
 
 
 def _event(

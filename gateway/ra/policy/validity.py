@@ -62,7 +62,8 @@ def _judge_asked(
     not_after = _usual_end(rule, now, not_before, ca_not_after, cap)
     if asked.not_after is not None:
         not_after = _in_whole_seconds(asked.not_after)
-    length = not_after - not_before + _SECOND
+    # A later begin makes it no longer: who may have a name for a year from now may not have it for the year after.
+    length = not_after - min(not_before, now) + _SECOND
     problems = []
     if asked.not_before is not None and not_before < _in_whole_seconds(asked.asked_at or now) - rule.backdate:
         problems.append(Problem("backdate", "the certificate would begin earlier than it may"))
@@ -86,14 +87,15 @@ def _judge_asked(
 def _usual_end(
     rule: ValidityRule, now: datetime, not_before: datetime, ca_not_after: datetime | None, cap: timedelta | None
 ) -> datetime:
-    """Return the end of a certificate that begins when it was asked to."""
+    """Return the end of a certificate that begins when it was asked to; bounds count from now where that is later."""
+    counted = min(now, not_before)
     if rule.not_after == "unlimited":
-        return UNLIMITED_NOT_AFTER if cap is None else not_before + cap - _SECOND
-    ends = [max(now, not_before) + rule.default, not_before + rule.max - _SECOND]
+        return UNLIMITED_NOT_AFTER if cap is None else counted + cap - _SECOND
+    ends = [max(now, not_before) + rule.default, counted + rule.max - _SECOND]
     if ca_not_after is not None:
         ends.append(_in_whole_seconds(ca_not_after))
     if cap is not None:
-        ends.append(not_before + cap - _SECOND)
+        ends.append(counted + cap - _SECOND)
     return min(ends)
 
 

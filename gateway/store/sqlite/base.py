@@ -96,8 +96,10 @@ class OpenFile:
             raise StoreUnavailable("the store is closed")
         return await self._readers.run_aside(query)
 
-    async def _write(self, work: Callable[[Transaction], T], *, is_long: bool = False) -> T:
+    async def _write(
+        self, work: Callable[[Transaction], T], *, is_long: bool = False, ahead: bool = False, synced: bool = True
+    ) -> T:
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
         with span("store"):
-            return await self._writer.submit(work, is_long=is_long)
+            return await self._writer.submit(work, is_long=is_long, ahead=ahead, synced=synced)

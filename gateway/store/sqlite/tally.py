@@ -13,6 +13,9 @@ _UNFINISHED = (
     "COALESCE(SUM(state = 'unknown'), 0) FROM ledger l WHERE l.state IN ('open', 'pending', 'unknown')"
 )
 """The condition is the partial index's."""
+_ORDERS = "SELECT COUNT(*) FROM acme_orders WHERE status IN ('pending', 'ready')"
+_FINALIZATIONS = "SELECT COUNT(*) FROM acme_orders WHERE status = 'processing'"
+_CHALLENGES = "SELECT COUNT(*) FROM acme_authorizations WHERE trying IS NOT NULL"
 _RESERVED = "SELECT kind, COUNT(*) FROM reservations WHERE kind = :kind"
 
 
@@ -20,4 +23,5 @@ def take(sql: Queries, kinds: Iterable[str]) -> Tally:
     """Count unfinished requests, and reservations of the given kinds."""
     [(approval, upstream, doubt)] = sql.all(_UNFINISHED, {})
     reserved = {kind: sql.all(_RESERVED, {"kind": kind})[0][1] for kind in kinds}
-    return Tally(approval, upstream, doubt, reserved)
+    acme = (sql.all(statement, {})[0][0] for statement in (_ORDERS, _FINALIZATIONS, _CHALLENGES))
+    return Tally(approval, upstream, doubt, reserved, *acme)

@@ -49,12 +49,16 @@ log = structlog.get_logger(__name__)
 class _Operation:
     """One queued write. Whoever takes the latch first, writer or departing caller, decides whether it runs."""
 
-    __slots__ = ("error", "future", "is_long", "latch", "result", "work")
+    __slots__ = ("ahead", "error", "future", "is_long", "latch", "result", "synced", "work")
 
-    def __init__(self, work: Callable[[Transaction], Any], future: asyncio.Future[Any], *, is_long: bool) -> None:
+    def __init__(
+        self, work: Callable[[Transaction], Any], future: asyncio.Future[Any], *, is_long: bool, ahead: bool, synced: bool
+    ) -> None:
         self.work = work
         self.future = future
         self.is_long = is_long
+        self.ahead = ahead
+        self.synced = synced and not ahead
         self.latch = threading.Lock()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -112,6 +116,8 @@ class GroupWriter:
         self._file: tuple[int, int] | None = None
         self._since_checkpoint = 0
         self._known_chains: set[bytes] = set()
+        self._unsynced_head: Link | None = None
+        """The last audit row that is committed and that the disk may not have."""
         self._loop = asyncio.get_running_loop()
         self._idle: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -121,15 +127,19 @@ class GroupWriter:
         """Start the thread."""
         self._thread.start()
 
-    async def submit(self, work: Callable[[Transaction], T], *, is_long: bool = False) -> T:
+    async def submit(
+        self, work: Callable[[Transaction], T], *, is_long: bool = False, ahead: bool = False, synced: bool = True
+    ) -> T:
         """Run `work` in a transaction and return its answer once that is durable; what `is_long` runs on the thread.
 
+        What is not `synced` is answered once every process sees it: a machine that fails may forget it, but nothing that was
+        written before what it remembers. What is `ahead` is answered earlier, and is forgotten where the file fails, too.
         Raises what `work` raises (then nothing of it was written), or StoreUnavailable: then nothing was written either,
         unless the disk took longer than the timeout over a group that had begun.
         """
         if self._closing:
             raise StoreUnavailable("the store is closed")
-        return await self._queue(work, is_long=is_long)
+        return await self._queue(work, is_long=is_long, ahead=ahead, synced=synced)
 
     async def close(self, before_closing: Callable[[], None]) -> None:
         """Finish what is queued, checkpoint and close; `before_closing` runs under the flock."""
@@ -148,8 +158,8 @@ class GroupWriter:
 
     # On the loop
 
-    async def _queue(self, work: Callable[[Transaction], T], *, is_long: bool) -> T:
-        operation = _Operation(work, self._loop.create_future(), is_long=is_long)
+    async def _queue(self, work: Callable[[Transaction], T], *, is_long: bool, ahead: bool = False, synced: bool = True) -> T:
+        operation = _Operation(work, self._loop.create_future(), is_long=is_long, ahead=ahead, synced=synced)
         self._arrived.append(operation)
         if not self._writing:
             self._writing = True
@@ -164,7 +174,10 @@ class GroupWriter:
             timer.cancel()
 
     def _take_turn(self) -> None:
-        """Begin the next group, here or on the thread; while another process writes, try again a little later."""
+        """Begin the next group, here or on the thread; while another process writes, try again a little later.
+
+        One of which nobody waits for the disk begins and ends here.
+        """
         operations = self._arrived[:MAX_GROUP]
         group = _Group(operations)
         try:
@@ -173,14 +186,40 @@ class GroupWriter:
                 self._tries += 1
                 self._loop.call_later(RETRY_SECONDS, self._take_turn)
                 return
+            if here and self._may_stay_unsynced(operations) and self._write_unsynced(group):
+                return
             if here:
                 with contextlib.suppress(sqlite.LockedError):  # the thread waits for who does not know the flock
                     group.transaction = self._prepare(operations, patience=0.0)
+                    for operation in operations:
+                        if operation.ahead:
+                            operation.settle()
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             group.error = error
         self._tries = 0
         del self._arrived[:MAX_GROUP]
         self._groups.put(group)
+
+    def _may_stay_unsynced(self, operations: list[_Operation]) -> bool:
+        """Whether nobody waits for the disk; now and then the thread writes even so, because the WAL has to be kept short."""
+        return not any(o.synced for o in operations) and self._since_checkpoint < CHECKPOINT_OPERATIONS
+
+    def _write_unsynced(self, group: _Group) -> bool:
+        """Commit a group here and give back the flock; False, and nothing is written, while somebody else has the database."""
+        try:
+            with sqlite.unsynced(self._connect()):
+                transaction = self._prepare(group.operations, patience=0.0)
+                sqlite.commit(self._connect())
+        except sqlite.LockedError:
+            return False
+        self._lock.release()
+        self._known_chains |= transaction.new_chains
+        self._unsynced_head = transaction.head or self._unsynced_head
+        self._since_checkpoint += len(group.operations)
+        self._tries = 0
+        del self._arrived[: len(group.operations)]
+        self._end_turn(group)
+        return True
 
     def _end_turn(self, group: _Group) -> None:
         """Settle a group that the thread is done with, and begin the next."""
@@ -204,11 +243,7 @@ class GroupWriter:
 
     def _run(self) -> None:
         while (group := self._groups.get()) is not None:
-            head = None
-            if group.operations:
-                head = self._write(group)
-            else:
-                self._empty_wal()
+            head = self._write(group) if group.operations else self._empty_wal()
             with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everyone who waited
                 self._loop.call_soon_threadsafe(self._end_turn, group)
             self._on_commit(head)
@@ -220,7 +255,8 @@ class GroupWriter:
             if transaction is None:
                 return None
             self._note_durable(group, transaction)
-            return transaction.head
+            head, self._unsynced_head = transaction.head or self._unsynced_head, None
+            return head
         finally:
             self._lock.release()
 
@@ -328,10 +364,15 @@ class GroupWriter:
                 self._connection.close()
             self._connection = None
 
-    def _empty_wal(self) -> None:
+    def _empty_wal(self) -> Link | None:
+        """Have the disk take all that was committed; returns the last audit row of which that was not certain before."""
         if self._since_checkpoint:
             with contextlib.suppress(StoreUnavailable), self._lock.hold(timeout=0.0):
                 self._checkpoint(truncate=True)
+        if self._since_checkpoint:
+            return None
+        head, self._unsynced_head = self._unsynced_head, None
+        return head
 
     def _checkpoint(self, *, truncate: bool) -> None:
         if self._connection is not None:

@@ -15,7 +15,7 @@ from gateway.metrics import worker as metrics
 from gateway.metrics.registry import Result
 from gateway.model import Protocol
 from gateway.ra.acme.authority import AcmeAuthority
-from gateway.ra.acme.terms import Busy
+from gateway.ra.acme.terms import Busy, RateLimited
 from gateway.tracing import Tracer, note, request_span, span
 from gateway.web.acme import resources
 from gateway.web.acme.accounts import Accounts
@@ -147,10 +147,8 @@ class AcmeEndpoint:
         source = generation.proxies.client_address(source_address(request), request.headers)
         wait = self._failures.retry_after(service.profile, service.failure_limit, source)
         if wait is not None:
-            detail = "too many failed requests from this address, try again later"
-            return self._refuse_unread(
-                service, source, Reason.RATE_LIMITED, refuse(Reason.RATE_LIMITED, detail, retry_after=wait)
-            )
+            limited = RateLimited("too many failed requests from this address, try again later", wait)
+            return self._refuse_unread(service, source, limited.reason, spell_rejection(limited, service))
         try:
             client = see_client(request, generation.proxies)
         except MalformedMessage as error:

@@ -10,6 +10,8 @@ from gateway.web.acme.responses import Reply
 from gateway.wire.acme.objects import encode_order
 from gateway.wire.acme.requests import check_empty, parse_finalize, parse_order
 
+MAX_WAITING = 64
+"""Reads of orders that may wait in one worker at once; others are answered at once, so that places are left for everybody."""
 MAX_NAMES = 5
 """Names of an order that its log line tells."""
 _RESULTS = {OrderStatus.VALID: Result.ISSUED, OrderStatus.PROCESSING: Result.PENDING, OrderStatus.INVALID: Result.REJECTED}
@@ -20,6 +22,7 @@ class Orders:
 
     def __init__(self, authority: AcmeAuthority) -> None:
         self._authority = authority
+        self._waiting = 0
 
     async def new_order(self, asked: Asked) -> Reply:
         """Place an order, 201 (RFC 8555 §7.4)."""
@@ -30,7 +33,13 @@ class Orders:
     async def order(self, asked: Asked) -> Reply:
         """Show an order; one that is processing after a few seconds, in which it may have come to its end (RFC 8555 §7.4)."""
         check_empty(asked.signed)
-        order = await self._authority.find_order(asked.snapshot, asked.service.profile, asked.owner, asked.at.ids[0])
+        about = asked.snapshot, asked.service.profile, asked.owner, asked.at.ids[0]
+        wait = self._waiting < MAX_WAITING
+        self._waiting += 1
+        try:
+            order = await self._authority.find_order(*about, wait=wait)
+        finally:
+            self._waiting -= 1
         return self._show(asked, order)
 
     async def finalize(self, asked: Asked) -> Reply:

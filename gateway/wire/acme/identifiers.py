@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +19,8 @@ MAX_VALUE = 255
 MAX_DNS = 253
 MAX_REQUESTED = 1000
 """Identifiers of one request that are looked at; profiles allow fewer."""
+MAX_INTERNATIONAL = 4096
+"""Characters that all different A-labels of one request may have: to check one takes longer than all else about its name."""
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 """Machines of Windows have underscores: patterns of the policy say whether they are certified."""
@@ -33,10 +36,11 @@ def parse_identifiers(raw: object) -> tuple[Identifier, ...]:
         raise MalformedMessage("the order does not name any identifiers")
     if len(raw) > MAX_REQUESTED:
         raise MalformedMessage(f"the order names more than {MAX_REQUESTED} identifiers")
+    identifiers = [read_identifier(entry) for entry in raw]
+    _check_effort(identifiers)
     found: dict[Identifier, None] = {}
     problems: list[tuple[Identifier, Reason, str]] = []
-    for entry in raw:
-        identifier = read_identifier(entry)
+    for identifier in identifiers:
         try:
             found[compare(identifier)] = None
         except MalformedMessage as error:
@@ -44,6 +48,13 @@ def parse_identifiers(raw: object) -> tuple[Identifier, ...]:
     if problems:
         raise IdentifiersRejected(Reason.MALFORMED, _sentence(problems), tuple(problems))
     return tuple(found)
+
+
+def _check_effort(identifiers: Iterable[Identifier]) -> None:
+    """Raise MalformedMessage where the A-labels would take too long to be checked."""
+    labels = {label for each in identifiers for label in each.value.lower().split(".") if label[2:4] == "--"}
+    if sum(map(len, labels)) > MAX_INTERNATIONAL:
+        raise MalformedMessage("the order has too many international names: order them apart")
 
 
 def _sentence(problems: list[tuple[Identifier, Reason, str]]) -> str:
@@ -76,13 +87,6 @@ def compare(identifier: Identifier) -> Identifier:
     return Identifier(identifier.type, _COMPARABLE[identifier.type](identifier.value))
 
 
-def domain(value: str) -> str:
-    """Return a DNS name, not a wildcard, in its comparable form; raises MalformedMessage."""
-    if value.startswith("*."):
-        raise MalformedMessage("a wildcard does not belong here")
-    return _dns(value)
-
-
 def _dns(value: str) -> str:
     if not value.isascii():
         raise MalformedMessage("international names are written as A-labels (xn--)")
@@ -100,13 +104,17 @@ def _dns(value: str) -> str:
 def _check_label(label: str) -> None:
     if _LABEL.fullmatch(label) is None:
         raise MalformedMessage("a label is empty, too long, or has characters that DNS names of hosts do not have")
-    if label[2:4] != "--":
-        return
+    if label[2:4] == "--" and not _is_a_label(label):
+        raise MalformedMessage("a label is no A-label")
+
+
+@lru_cache(maxsize=1024)
+def _is_a_label(label: str) -> bool:
+    """Whether a label that looks like one is an A-label of IDNA2008 (RFC 5890 §2.3.2.1)."""
     try:
-        if not label.startswith("xn--") or idna.alabel(idna.ulabel(label)) != label.encode("ascii"):
-            raise MalformedMessage("a label is no A-label")
+        return label.startswith("xn--") and idna.alabel(idna.ulabel(label)) == label.encode("ascii")
     except UnicodeError:
-        raise MalformedMessage("a label is no A-label") from None
+        return False
 
 
 def _address(value: str) -> str:

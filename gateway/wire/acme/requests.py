@@ -23,7 +23,7 @@ from gateway.model import Identifier, IdentifierType, RevocationReason
 from gateway.pki import base64url
 from gateway.pki.jwk import JsonWebKey
 from gateway.wire.acme.ari import parse_certificate_id
-from gateway.wire.acme.identifiers import compare, domain, parse_identifiers, printable, read_identifier
+from gateway.wire.acme.identifiers import compare, parse_identifiers, printable, read_identifier
 from gateway.wire.acme.jws import SignedRequest, parse_binding, parse_object
 
 MAX_CONTACTS = 10
@@ -145,8 +145,8 @@ def _ancestors(raw: list[Mapping[str, Any]]) -> Mapping[Identifier, str]:
 
 
 def _ancestor(identifier: Identifier, raw: object) -> str:
-    ancestor = domain(raw) if isinstance(raw, str) else ""
-    name = identifier.value.removeprefix("*.")
+    ancestor = raw.lower() if isinstance(raw, str) and raw.isascii() else ""
+    name = identifier.value.removeprefix("*.")  # what it ends with is as good a name as itself
     if identifier.type is not IdentifierType.DNS or not (name == ancestor or name.endswith(f".{ancestor}")) or not ancestor:
         raise MalformedMessage("an ancestorDomain is a domain that the identifier is below")
     return ancestor

@@ -11,6 +11,7 @@ import pytest
 from gateway.acme import Authorization, AuthorizationStatus, ChallengeStatus, Problem
 from gateway.errors import Reason
 from gateway.model import Identifier, IdentifierType, ProfileName
+from gateway.store.acme import Crowded
 from gateway.store.interfaces import QuotaTake, Store
 from tests.contract.store.acme_rows import (
     BEGUN,
@@ -207,8 +208,12 @@ class TestDueOnes:
             accounts.append(of.id)
             rows.append(await begun(store, one, worker="", at=NOW - number * SECOND))
         assert await store.find_due_validations(NOW, 3) == (rows[3], rows[2], rows[1])
-        assert await store.find_due_validations(NOW, 10, accounts[1:]) == (rows[0],)
-        assert await store.find_due_validations(NOW, 10, {accounts[3]}) == (rows[2], rows[1], rows[0])
+        assert await store.find_due_validations(NOW, 10, Crowded(accounts=frozenset(accounts[1:]))) == (rows[0],)
+        assert await store.find_due_validations(NOW, 10, Crowded(accounts=frozenset({accounts[3]}))) == (
+            rows[2],
+            rows[1],
+            rows[0],
+        )
 
 
 class TestClaims:

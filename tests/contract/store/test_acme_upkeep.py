@@ -19,6 +19,7 @@ from tests.contract.store.acme_rows import (
     SECOND,
     WEEK,
     authorization,
+    begun,
     made_ready,
     new_order,
     order,
@@ -198,11 +199,28 @@ class TestIncidents:
         assert await store.list_incidents(10) == ()
         assert audit_events(store)[-2:] == ["incident.declared", "incident.withdrawn"]
 
+    async def test_names_what_has_no_subject_by_an_alternative_name(self, store: Store) -> None:
+        await issued(store, subject="", sans=("dns:a.example", "dns:b.example"))
+        await issued(store, subject="", sans=(), created_at=NOW - SECOND)
+        assert await store.count_affected(Affected(), NOW) == (2, ("dns:a.example", ""))
+
     async def test_names_ten_subjects(self, store: Store) -> None:
         for number in range(12):
             await issued(store, subject=f"CN={number}", created_at=NOW + number * SECOND)
         number, subjects = await store.count_affected(Affected(), NOW)
         assert (number, subjects) == (12, tuple(f"CN={n}" for n in range(11, 1, -1)))
+
+
+async def test_a_tally_counts_what_is_unfinished(store: Store) -> None:
+    of = await registered(store)
+    for _ in range(3):
+        await made_ready(store, of)
+    for status in (OrderStatus.PROCESSING, OrderStatus.PROCESSING, OrderStatus.VALID, OrderStatus.INVALID):
+        await store.change_order(order_change(await made_ready(store, of), status))
+    _, (needed,) = await ordered(store, of)
+    await begun(store, needed)
+    tally = await store.tally(())
+    assert (tally.acme_orders, tally.acme_finalizations, tally.acme_challenges) == (4, 2, 1)
 
 
 async def test_an_ended_account_is_kept(store: Store) -> None:
@@ -217,4 +235,4 @@ async def test_reasons_of_expiry_are_public(store: Store) -> None:
     await store.expire_acme(NOW + WEEK)
     [row] = await store.search_orders(None, OrderStatus.INVALID, 10)
     assert row.error is not None
-    assert row.error.reason is Reason.VALIDATION_UNAUTHORIZED
+    assert row.error.reason is Reason.MALFORMED

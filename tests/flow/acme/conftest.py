@@ -1,6 +1,6 @@
 """Endpoints and services for the tests of ACME; each is closed at the end."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ async def new_site(tmp_path: Path) -> AsyncIterator[NewSite]:
     """Start whole gateways; all are closed at the end."""
     sites: list[Site] = []
 
-    async def start(**profiles: Mapping[str, Any]) -> Site:
+    async def start(**profiles: Any) -> Site:
         site = await start_site(tmp_path, **profiles)
         sites.append(site)
         return site

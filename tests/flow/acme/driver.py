@@ -17,7 +17,17 @@ from gateway.model import Identifier, IdentifierType
 from gateway.pki.certificate import Certificate, parse_certificate
 from gateway.pki.jws_signer import Signer
 from gateway.pki.keys import PrivateKey, generate_private_key
-from gateway.wire.acme.client import AcmeAnswer, AcmeClient, AcmeRefusal, AcmeRequest, Flow, OrderFailed, Respond, drive_async
+from gateway.wire.acme.client import (
+    AcmeAnswer,
+    AcmeClient,
+    AcmeRefusal,
+    AcmeRequest,
+    ExternalKey,
+    Flow,
+    OrderFailed,
+    Respond,
+    drive_async,
+)
 from tests.flow.acme.site import Site
 
 SHORTEST = 0.02
@@ -34,7 +44,7 @@ class Driver:
 
     async def run(self, flow: Flow) -> Any:
         """Return what a flow comes to."""
-        return await drive_async(flow, self._send, lambda seconds: asyncio.sleep(min(seconds, SHORTEST)))
+        return await drive_async(flow, self.send, lambda seconds: asyncio.sleep(min(seconds, SHORTEST)))
 
     async def refused(self, flow: Flow) -> AcmeRefusal:
         """Return the refusal that a flow comes to."""
@@ -52,7 +62,8 @@ class Driver:
         chain = await self.run(self.client.issue(identifiers, csr, respond, **more))
         return parse_certificate(chain[0])
 
-    async def _send(self, request: AcmeRequest) -> AcmeAnswer:
+    async def send(self, request: AcmeRequest) -> AcmeAnswer:
+        """Send one request as it stands."""
         parts = urlsplit(request.url)
         url = parts._replace(netloc=f"127.0.0.1:{self.site.service.tls_port}").geturl()
         headers = {**request.headers, "Host": parts.netloc}
@@ -62,13 +73,19 @@ class Driver:
 
 
 @asynccontextmanager
-async def account(site: Site, profile: str, key: PrivateKey | None = None, algorithm: str | None = None) -> AsyncIterator[Driver]:
+async def account(
+    site: Site,
+    profile: str,
+    key: PrivateKey | None = None,
+    algorithm: str | None = None,
+    external: ExternalKey | None = None,
+) -> AsyncIterator[Driver]:
     """Open a client with an account that has just been made."""
     tls = ssl.create_default_context(cafile=site.service.folder / "ca" / "root.pem")
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
         signer = Signer.of(key or generate_private_key("ec-p256"), algorithm)
         driver = Driver(site, session, AcmeClient(f"{site.base(profile)}/directory", signer))
-        await driver.run(driver.client.register())
+        await driver.run(driver.client.register(external=external))
         yield driver
 
 

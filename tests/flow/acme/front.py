@@ -92,6 +92,8 @@ class StubAuthority:
     accounts: dict[str, Account] = field(default_factory=dict)
     nonces: set[str] = field(default_factory=set)
     asked: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    options: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """What a verb was told by name."""
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     """What a verb waits for."""
     waits: int | None = None
@@ -144,7 +146,8 @@ class StubAuthority:
         if verb.startswith("_"):
             raise AttributeError(verb)
 
-        async def call(*args: Any, **_kwargs: Any) -> Any:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            self.options.append((verb, kwargs))
             if verb in self.gates:
                 await self.gates[verb].wait()
             return self._answer(verb, *args[2:])

@@ -72,8 +72,9 @@ def sign(key: Key, protected: Mapping[str, Any], payload: object) -> dict[str, s
 
 
 def bind(key: Key, kid: str, secret: bytes, url: str, **changes: Any) -> dict[str, str]:
-    """Return an external account binding (RFC 8555 §7.3.4)."""
+    """Return an external account binding (RFC 8555 §7.3.4); `jwk_extra` are members that its key need not have."""
+    jwk = {**changes.pop("jwk_extra", {}), **key.jwk}
     header = {"alg": "HS256", "kid": kid, "url": url, **changes}
-    encoded, body = b64(json.dumps(header).encode()), b64(json.dumps(key.jwk).encode())
+    encoded, body = b64(json.dumps(header).encode()), b64(json.dumps(jwk).encode())
     mac = hmac.digest(secret, f"{encoded}.{body}".encode(), "sha256")
     return {"protected": encoded, "payload": body, "signature": b64(mac)}

@@ -218,7 +218,7 @@ def csr_for(order: Answer, key: PrivateKey, subject: str = "") -> str:
     return b64(build_csr(key, parse_name_text(subject).der, sans))
 
 
-async def start_site(folder: Path, *, worker: str = "test:1", background: bool = True, **profiles: Mapping[str, Any]) -> Site:
+async def start_site(folder: Path, *, worker: str = "test:1", background: bool = True, **profiles: Any) -> Site:
     """Start a gateway; `profiles` are settings of ACME endpoints by profile, beside `demo`, whose policy they share."""
     responder = Responder()
     await responder.start()

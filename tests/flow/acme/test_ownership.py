@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from gateway.pki.keys import generate_private_key
 from tests.flow.acme.client import READ, Client
 from tests.flow.acme.signing import Key
 from tests.flow.acme.site import Issued, Site, csr_for
-from gateway.pki.keys import generate_private_key
 
 CSR = object()
 """In place of a CSR that would be good for the order."""

@@ -1,5 +1,6 @@
 """Every resource as its clients see it: status, members, Location, links and Retry-After (RFC 8555 §7, RFC 9773)."""
 
+import asyncio
 import base64
 import json
 from dataclasses import replace
@@ -23,6 +24,7 @@ from gateway.errors import Reason, Rejection
 from gateway.model import ChallengeType, Identifier, IdentifierType, RevocationReason
 from gateway.pki.certificate import pem_to_ders
 from gateway.ra.acme.terms import Busy, KeyInUse
+from gateway.web.acme import orders
 from tests.flow.acme.client import Client
 from tests.flow.acme.front import AUTHORIZATION, BASE, CHALLENGE, DEFAULTS, NAME, NOW, ORDER, Front
 from tests.flow.acme.signing import Key, b64, bind, sign
@@ -320,6 +322,22 @@ async def test_what_is_not_over_says_when_to_ask_again(front: Front, client: Cli
     front.authority.waits = 3
     front.authority.answers["find_order"] = replace(ORDER, status=status)
     assert (await client.post("order/o1")).header("Retry-After") == "3"
+
+
+async def test_only_so_many_reads_wait(front: Front, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that wait for a slow CA must not take all places of a worker."""
+    monkeypatch.setattr(orders, "MAX_WAITING", 2)
+    gate = front.authority.gates["find_order"] = asyncio.Event()
+    nonces = [front.authority.new_nonce() for _ in range(3)]
+    reads = [asyncio.create_task(client.post("order/o1", nonce=nonce)) for nonce in nonces]
+    async with asyncio.timeout(5):
+        while len(front.authority.options) < 3:
+            await asyncio.sleep(0.01)
+    gate.set()
+    await asyncio.gather(*reads)
+    assert [options["wait"] for _, options in front.authority.options] == [True, True, False]
+    await client.post("order/o1")
+    assert front.authority.options[-1] == ("find_order", {"wait": True})
 
 
 async def test_finalize_has_location_status_and_retry_after(front: Front, client: Client) -> None:

@@ -290,13 +290,14 @@ async def test_alias_is_known_by_its_host(front: Front) -> None:
 
 
 async def test_address_that_fails_too_often_is_sent_away_with_a_nonce(front: Front, client: Client) -> None:
-    front.serve(failure_limit=FailureLimit(3, timedelta(minutes=1)))
+    front.serve(failure_limit=FailureLimit(3, timedelta(minutes=1)), help="https://www.example.com/acme")
     with capture_logs() as lines:
         for _ in range(3):
             assert (await client.post("order/o1", url="https://evil.example/x")).status == 403
         answer = await client.post("order/o1")
     assert (answer.status, answer.problem) == (429, "rateLimited")
     assert 1 <= int(str(answer.header("Retry-After"))) <= 60
+    assert answer.links["help"] == ["https://www.example.com/acme"]
     assert answer.nonce
     assert any(line["event"] == "refused unread" for line in lines)
 

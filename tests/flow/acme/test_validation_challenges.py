@@ -348,3 +348,22 @@ async def test_webhook(new_site: NewSite, dns: DnsServer, monkeypatch: pytest.Mo
         if status == 201:
             assert order.json["status"] == "ready"
             await certified(site, client, order)
+
+
+async def test_caa_of_names_that_nobody_had_to_prove(new_site: NewSite, dns: DnsServer) -> None:
+    """A record that forbids it is a refusal, DNS that does not answer is none; the order stays ready for both."""
+    trusted = {"mode": "prevalidated", "prevalidated": {"dns": [r"host\.acme\.test"]}}
+    site = await new_site(lab={"external_account": "required", **lab(dns, **trusted)})
+    client = await site.registered("lab")
+    order = await client.order("host.acme.test")
+    assert order.json["status"] == "ready"
+    dns.add("acme.test", "CAA", '0 issue ";"')
+    forbidden = await refused_finalize(client, order)
+    assert (forbidden.status, forbidden.problem) == (403, "caa")
+    dns.fail("acme.test")
+    waiting = await refused_finalize(client, order)
+    assert waiting.status == 503
+    assert (waiting.header("Retry-After") or "").isdigit()
+    dns.fail("acme.test", None)
+    dns.remove("acme.test", "CAA")
+    await certified(site, client, order)

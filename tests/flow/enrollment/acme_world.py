@@ -35,7 +35,7 @@ from gateway.ra.profile import AcmeTerms, Profile, Snapshot
 from gateway.ra.timing import Timing
 from gateway.store.interfaces import Store
 from gateway.validation.interfaces import Validated, ValidationFailed, ValidationTask
-from tests.flow.enrollment.world import PROFILE, QUICK, FaultyCA, World, device_key
+from tests.flow.enrollment.world import PROFILE, QUICK, Clock, World, device_key
 
 OTHER = ProfileName("short")
 SOURCE = "192.0.2.7"
@@ -99,9 +99,11 @@ class Room:
 class AcmeWorld(World):
     """A world whose profiles open ACME; `config` and `policy` are as the file has them."""
 
-    def __init__(self, folder: Path, ca: FaultyCA, timing: Timing = QUICK) -> None:
-        super().__init__(folder, ca, timing=timing)
+    def __init__(self, folder: Path, ca: Any, timing: Timing = QUICK, clock: Clock | None = None) -> None:
+        super().__init__(folder, ca, timing=timing, clock=clock)
         self.config: dict[str, Any] = {"finalize_wait": "3s"}
+        self.others: dict[str, Any] = {}
+        """What the profile `short` has otherwise."""
         self.policy: dict[str, Any] = dict(POLICY)
         self.room = Room()
         self.modes: tuple[str, ...] = ("standard",)
@@ -113,10 +115,13 @@ class AcmeWorld(World):
         return AcmeAuthority(found, found, found, authority, self.clock, name, (NONCE_KEY,), timing)
 
     def make_snapshot(self, **options: Any) -> Snapshot:
-        config = AcmeEndpoint.model_validate(as_read(self.config))
-        terms = AcmeTerms(config, MappingProxyType(dict.fromkeys(self.modes, self.room)), "https://pki.test/acme/corp")  # type: ignore[arg-type]
-        profiles = {name: self._profile(name, terms, options) for name in (PROFILE, OTHER)}
+        configs = {PROFILE: self.config, OTHER: self.config | self.others}
+        profiles = {name: self._profile(name, self._terms(config), options) for name, config in configs.items()}
         return Snapshot(1, MappingProxyType(profiles), MappingProxyType({self.ca.name: self.ca}))
+
+    def _terms(self, config: dict[str, Any]) -> AcmeTerms:
+        read = AcmeEndpoint.model_validate(as_read(config))
+        return AcmeTerms(read, MappingProxyType(dict.fromkeys(self.modes, self.room)), "https://pki.test/acme/corp")  # type: ignore[arg-type]
 
     def _profile(self, name: ProfileName, terms: AcmeTerms, options: dict[str, Any]) -> Profile:
         settings: dict[str, Any] = {

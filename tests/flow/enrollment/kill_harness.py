@@ -18,7 +18,9 @@ from typing import Any
 
 from gateway.ca.local import CaUrls, LocalCA
 from gateway.logging import configure_logging
-from tests.flow.enrollment.world import CA_NAME, FIND, Clock, FaultyCA, World, _open_ca, make_request
+from gateway.ra.acme.authority import AcmeAuthority
+from tests.flow.enrollment.acme_world import AcmeWorld, csr
+from tests.flow.enrollment.world import CA_NAME, FIND, PROFILE, Clock, FaultyCA, World, _open_ca, make_request
 
 BACKENDS = ("local", "exec with find", "exec without find")
 
@@ -87,8 +89,39 @@ def make_world(folder: Path, backend: str, ahead: float) -> World:
     return World(folder, make_ca(backend, folder / "ca"), clock=clock)
 
 
+def make_acme_world(folder: Path, backend: str, ahead: float) -> AcmeWorld:
+    clock = Clock()
+    clock.advance(timedelta(seconds=ahead))
+    return AcmeWorld(folder, make_ca(backend, folder / "ca"), clock=clock)
+
+
+async def run_acme(order: dict[str, Any]) -> None:
+    """Finalize an order, or take up what others left in two rounds as the background does, and die on the way."""
+    world = make_acme_world(Path(order["folder"]), order["backend"], order["ahead"])
+    acme = await world.worker(f"worker-{os.getpid()}")
+    who = await acme.find_account(world.snapshot, PROFILE, order["account"])
+    steps = Steps(order["k"])
+    count_tasks(asyncio.get_running_loop(), steps)
+    if order["act"] == "finalize":
+        finalizing = acme.finalize(world.snapshot, PROFILE, who, order["order"], csr(order["name"]), "192.0.2.7")
+        await asyncio.get_running_loop().create_task(finalizing)
+    else:
+        for _ in range(2):
+            await asyncio.get_running_loop().create_task(take_up(world, acme))
+    os._exit(0)
+
+
+async def take_up(world: AcmeWorld, acme: AcmeAuthority) -> None:
+    """One round of the background."""
+    await acme._means.authority.recover(world.snapshot)
+    await acme.run_due(world.snapshot)
+    await asyncio.gather(*[work.task for work in acme._finalization._works.values() if work.task], return_exceptions=True)
+
+
 async def run(order: dict[str, Any]) -> None:
     """Enroll, or look after the ledger in two rounds as the background does, and die on the way."""
+    if "account" in order:
+        await run_acme(order)
     world = make_world(Path(order["folder"]), order["backend"], order["ahead"])
     authority = await world.start(f"worker-{os.getpid()}")
     steps = Steps(order["k"])

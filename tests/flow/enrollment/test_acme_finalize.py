@@ -540,3 +540,28 @@ async def test_failed_challenge_ends_the_order(new_acme_world: NewAcmeWorld) -> 
     await answer(world, acme, who, row)
     assert (await acme.find_order(world.snapshot, PROFILE, who, order.id)).status is OrderStatus.INVALID
     assert await world.rows() == ()
+
+
+async def test_order_that_a_worker_held_under_a_clock_that_ran_ahead_is_taken_up(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world(FIND, finalize_wait="1s")
+    ahead, acme = await world.worker("w1"), await world.worker("w2")
+    who = await account(world, acme)
+    order = await ready(world, acme, who, NAME)
+    world.clock.advance(timedelta(days=3))
+    world.ca.faults = ["not sent"] * 2
+    waiting = await finalize(world, ahead, who, order, csr(NAME))
+    assert waiting.status is OrderStatus.PROCESSING
+    world.clock.advance(-timedelta(days=3))
+    assert (await until_over(world, acme, who, order.id)).status is OrderStatus.VALID
+    assert len(world.ca.issued()) == 1
+
+
+async def test_what_nobody_proved_is_left_out_of_the_subject(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world()
+    acme = await world.worker()
+    who = await account(world, acme)
+    order = await ready(world, acme, who, NAME)
+    subject = f"CN={NAME},O=Bank Inc,serialNumber=HRB1,UID=root"
+    assert (await finalize(world, acme, who, order, csr(NAME, subject=subject))).status is OrderStatus.VALID
+    [leaf] = map(parse_certificate, world.ca.issued())
+    assert [(a.value,) for rdn in leaf.subject.rdns for a in rdn] == [(NAME,)]

@@ -29,7 +29,7 @@ from gateway.pki.keys import PrivateKey, generate_private_key, load_private_key
 from gateway.pki.names import parse_name_text
 from gateway.wire.scep import client as scep
 from gateway.wire.scep.client import CertRep
-from tests.conftest import RunningServer, StartServer
+from tests.conftest import RunningServer, StartServer, free_port
 from tests.flow.scep.challenge_fleet import POLICY
 from tests.flow.scep.fleet import write_secret
 from tests.flow.scep.service import KEY, Device
@@ -175,6 +175,7 @@ def configure(state: Path, plants: Plants) -> None:
     for name, changes in profiles.items():
         config["profiles"][name] = {**copied, "credentials": [{"type": "one_time"}], **changes}
     demo["endpoints"]["est"]["server_keygen"] = {}
+    demo["endpoints"]["acme"]["validation"]["http01_port"] = free_port()
     path.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
@@ -249,6 +250,21 @@ def enroll_by_est(stranger: Stranger, plants: Plants) -> None:
             plants.add_key("drawn key", drawn)
 
 
+def enroll_by_acme(server: RunningServer, plants: Plants, folder: Path) -> list[str]:
+    """Bind an account by its key, and one by a wrong key; returns what the client said."""
+    said = []
+    for name, status in (("key of an external account", 0), ("wrong key of an external account", 1)):
+        path = folder / f"eab-{status}"
+        path.write_bytes(base64.urlsafe_b64encode(plants.text(name).encode()).rstrip(b"="))
+        if status == 0:
+            server.cli("eab", "create", "demo", "--kid", "planted", "--key-file", str(path))
+        bound = ("--eab-kid", "planted", "--eab-key-file", str(path))
+        done = server.cli("test-enroll", "--protocol", "acme", "--profile", "demo", *bound, check=False)
+        assert done.returncode == status, done.stderr
+        said += [done.stdout, done.stderr]
+    return said
+
+
 def knock(stranger: Stranger, plants: Plants) -> None:
     """Secrets where they do not belong: in URLs, bodies and methods that are refused."""
     wrong = plants.text("secret in a URL")
@@ -291,6 +307,9 @@ COMMANDS = [
         "status",
         "doctor --format json",
         "challenge list",
+        "eab list --format json",
+        "acme accounts --format json",
+        "acme orders --format json",
         "requests list",
         "certs export",
         "audit export",
@@ -345,7 +364,8 @@ def test_no_secret_is_written_or_told(
     knock(stranger, plants)
     enroll_everywhere(stranger, plants)
     enroll_by_est(stranger, plants)
-    said = reload_all(server, plants)
+    said = enroll_by_acme(server, plants, tmp_path)
+    said += reload_all(server, plants)
     said += run_all(server, COMMANDS)
     shown = metrics(server)
     assert server.stop() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -129,10 +130,9 @@ def test_the_recipe(served: RunningServer, maker: Maker, tmp_path: Path) -> None
 
 
 def external_account(served: RunningServer) -> tuple[str, str]:
-    """Return key ID and key as `eab create` prints them."""
-    shown = served.cli("eab", "create", "devices").stdout
-    found = re.findall(r"[A-Za-z0-9_-]{16,}", shown)
-    return found[0], found[1]
+    """Return key ID and key of a new one."""
+    made = json.loads(served.cli("eab", "create", "devices", "--format", "json").stdout)
+    return made["kid"], made["hmac_key"]
 
 
 def test_every_claim_is_on_the_page() -> None:

@@ -164,14 +164,14 @@ class TestIncidents:
         (tmp_path / "key.pem").write_bytes(PEM)
         key = hashlib.sha256(DER).hexdigest() if how == "hash" else str(tmp_path / "key.pem")
         found = json.loads(run_main(state, "incident", "declare", "--key", key, "--format", "json").out)
-        assert found == {"certificates": 1, "subjects": ["CN=a"]}
+        assert found == {"certificates": 1, "names": ["CN=a"]}
 
     def test_are_of_the_key_of_a_certificate(self, state: Path, run_main: RunMain) -> None:
         fill(state)
         found = json.loads(
             run_main(state, "incident", "declare", "--key", str(state / "ca" / "root.pem"), "--format", "json").out
         )
-        assert found == {"certificates": 0, "subjects": []}
+        assert found == {"certificates": 0, "names": []}
 
     @pytest.mark.parametrize(
         ("line", "said"),

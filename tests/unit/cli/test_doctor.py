@@ -11,10 +11,12 @@ import pytest
 import yaml
 
 from gateway.assemble.certificates import NamedCertificate, Standing
-from gateway.cli.doctor import _ADVICE, Verdict, check_disk, check_sqlite, days_left, examine
+from gateway.cli.doctor import _ADVICE, Verdict, check_disk, check_sqlite, covers_host, days_left, examine
 from gateway.config.load import read
+from gateway.model import SanKind
 from gateway.pki.certificate import Issuer, der_to_pem, parse_certificate, pem_to_ders, self_signed_ca
 from gateway.pki.crl import build_crl
+from gateway.pki.extensions import make_san
 from gateway.pki.keys import generate_private_key, serialize_private_key
 from gateway.store.keys import generate_store_key
 from tests.conftest import free_port
@@ -39,6 +41,45 @@ def test_a_new_installation_is_healthy(state: Path, run_main: RunMain) -> None:
     rows = json.loads(done.out)
     assert {row["verdict"] for row in rows} == {"ok"}
     assert {row["check"] for row in rows} >= {"keys", "clock", "port http", "port https", "disk", "file modes", "store", "SQLite"}
+
+
+@pytest.mark.parametrize(
+    ("host", "verdict"),
+    [
+        pytest.param("localhost", "ok", id="name"),
+        pytest.param("LOCALHOST", "ok", id="case"),
+        pytest.param("127.0.0.1", "ok", id="address"),
+        pytest.param("pki.example.com", "warn", id="other-name"),
+        pytest.param("192.0.2.1", "warn", id="other-address"),
+    ],
+)
+def test_acme_clients_look_at_the_name_in_the_certificate(state: Path, host: str, verdict: str) -> None:
+    path = state / "profiles.yaml"
+    path.write_text(path.read_text().replace("https: https://localhost:", f"https: https://{host}:"))
+    found = findings(state)["TLS name"]
+    assert found[0] == verdict
+    assert found[1].endswith(f"for {host.lower()}")
+
+
+@pytest.mark.parametrize(
+    ("san", "host", "covered"),
+    [
+        pytest.param("*.example.com", "pki.example.com", True, id="wildcard"),
+        pytest.param("*.example.com", "a.pki.example.com", False, id="two-labels"),
+        pytest.param("*.example.com", "example.com", False, id="none"),
+        pytest.param("pki.example.com", "pki.example.com", True, id="same"),
+        pytest.param("example.com", "pki.example.com", False, id="below"),
+    ],
+)
+def test_names_that_cover_hosts(san: str, host: str, covered: bool) -> None:
+    assert covers_host(make_san(SanKind.DNS, san), host) is covered
+
+
+def test_a_proxy_has_a_certificate_of_its_own(state: Path) -> None:
+    path = state / "profiles.yaml"
+    text = path.read_text().replace("https: https://localhost:", "https: https://pki.example.com:")
+    path.write_text(text.replace("  workers: cores", "  proxies: [{addresses: [192.0.2.1/32]}]\n  workers: cores"))
+    assert "TLS name" not in findings(state)
 
 
 def test_keys_that_do_not_fit(state: Path, run_main: RunMain) -> None:

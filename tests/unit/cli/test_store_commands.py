@@ -83,7 +83,7 @@ def change(state: Path, sql: str) -> None:
 
 def test_life_of_a_store(state: Path, run: Run) -> None:
     assert run("store", "check")[0] == 0
-    assert json.loads(run("store", "migrate", "--format", "json")[1])["schema_before"] == "0001"
+    assert json.loads(run("store", "migrate", "--format", "json")[1])["schema_before"] == "0002"
     fill(state)
     code, out, _ = run("store", "check", "--format", "json")
     assert code == 0

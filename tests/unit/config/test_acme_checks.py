@@ -34,8 +34,9 @@ def profile(minimal: dict[str, Any]) -> dict[str, Any]:
         ),
         pytest.param({"external_account": "must"}, 'external_account: must be "off", "optional" or "required"', id="word"),
         pytest.param({"finalize_wait": "25s"}, None, id="longest-wait"),
-        pytest.param({"finalize_wait": "0s"}, None, id="no-wait"),
-        pytest.param({"finalize_wait": "26s"}, "finalize_wait: must not be longer than 25s", id="wait"),
+        pytest.param({"finalize_wait": "1s"}, None, id="shortest-wait"),
+        pytest.param({"finalize_wait": "0s"}, "finalize_wait: must be from 1s to 25s", id="no-wait"),
+        pytest.param({"finalize_wait": "26s"}, "finalize_wait: must be from 1s to 25s", id="wait"),
         pytest.param({"order_lifetime": "0s"}, "order_lifetime: must be longer than zero", id="lifetime"),
         pytest.param({"authorization_reuse": "0s"}, "authorization_reuse: must be longer than zero", id="reuse"),
         pytest.param({"max_identifiers": 0}, "max_identifiers: must be a whole number of at least 1", id="identifiers"),
@@ -228,9 +229,10 @@ def test_loopback_is_for_listeners_on_loopback(
     [
         pytest.param({"short": "One day"}, None, id="fine"),
         pytest.param({"corp": "x"}, "corp: is this profile itself", id="itself"),
-        pytest.param({"shrt": "x"}, "shrt: there is no profile shrt; there are: corp, short, scep", id="unknown"),
+        pytest.param({"shrt": "x"}, "shrt: there is no profile shrt; there are: corp, short, bound, scep", id="unknown"),
         pytest.param({"scep": "x"}, "scep: profile scep does not open ACME", id="closed"),
         pytest.param({"short": ""}, "short: must not be empty", id="no-description"),
+        pytest.param({"bound": "x"}, "bound: profile bound is for accounts with an external account", id="nobody-s"),
     ],
 )
 def test_profiles_that_orders_may_ask_for(
@@ -239,12 +241,22 @@ def test_profiles_that_orders_may_ask_for(
     scep = {"endpoints": {"scep": {"ra_certificate": "ra.pem", "ra_key": {"file": "ra.key"}}}, "upstream_ca": "issuing"}
     minimal["profiles"] |= {
         "short": {**profile, "endpoints": {"acme": {}}},
+        "bound": {**profile, "endpoints": {"acme": {"external_account": "required"}}},
         "scep": scep | {"credentials": [{"type": "one_time"}]},
     }
     profile["endpoints"]["acme"] = {"profiles": others}
     found = complaints(minimal)
     assert len(found) == (said is not None), found
     assert said is None or found[0].startswith(f"{ACME}.profiles.{said}")
+
+
+@pytest.mark.parametrize("own", ["optional", "required"])
+def test_a_profile_for_external_accounts_is_offered_where_they_can_be_bound(
+    minimal: dict[str, Any], profile: dict[str, Any], complaints: Complaints, own: str
+) -> None:
+    minimal["profiles"]["bound"] = {**profile, "endpoints": {"acme": {"external_account": "required"}}}
+    profile["endpoints"]["acme"] = {"external_account": own, "profiles": {"bound": "x"}}
+    assert complaints(minimal) == []
 
 
 def test_an_alias_belongs_to_one_profile(minimal: dict[str, Any], profile: dict[str, Any], complaints: Complaints) -> None:

@@ -305,3 +305,23 @@ async def test_the_link_is_checked_once_it_is_known_who_asks() -> None:
             await authenticate(corp, request, NOW)
         else:
             assert (await reason_of(corp, request)).reason is Reason.BAD_PROOF_OF_POSSESSION
+
+
+async def test_acme_is_asked_for_its_order_and_for_nothing_else() -> None:
+    others = [kind for kind in CredentialKind if kind is not CredentialKind.ACME_ORDER]
+    asked: list[CredentialKind] = []
+    providers = [says(kind, asked) for kind in others]
+    acme = replace(REQUEST, protocol=Protocol.ACME)
+    with pytest.raises(Rejection) as refused:
+        await authenticate(profile(*providers, renewal=RENEWAL), acme, NOW)
+    assert (refused.value.reason, asked) == (Reason.CREDENTIAL_MISSING, [])
+    requester = await authenticate(profile(*providers, says(CredentialKind.ACME_ORDER, asked), renewal=RENEWAL), acme, NOW)
+    assert (requester.kind, asked) == (CredentialKind.ACME_ORDER, [CredentialKind.ACME_ORDER])
+
+
+@pytest.mark.parametrize("protocol", [protocol for protocol in Protocol if protocol is not Protocol.ACME])
+async def test_order_is_no_credential_of_another_protocol(protocol: Protocol) -> None:
+    asked: list[CredentialKind] = []
+    with pytest.raises(Rejection):
+        await authenticate(profile(says(CredentialKind.ACME_ORDER, asked)), replace(REQUEST, protocol=protocol), NOW)
+    assert asked == []

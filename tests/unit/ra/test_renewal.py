@@ -96,6 +96,7 @@ REFUSALS = [
     pytest.param(signer(self_signed=True, sha256=b"z" * 32), ROW, Reason.UNKNOWN_CERTIFICATE, id="self-signed"),
     pytest.param(REQUEST, None, Reason.UNKNOWN_CERTIFICATE, id="not-in-the-inventory"),
     pytest.param(REQUEST, replace(ROW, profile=ProfileName("lab")), Reason.RENEWAL_REFUSED, id="another-profile"),
+    pytest.param(REQUEST, replace(ROW, protocol="acme"), Reason.RENEWAL_REFUSED, id="came-by-acme"),
     pytest.param(REQUEST, replace(ROW, revoked_at=NOW), Reason.CREDENTIAL_REVOKED, id="revoked"),
     pytest.param(REQUEST, replace(ROW, renewed_by=b"x" * 32), Reason.RENEWAL_REFUSED, id="renewed-by-another-key"),
     pytest.param(REQUEST, replace(ROW, public_key_sha256=b"x" * 32), Reason.RENEWAL_REFUSED, id="key-not-the-inventorys"),

@@ -22,7 +22,7 @@ from gateway.store.keys import KeyRing
 from gateway.store.sqlite import SqliteStore, connection, migrate
 from gateway.store.sqlite.lock import StoreLock, locked
 from gateway.store.sqlite.transaction import Transaction, Undo
-from gateway.store.sqlite.writer import MAX_GROUP, MAX_TRIES, RETRY_SECONDS
+from gateway.store.sqlite.writer import CHECKPOINT_OPERATIONS, MAX_GROUP, MAX_TRIES, RETRY_SECONDS
 from tests.contract.store.rows import NOW, audit_rows, event, ledger_row, opened, opening
 
 KEYS = KeyRing((bytes(32),))
@@ -108,6 +108,36 @@ async def test_undone_operation_answers_and_leaves_nothing(store: SqliteStore, p
     assert await asyncio.gather(*works) == ["a", "undone", "c"]
     assert await names(path) == ["a", "c"]
     assert await chain_problems(store) == ()
+
+
+async def test_what_runs_ahead_is_answered_before_the_disk_has_it(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, commit = threading.Event(), connection.commit
+
+    def wait(c: sqlite3.Connection) -> None:
+        slow.wait(timeout=5)
+        commit(c)
+
+    monkeypatch.setattr(connection, "commit", wait)
+    patient = put(store, "patient")
+    assert await store.redeem_nonce(b"n", NOW)
+    assert not patient.done()
+    slow.set()
+    assert await patient == "patient"
+    assert not await store.redeem_nonce(b"n", NOW)
+
+
+async def test_what_runs_ahead_is_undone_with_a_disk_that_fails(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "commit", fail)
+        told = await asyncio.gather(store.redeem_nonce(b"n", NOW), put(store, "next"), return_exceptions=True)
+        assert told[0] is True
+        assert isinstance(told[1], StoreUnavailable)
+    assert await store.redeem_nonce(b"n", NOW)
 
 
 async def test_group_is_one_transaction(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,3 +493,118 @@ async def test_store_is_readable_by_its_owner_only(store: SqliteStore, path: Pat
     await opened(store)
     modes = {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.iterdir()}
     assert set(modes.values()) == {"0o600"}, modes
+
+
+@pytest.fixture
+def levels(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What `PRAGMA synchronous` says at each commit: 2 waits for the disk, 1 does not."""
+    found: list[int] = []
+
+    def commit(sql: sqlite3.Connection) -> None:
+        found.append(sql.execute("PRAGMA synchronous").fetchone()[0])
+        sql.execute("COMMIT")
+
+    monkeypatch.setattr(connection, "commit", commit)
+    return found
+
+
+async def test_nonces_do_not_wait_for_the_disk_and_what_comes_after_does(store: SqliteStore, levels: list[int]) -> None:
+    await put(store, "a")
+    levels.clear()
+    assert await store.redeem_nonce(b"n1", NOW)
+    assert not await store.redeem_nonce(b"n1", NOW)
+    assert await put(store, "b") == "b"
+    used = asyncio.gather(store.redeem_nonce(b"n2", NOW), store.redeem_nonce(b"n2", NOW))
+    assert await put(store, "c") == "c"
+    assert list(await used) == [True, False]
+    assert levels == [1, 1, 2, 2]
+
+
+async def test_a_nonce_that_is_used_up_is_used_up_for_every_process(path: Path, store: SqliteStore, levels: list[int]) -> None:
+    await put(store, "a")
+    other = SqliteStore(path, KEYS, AUDIT_KEY, "w2", lambda _: None, timeout=2.0)
+    await other.start()
+    try:
+        await put(other, "b")
+        levels.clear()
+        assert await store.redeem_nonce(b"n1", NOW)
+        assert not await other.redeem_nonce(b"n1", NOW)
+        assert levels == [1, 1]
+    finally:
+        await other.close()
+
+
+async def test_a_nonce_that_could_not_be_written_is_refused_and_the_next_is_not(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(store, "a")
+
+    def fail(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(connection, "commit", fail)
+        with pytest.raises(StoreUnavailable):
+            await store.redeem_nonce(b"n1", NOW)
+    assert await store.redeem_nonce(b"n1", NOW)
+    assert not await store.redeem_nonce(b"n1", NOW)
+    assert await put(store, "b") == "b"
+
+
+async def test_nonces_alone_do_not_let_the_wal_grow(store: SqliteStore, levels: list[int]) -> None:
+    await put(store, "a")
+    levels.clear()
+    for number in range(CHECKPOINT_OPERATIONS + 2):
+        assert await store.redeem_nonce(number.to_bytes(4), NOW)
+    assert levels.count(2) == 1
+
+
+def lazily(store: SqliteStore, name: str) -> asyncio.Future[str]:
+    """Queue a write that need not wait for the disk."""
+
+    def work(tx: Transaction) -> str:
+        tx.audit(event(detail=name))
+        tx.execute("INSERT INTO leases (name, holder, held_until) VALUES (:name, 'w1', 0)", {"name": name})
+        return name
+
+    return asyncio.ensure_future(store._write(work, synced=False))
+
+
+async def test_what_need_not_be_synced_is_so_with_what_must_be(store: SqliteStore, path: Path, levels: list[int]) -> None:
+    assert await lazily(store, "a") == "a"
+    assert list(await asyncio.gather(lazily(store, "b"), put(store, "c"))) == ["b", "c"]
+    assert levels == [1, 2]
+    assert await names(path) == ["a", "b", "c"]
+    assert await chain_problems(store) == ()
+
+
+async def test_heads_tell_only_what_the_disk_has(path: Path, heads: list[AuditHead]) -> None:
+    store = SqliteStore(path, KEYS, AUDIT_KEY, "w1", heads.append, timeout=2.0, head_interval=0.0)
+    await store.start()
+    try:
+        await put(store, "a")
+        await lazily(store, "b")
+        unsynced = audit_rows(store)[-1].seq
+        assert heads[-1].seq < unsynced
+        await store.redeem_nonce(b"n", NOW)
+        assert heads[-1].seq < unsynced
+    finally:
+        await store.close()
+    assert heads[-1].seq == unsynced
+
+
+async def test_what_need_not_be_synced_is_refused_where_the_file_fails(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(connection, "commit", fail)
+        for made in (lazily(store, "a"), put(store, "b")):
+            with pytest.raises(StoreUnavailable):
+                await made
+        told = await asyncio.gather(lazily(store, "c"), put(store, "d"), return_exceptions=True)
+        assert all(isinstance(each, StoreUnavailable) for each in told)
+    assert await lazily(store, "e") == "e"
+    assert await names(path) == ["e"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 import pytest
 
 from gateway.config.acme import TrustMode
 from gateway.errors import Reason
 from gateway.model import Identifier, IdentifierType
+from gateway.validation.profile import ValidationRoom
 from tests.dns_server import DnsServer, dns_server
 from tests.unit.validation.site import dns_name, ip_name, refused, validation
 
@@ -35,6 +37,12 @@ async def test_fits(dns: DnsServer, mode: TrustMode, source: str) -> None:
 async def test_other_address(dns: DnsServer, mode: TrustMode, source: str) -> None:
     failure = await refused(validation(dns.address, mode).vouch(HOST, source), Reason.VALIDATION_UNAUTHORIZED)
     assert failure.final
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_proxy_that_names_no_client(dns: DnsServer, mode: TrustMode) -> None:
+    room = ValidationRoom(proxies=[ip_network("10.2.3.0/29")])
+    await refused(validation(dns.address, mode, room).vouch(HOST, "10.2.3.4"), Reason.VALIDATION_UNAUTHORIZED)
 
 
 async def test_reverse_needs_a_pointer(dns: DnsServer) -> None:

@@ -9,11 +9,13 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from dns.message import Message, from_wire
 from dns.name import from_text
 
 from gateway.config import acme as config
 from gateway.errors import Reason
 from gateway.validation import resolve as module
+from gateway.validation.exchange import MAX_MESSAGE, MAX_RECORDS
 from gateway.validation.resolve import CaaRecord, DnsFailed, Resolver, is_host_name, parse_server, spell_at_random
 from tests.conftest import free_port
 from tests.dns_server import DnsServer, dns_server
@@ -88,6 +90,31 @@ async def test_truncated_answer_is_asked_for_by_tcp(dns: DnsServer) -> None:
 async def test_many_records_are_all_read(dns: DnsServer) -> None:
     dns.add_txt("x.test", *(f"{number:0200}" for number in range(40)))
     assert len(await resolver(dns.address).texts("x.test")) == 40
+
+
+@pytest.mark.parametrize("count", [40, MAX_RECORDS - 2])
+async def test_long_answer_is_read_beside_the_loop(dns: DnsServer, count: int) -> None:
+    dns.add("x.test", "TXT", *(f'"{number}"' for number in range(count)))
+    assert len(await resolver(dns.address).texts("x.test")) == count
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [[f'"{number}"' for number in range(MAX_RECORDS + 1)], [f'"{"x" * 250}" "{number}"' for number in range(70)]],
+    ids=["records", "bytes"],
+)
+async def test_answer_that_is_too_long_is_not_parsed(dns: DnsServer, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    dns.add("x.test", "TXT", *texts)
+    parsed: list[int] = []
+
+    def parse(wire: bytes, **how: Any) -> Message:
+        parsed.append(len(wire))
+        return from_wire(wire, **how)
+
+    monkeypatch.setattr("gateway.validation.exchange.dns.message.from_wire", parse)
+    await refused(resolver(dns.address, tcp=True).texts("x.test"), Reason.VALIDATION_DNS, "AnswerTooLong")
+    assert max(parsed, default=0) < MAX_MESSAGE
+    assert [length for length in parsed if length > 2000] == []
 
 
 async def test_answer_that_is_not_spelled_as_asked_does_not_count(dns: DnsServer) -> None:

@@ -12,7 +12,7 @@ from gateway.audit import AuditEvent
 from gateway.errors import Reason
 from gateway.model import Identifier, IdentifierType, ProfileName
 from gateway.store import tables
-from gateway.store.acme import Attempt
+from gateway.store.acme import Attempt, Crowded
 from gateway.store.acme_rows import (
     AUTHORIZATION_SELECT,
     KEPT,
@@ -162,11 +162,16 @@ def begin(
     return begun
 
 
-def find_due(sql: Queries, keys: KeyRing, now: datetime, limit: int, without: Collection[str]) -> tuple[Authorization, ...]:
+def find_due(sql: Queries, keys: KeyRing, now: datetime, limit: int, without: Crowded) -> tuple[Authorization, ...]:
     """Return authorizations of which a challenge is to be tried now, those that waited longest first."""
-    names = numbered("without", tuple(without))
-    query = DUE % (f"AND z.account NOT IN ({listing('without', len(names))})" if names else "")
-    rows = sql.all(query, names | {"now": to_micros(now), "limit": limit})
+    names: dict[str, Any] = {}
+    conditions = ""
+    for column, left_out in (("account", without.accounts), ("source", without.sources)):
+        if left_out:
+            numbers = numbered(column, tuple(sorted(left_out)))
+            names |= numbers
+            conditions += f"AND z.{column} NOT IN ({listing(column, len(numbers))}) "
+    rows = sql.all(DUE % conditions, names | {"now": to_micros(now), "limit": limit})
     return tuple(read_authorization(row, keys) for row in rows)
 
 

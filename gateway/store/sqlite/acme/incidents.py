@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -51,13 +52,14 @@ def note(tx: Transaction, id: str, certificates: Sequence[bytes]) -> None:
 
 
 def count(sql: Queries, affected: Affected, now: datetime) -> tuple[int, tuple[str, ...]]:
-    """Return how many certificates are affected, and some of their subjects."""
-    total, subjects = 0, []
+    """Return how many certificates are affected, and the names of some."""
+    names: list[str] = []
+    total = 0
     for where, parameters in conditions(affected, now):
         total += sql.all(f"SELECT COUNT(*) FROM inventory i {where}", parameters)[0][0]  # noqa: S608 - constants
-        query = f"SELECT i.subject FROM inventory i {where} ORDER BY i.issued_at DESC, i.sha256 LIMIT {_EXAMPLES}"  # noqa: S608
-        subjects += [row[0] for row in sql.all(query, parameters)]
-    return total, tuple(subjects[:_EXAMPLES])
+        query = f"SELECT i.subject, i.sans FROM inventory i {where} ORDER BY i.issued_at DESC, i.sha256 LIMIT {_EXAMPLES}"  # noqa: S608
+        names += [subject or next(iter(json.loads(sans)), "") for subject, sans in sql.all(query, parameters)]
+    return total, tuple(names[:_EXAMPLES])
 
 
 def find(sql: Queries, certificate_sha256: bytes) -> Incident | None:

@@ -69,9 +69,12 @@ _COUNT = (
 )
 _GIVE_BACK = "UPDATE acme_external_accounts SET certificates = certificates - 1 WHERE kid = :kid AND certificates > 0"
 _COUNTED = "SELECT counted_for FROM acme_orders WHERE id = :id"
+LONGEST_HOLD = timedelta(minutes=10)
+"""No worker holds an order, or lets it wait, for so long: what ends later was written under a clock that ran ahead."""
 DUE = ORDER_SELECT + (
-    "WHERE o.status = 'processing' AND (o.next_at IS NULL OR o.next_at <= :now) "
-    "AND (o.worker = '' OR o.lease_until IS NULL OR o.lease_until <= :now) ORDER BY o.next_at, o.id LIMIT :limit"
+    "WHERE o.status = 'processing' AND (o.next_at IS NULL OR o.next_at <= :now OR o.next_at > :beyond) "
+    "AND (o.worker = '' OR o.lease_until IS NULL OR o.lease_until <= :now OR o.lease_until > :beyond) "
+    "ORDER BY o.next_at, o.id LIMIT :limit"
 )
 _FIRST_PAGE = (
     "SELECT id FROM acme_orders WHERE account = :account AND status <> 'invalid' ORDER BY created_at DESC, id DESC LIMIT :limit"
@@ -81,7 +84,7 @@ NEXT_PAGE = (
     "ORDER BY created_at DESC, id DESC LIMIT :limit"
 )
 _ENDED = frozenset({AuthorizationStatus.INVALID, AuthorizationStatus.DEACTIVATED, AuthorizationStatus.REVOKED})
-_EXPIRED = Problem(Reason.VALIDATION_UNAUTHORIZED, "the order was not finalized before its time was over")
+_EXPIRED = Problem(Reason.MALFORMED, "the order has expired")
 EXPIRED_ERROR = write_problem(_EXPIRED)
 
 
@@ -131,7 +134,8 @@ def search(sql: Queries, keys: KeyRing, profile: str | None, status: OrderStatus
 
 def find_due(sql: Queries, keys: KeyRing, now: datetime, limit: int) -> tuple[Order, ...]:
     """Return orders in processing that somebody is to go on with."""
-    return tuple(read_order(row, keys) for row in sql.all(DUE, {"now": to_micros(now), "limit": limit}))
+    times = {"now": to_micros(now), "beyond": to_micros(now + LONGEST_HOLD)}
+    return tuple(read_order(row, keys) for row in sql.all(DUE, times | {"limit": limit}))
 
 
 def change(tx: Transaction, keys: KeyRing, change: OrderChange, sealed_csr: bytes | None) -> Order | Reason | None:

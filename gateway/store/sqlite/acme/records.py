@@ -11,7 +11,7 @@ from gateway.acme import Account, AccountStatus, Authorization, ExternalAccount,
 from gateway.audit import AuditEvent
 from gateway.errors import Reason
 from gateway.model import Identifier, ProfileName
-from gateway.store.acme import Affected, Attempt, NewOrder, OrderChange
+from gateway.store.acme import NOBODY_CROWDED, Affected, Attempt, Crowded, NewOrder, OrderChange
 from gateway.store.acme_rows import (
     ORDER_CSR,
     authorization_columns,
@@ -30,8 +30,12 @@ class AcmeFile(OpenFile):
     """What the state machines of ACME need, in the file of the store; values are sealed before the writer's turn comes."""
 
     async def redeem_nonce(self, nonce: bytes, issued_at: datetime) -> bool:
-        """Use a nonce up, across all workers; False when it was used before."""
-        return await self._write(lambda tx: expiry.redeem_nonce(tx, nonce, issued_at))
+        """Use a nonce up, across all workers; False when it was used before.
+
+        The answer comes before the disk has it. What was asked with it, where it changes anything, is a write of its own, which
+        waits for the disk and comes after this one.
+        """
+        return await self._write(lambda tx: expiry.redeem_nonce(tx, nonce, issued_at), ahead=True)
 
     # Accounts
 
@@ -107,9 +111,13 @@ class AcmeFile(OpenFile):
         return await self._read_aside(lambda sql: orders.search(sql, self._keys, profile, status, limit))
 
     async def change_order(self, change: OrderChange) -> Order | Reason | None:
-        """Apply `change`; None when the order was not as expected."""
+        """Apply `change`; None when the order was not as expected.
+
+        Whoever finalizes waits for the disk with the ledger's rows before and after the CA is asked, and they take this along.
+        """
         sealed = seal(self._keys, ORDER_CSR, change.csr)
-        return await self._write(lambda tx: orders.change(tx, self._keys, change, sealed))
+        finalizes = change.to in {OrderStatus.PROCESSING, OrderStatus.VALID}
+        return await self._write(lambda tx: orders.change(tx, self._keys, change, sealed), synced=not finalizes)
 
     async def find_due_orders(self, now: datetime, limit: int) -> tuple[Order, ...]:
         """Orders in `processing` that nobody holds, or whose lease ran out, and whose `next_at` has come."""
@@ -154,10 +162,13 @@ class AcmeFile(OpenFile):
         """Set a pending challenge of a pending authorization to `processing`, ours; None where another is tried or it is over."""
         sealed = (payload, seal_payload(self._keys, payload))
         return await self._write(
-            lambda tx: authorizations.begin(tx, self._keys, id, challenge, sealed, source, worker, lease_until, at, audit)
+            lambda tx: authorizations.begin(tx, self._keys, id, challenge, sealed, source, worker, lease_until, at, audit),
+            synced=False,  # it promises nothing: what an attempt comes to waits for the disk
         )
 
-    async def find_due_validations(self, now: datetime, limit: int, without: Collection[str] = ()) -> tuple[Authorization, ...]:
+    async def find_due_validations(
+        self, now: datetime, limit: int, without: Crowded = NOBODY_CROWDED
+    ) -> tuple[Authorization, ...]:
         """Authorizations of which a challenge is to be tried: `next_at` has come, and nobody's lease is in force."""
         return self._read(lambda sql: authorizations.find_due(sql, self._keys, now, limit, without))
 

@@ -134,9 +134,14 @@ class Room:
         return row, rows
 
     async def answer(
-        self, worker: Validations, row: Authorization, number: int = 0, payload: Mapping[str, object] | None = None
+        self,
+        worker: Validations,
+        row: Authorization,
+        number: int = 0,
+        payload: Mapping[str, object] | None = None,
+        source: str = SOURCE,
     ) -> Authorization:
-        return await worker.answer(self.snapshot, self.account, row, row.challenges[number], payload or {}, SOURCE)
+        return await worker.answer(self.snapshot, self.account, row, row.challenges[number], payload or {}, source)
 
     async def found(self, row: Authorization) -> Authorization:
         found = await self.store.find_authorization(row.id)
@@ -506,6 +511,25 @@ async def test_one_account_does_not_starve_others(room: Room, worker: Validation
     await bounded.drain(0)
 
 
+async def test_many_accounts_at_one_address_do_not_starve_others(room: Room, worker: Validations) -> None:
+    bounded = await room.worker("w2", Bounds(total=8, per_account=2))
+    room.judge.gate = asyncio.Event()
+    drained = await room.worker("w3")
+    await drained.drain(0)
+    for number_of_account in range(6):
+        room.account = await registered(cast("Store", room.store))
+        _, rows = await room.order(*(f"{number_of_account}-{number}.test" for number in range(8)))
+        for row in rows:
+            await room.answer(drained, row, source=f"2001:db8::{number_of_account}")
+    _, (other,) = await room.order("other.test")
+    await room.answer(drained, other, source="192.0.2.7")
+    assert await bounded.run_due(room.snapshot) == 7
+    while len(room.judge.tasks) < 7:
+        await asyncio.sleep(0.01)
+    assert "other.test" in {task.identifier.value for task in room.judge.tasks}
+    await bounded.drain(0)
+
+
 async def test_fault_inside_is_a_failed_attempt(room: Room, worker: Validations) -> None:
     room.judge.script = [RuntimeError("secret"), Validated()]
     _, (row,) = await room.order()
@@ -641,7 +665,19 @@ async def test_caa_of_wildcards_of_vouched_names_and_of_addresses(room: Room, wo
     made = order(room.account, wild, above, address, identifiers=names)
     await worker.check_caa(room.snapshot, made, [wild, above, address], room.account)
     url = f"{BASE}/acct/{room.account.id}"
-    assert sorted(room.judge.caa) == [("a.test", None, url, True), ("b.test", None, url, True)]
+    assert sorted(room.judge.caa) == [("a.test", None, url, True), ("x.b.test", None, url, True)]
+
+
+async def test_caa_of_each_name_below_a_domain_that_was_judged_itself(room: Room, worker: Validations) -> None:
+    proved = Challenge("c", ChallengeType.DNS_01, "t", ChallengeStatus.VALID)
+    above = authorization(
+        room.account, "b.test", subdomains=True, status=AuthorizationStatus.VALID, challenges=(proved,), caa_checked_at=NOW
+    )
+    names = tuple(Identifier(IdentifierType.DNS, name) for name in ("b.test", "*.b.test", "x.b.test"))
+    made = order(room.account, above, identifiers=names)
+    await worker.check_caa(room.snapshot, made, [above], room.account)
+    url = f"{BASE}/acct/{room.account.id}"
+    assert room.judge.caa == [("b.test", ChallengeType.DNS_01, url, True), ("x.b.test", ChallengeType.DNS_01, url, False)]
 
 
 async def test_caa_that_forbids_it_now(room: Room, worker: Validations) -> None:

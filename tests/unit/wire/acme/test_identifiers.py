@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from gateway.acme import IdentifiersRejected
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.model import Identifier, IdentifierType
-from gateway.wire.acme.identifiers import MAX_REQUESTED, compare, domain, parse_identifiers, read_identifier
+from gateway.wire.acme.identifiers import MAX_REQUESTED, compare, parse_identifiers, read_identifier
 
 DNS, IP = IdentifierType.DNS, IdentifierType.IP
 DEVICE, MODULE = IdentifierType.PERMANENT_IDENTIFIER, IdentifierType.HARDWARE_MODULE
@@ -144,7 +144,10 @@ def test_types_that_are_not_served() -> None:
     assert "'email?'" in caught.value.detail
 
 
-def test_domains() -> None:
-    assert domain("A.example") == "a.example"
-    with pytest.raises(MalformedMessage):
-        domain("*.example")
+def test_international_names_are_bounded_before_they_are_checked() -> None:
+    labels = [f"xn--{'a' * 50}{number:05d}" for number in range(100)]
+    with pytest.raises(MalformedMessage, match="malformed") as caught:
+        parse_identifiers([{"type": "dns", "value": f"{label}.example"} for label in labels])
+    assert not isinstance(caught.value, IdentifiersRejected)
+    names = [{"type": "dns", "value": f"h{number}.xn--mller-kva.example"} for number in range(1000)]
+    assert len(parse_identifiers(names)) == 1000
