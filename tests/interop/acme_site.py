@@ -206,7 +206,7 @@ def acme_alone(name: str, *, validation: dict[str, Any] | None = None, **setting
         for field_name in ("credentials", "renewal"):
             made.pop(field_name, None)
         policy = made["policy"]
-        policy["subject"] = {"allow": ["CN"], "unlisted": "drop", "max_common_names": 1, "allow_empty": upstream_ca == "local"}
+        policy["subject"] = {"allow": ["CN"], "max_common_names": 1, "allow_empty": upstream_ca == "local"}
         if upstream_ca != "local":
             policy["subject"]["template"] = "CN={dns}"  # the documented program needs a subject
         policy["san"] = {

@@ -52,9 +52,14 @@ class Bounds:
     total: int = 128
     per_account: int = 32
     per_source: int = 48
-    """Of accounts at one address (an IPv6 network of 64 bits), however many they are."""
+    """Of accounts at one address (an IPv6 network of 64 bits); a quarter of it is for those with nothing under way."""
     per_target: int = 4
     """Of one name, whoever asks: nobody is to be knocked over by us."""
+
+    @property
+    def shared(self) -> int:
+        """What accounts at one address may have of its places before each has one at most."""
+        return self.per_source - self.per_source // 4
 
     @property
     def for_newcomers(self) -> int:
@@ -68,7 +73,7 @@ class _Slots:
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
         self._total = 0
-        self._accounts: Counter[str] = Counter()
+        self._accounts: Counter[tuple[str, str]] = Counter()
         self._sources: Counter[str] = Counter()
         self._targets: Counter[str] = Counter()
 
@@ -79,11 +84,11 @@ class _Slots:
     def crowded(self) -> Crowded:
         """Return who has all that he may have for now."""
         bounds = self._bounds
+        accounts = {account for (_, account), count in self._accounts.items() if count >= bounds.per_account}
+        waiting = {account for source, account in self._accounts if self._sources[source] >= bounds.shared}
         most = bounds.per_source if self.free > bounds.for_newcomers else 1
-        return Crowded(
-            accounts=frozenset(account for account, count in self._accounts.items() if count >= bounds.per_account),
-            sources=frozenset(source for source, count in self._sources.items() if count >= most),
-        )
+        sources = {source for source, count in self._sources.items() if count >= most}
+        return Crowded(frozenset(accounts | waiting), frozenset(sources))
 
     def take(self, row: Authorization, source: str) -> bool:
         """Take room for an attempt that somebody at `source` asked for; False where there is none."""
@@ -108,8 +113,9 @@ class _Slots:
             if counter[key] <= 0:
                 del counter[key]
 
-    def _counted(self, row: Authorization, source: str) -> tuple[tuple[Counter[str], str], ...]:
-        return (self._accounts, row.account), (self._sources, source_network(source)), (self._targets, row.identifier.value)
+    def _counted(self, row: Authorization, source: str) -> tuple[tuple[Counter[Any], object], ...]:
+        network = source_network(source)
+        return (self._accounts, (network, row.account)), (self._sources, network), (self._targets, row.identifier.value)
 
 
 class Validations:
@@ -211,14 +217,16 @@ class Validations:
         started, refused = 0, NOBODY_CROWDED
         for _ in range(LOOKS):
             room, crowded = self._slots.free, self._slots.crowded()
-            without = Crowded(crowded.accounts, crowded.sources | refused.sources)
+            without = Crowded(crowded.accounts | refused.accounts, crowded.sources | refused.sources)
             due = await self._records.find_due_validations(self._clock(), ROWS_A_LOOK, without)
             left = [row for row in due if row.id not in self._tasks and not self._take_up_now(snapshot, row)]
             started += room - self._slots.free
             if self._slots.free <= 0 or len(due) < ROWS_A_LOOK or not left:
                 break
             # Those who wait behind their own are not to keep others from being seen.
-            refused = Crowded(sources=refused.sources | {row.source for row in left})
+            sources = {row.source for row in left if source_network(row.source) in self._slots.crowded().sources}
+            accounts = {row.account for row in left if row.source not in sources}
+            refused = Crowded(refused.accounts | accounts, refused.sources | sources)
         return started
 
     def _take_up_now(self, snapshot: Snapshot, row: Authorization) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.keys import generate_private_key
 from tests.flow.acme.client import Answer, Client
 from tests.flow.acme.nobody import OPERATIONS, PROFILES, WHO, Target, certificates, make_target, revoke, somebody
@@ -37,9 +38,9 @@ async def targets(site: Site) -> dict[str, Target]:
     return {profile: await make_target(site, profile) for profile in ALL}
 
 
-def may_revoke(profile: str, who: str) -> bool:
-    """RFC 8555 §7.6: whoever has the certificate's key, and an account that was authorized for its names, by trust or proof."""
-    return who == "the certificate's key" or (who == "other account" and profile in NEVER_PENDING)
+def may_revoke(who: str, operation: str) -> bool:
+    """RFC 8555 §7.6: whoever has the certificate's key; no account that proved nothing."""
+    return who == "the certificate's key" and operation == "revoke-cert"
 
 
 @pytest.mark.parametrize("who", WHO)
@@ -52,7 +53,7 @@ async def test_no_operation_serves_who_has_no_right(site: Site, targets: dict[st
     before = await certificates(site)
     for operation in OPERATIONS:
         for payload in target.payloads(operation):
-            if operation == "revoke-cert" and may_revoke(profile, who):
+            if may_revoke(who, operation):
                 continue
             answer = await someone.ask(target.urls[operation], payload)
             assert answer.status < 500, (operation, payload, answer)
@@ -95,6 +96,22 @@ def _json(identifiers: list[dict[str, str]]) -> bytes:
 
 async def finalize(client: Client, order: Answer) -> Answer:
     return await client.post(order.json["finalize"], {"csr": csr_for(order, generate_private_key("ec-p256"))})
+
+
+@pytest.mark.parametrize("profile", ALL)
+async def test_nothing_is_certified_that_an_order_does_not_prove(site: Site, profile: str) -> None:
+    """Neither attributes of a subject nor a common name that is none of the order's names."""
+    client, name = await site.registered(profile), "mine.corp.test" if profile == "corp" else "mine.demo.test"
+    order, key = await site.ready(client, name), generate_private_key("ec-p256")
+    other = await client.post(order.json["finalize"], {"csr": csr_for(order, key, "CN=ceo.demo.test")})
+    assert (other.status, other.problem) == (400, "badCSR")
+    asked = csr_for(order, key, f"CN={name},O=Bank,UID=root,serialNumber=HRB1")
+    done = await client.post(order.json["finalize"], {"csr": asked})
+    assert done.json["status"] == "valid"
+    chain = await client.post(done.json["certificate"])
+    leaf = parse_certificate(pem_to_ders(chain.body)[0])
+    assert [attribute.value for rdn in leaf.subject.rdns for attribute in rdn] == [name]
+    assert [san.value for san in leaf.sans] == [name]
 
 
 STAGES = ("pending", "tried", "given up", "proved by another account", "proved at another profile", "proved for another name")

@@ -30,7 +30,8 @@ SECOND: Shown = (200, frozenset({"1.3.6.1.5.5.7.3.1"}))
 
 
 def second(text: str, days: int = 200) -> str:
-    return text.replace("default: 365d", f"default: {days}d").replace("default: [clientAuth, serverAuth]", "default: [serverAuth]")
+    other = text.replace("default: 365d", f"default: {days}d")
+    return other.replace("default: [clientAuth, serverAuth]", "default: [serverAuth]")
 
 
 def bad(text: str) -> list[str]:

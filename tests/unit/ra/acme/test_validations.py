@@ -530,6 +530,24 @@ async def test_many_accounts_at_one_address_do_not_starve_others(room: Room, wor
     await bounded.drain(0)
 
 
+async def test_account_does_not_wait_behind_others_at_its_address(room: Room, worker: Validations) -> None:
+    bounded = await room.worker("w2", Bounds(total=32, per_source=8))
+    room.judge.gate = asyncio.Event()
+    drained = await room.worker("w3")
+    await drained.drain(0)
+    _, rows = await room.order(*(f"{number}.test" for number in range(40)))
+    for row in rows:
+        await room.answer(drained, row)
+    room.account = await registered(cast("Store", room.store))
+    _, (other,) = await room.order("other.test")
+    await room.answer(drained, other)
+    assert await bounded.run_due(room.snapshot) == 7
+    while len(room.judge.tasks) < 7:
+        await asyncio.sleep(0.01)
+    assert "other.test" in {task.identifier.value for task in room.judge.tasks}
+    await bounded.drain(0)
+
+
 async def test_fault_inside_is_a_failed_attempt(room: Room, worker: Validations) -> None:
     room.judge.script = [RuntimeError("secret"), Validated()]
     _, (row,) = await room.order()
