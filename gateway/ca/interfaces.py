@@ -21,6 +21,10 @@ class Capability(Flag):
     CRL = auto()
     CHOOSES_SERIAL = auto()
     """The registration authority draws the serial with `new_serial` and stores it before `issue`."""
+    RENEWAL_HINT = auto()
+    """`renewal_hint` says when the CA itself wants a certificate renewed (RFC 9773)."""
+    REPEATABLE = auto()
+    """The same request may be sent again after any doubt: the CA gives the same certificate, or its first sending is void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,36 @@ class NotSent(UpstreamError):
         self.retry_after = retry_after
 
 
+class AuthFailed(NotSent):
+    """The CA does not take our credentials, so it processed nothing: an operator has to look, other members of a group may serve."""
+
+
+class Unavailable(NotSent):
+    """The CA says that it cannot work now and processed nothing (503, sealed, standby)."""
+
+
 class UnknownResult(UpstreamError):
     """The request may or may not have been processed: only `find` or an operator can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One finding of `check`: `good` or not, in a sentence; `advice` says what to do where it is not."""
+
+    subject: str
+    good: bool
+    finding: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalHint:
+    """When the CA wants a certificate renewed, and in how many seconds that should be asked again."""
+
+    start: datetime
+    end: datetime
+    retry_after: int
+    explanation_url: str | None = None
 
 
 class UpstreamCA(Protocol):
@@ -114,3 +146,12 @@ class UpstreamCA(Protocol):
 
     async def crl(self) -> bytes | None:
         """The current CRL, DER, or None. Needs `CRL`."""
+
+    async def health(self) -> None:
+        """Ask cheaply, without credentials where that is possible, whether the CA works; raises `UpstreamError`."""
+
+    async def renewal_hint(self, certificate: bytes) -> RenewalHint | None:
+        """Ask when a certificate, DER, should be renewed. Needs `RENEWAL_HINT`."""
+
+    async def check(self) -> tuple[Trial, ...]:
+        """Try connection, credentials, chain and, where the CA can, a dry run; issues nothing and never raises."""
