@@ -78,6 +78,9 @@ class GuardedCA:
         self.chain = ca.chain
         self.not_after_limit = ca.not_after_limit
         self.crl = ca.crl
+        self.health = ca.health
+        self.renewal_hint = ca.renewal_hint
+        self.check = ca.check
         self.ca = ca
         self._clock = clock
         self._circuit = Circuit()

@@ -26,6 +26,7 @@ from gateway.ca.interfaces import (
     Capability,
     IssueRequest,
     NotSent,
+    Trial,
     UnknownResult,
     UpstreamIssued,
     UpstreamPending,
@@ -88,8 +89,8 @@ class ExecCA:
 
     async def start(self) -> None:
         """Check that the program is there and may be run; raises ConfigurationError."""
-        program = self._settings.command[0]
-        if shutil.which(program, path=self._environment["PATH"]) is None:
+        if not self._is_there():
+            program = self._settings.command[0]
             raise ConfigurationError((f"upstream_cas.{self.name}.command: {program} is not a program that this user may run",))
 
     async def close(self) -> None:
@@ -136,6 +137,25 @@ class ExecCA:
     async def crl(self) -> bytes | None:
         """Return None: the CA behind the program publishes its own."""
         return None
+
+    async def health(self) -> None:
+        """Check that the program is there; raises NotSent."""
+        if not self._is_there():
+            raise NotSent(f"{self._settings.command[0]} is not a program that this user may run")
+
+    async def renewal_hint(self, certificate: bytes) -> None:
+        """Return None: programs have no such operation."""
+        return
+
+    async def check(self) -> tuple[Trial, ...]:
+        """Say whether the program can be run; what it does only a request shows."""
+        if self._is_there():
+            return (Trial("program", good=True, finding=f"{self._settings.command[0]} can be run"),)
+        finding = f"{self._settings.command[0]} is not a program that this user may run"
+        return (Trial("program", good=False, finding=finding, advice="install it, or correct `command`"),)
+
+    def _is_there(self) -> bool:
+        return shutil.which(self._settings.command[0], path=self._environment["PATH"]) is not None
 
     def _require(self, capability: Capability, operation: str) -> None:
         if capability not in self.capabilities:

@@ -79,7 +79,7 @@ class NotSent(UpstreamError):
 
 
 class AuthFailed(NotSent):
-    """The CA does not take our credentials, so it processed nothing: an operator has to look, other members of a group may serve."""
+    """The CA does not take our credentials, so it processed nothing: an operator has to look."""
 
 
 class Unavailable(NotSent):

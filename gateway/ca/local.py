@@ -14,6 +14,7 @@ from gateway.ca.interfaces import (
     Capability,
     IssueRequest,
     NotSent,
+    Trial,
     UnknownResult,
     UpstreamIssued,
     UpstreamPending,
@@ -24,6 +25,7 @@ from gateway.model import UNLIMITED_NOT_AFTER, RequestForm, RevocationReason, Up
 from gateway.pki.certificate import Certificate, Issuer, build_certificate, new_serial, parse_certificate
 from gateway.pki.crl import build_crl, parse_crl
 from gateway.pki.keys import PrivateKey
+from gateway.pki.names import format_name
 from gateway.pki.trust import verify_crl, verify_issued_by
 
 T = TypeVar("T")
@@ -164,6 +166,21 @@ class LocalCA:
     async def crl(self) -> bytes | None:
         """Return the newest published CRL, DER, or None."""
         return None if self._newest_crl is None else await self._newest_crl()
+
+    async def health(self) -> None:
+        """Do nothing: a key in memory works."""
+
+    async def renewal_hint(self, certificate: bytes) -> None:
+        """Return None: the gateway's own rules say when to renew."""
+        return
+
+    async def check(self) -> tuple[Trial, ...]:
+        """Say whether every certificate of the chain is in force."""
+        now = self._clock()
+        ended = [c for c in map(parse_certificate, self.chain()) if not c.not_before <= now <= c.not_after]
+        names = ", ".join(format_name(c.subject) for c in ended)
+        advice = "put a certificate that is in force in its place and reload" if ended else ""
+        return (Trial("chain", not ended, f"not in force: {names}" if ended else "every certificate is in force", advice),)
 
     async def sign_crl(
         self,

@@ -32,8 +32,8 @@ class RemoteCA(Model):
     """What all CAs beyond this machine have."""
 
     chain: Chain
-    """CA certificates, PEM, issuing CA first, root last. What comes back must lead to one of them; `pki-gateway upstream chain NAME`
-    prints what the CA says it has."""
+    """CA certificates, PEM, issuing CA first, root last. What comes back must lead to one of them;
+    `pki-gateway upstream chain NAME` prints what the CA says it has."""
     queue: Duration = Field(default="24h", validate_default=True)
     """How long requests and revocations wait for a CA that cannot be reached; clients are told to come back. `0s`: they are told
     that nothing is available."""
