@@ -29,7 +29,7 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
 MODULE_TYPE = "2.23.133.1.2"
 
-Parts = Mapping[str, Any]
+Parts = dict[str, Any]
 
 
 def envelope(attestation_object: object) -> dict[str, object]:
@@ -51,9 +51,8 @@ class Maker:
     def create(cls, name: str) -> Maker:
         root_key, key = generate_private_key("ec-p384"), generate_private_key("ec-p256")
         root = self_signed_ca(root_key, f"CN={name} Root CA", NOW - 100 * DAY, NOW + 3650 * DAY)
-        grant = Grant(
-            parse_name_text(f"CN={name} Sub CA").der, (), ("keyCertSign", "cRLSign"), (), NOW - 90 * DAY, NOW + 999 * DAY
-        )
+        subject = parse_name_text(f"CN={name} Sub CA").der
+        grant = Grant(subject, (), ("keyCertSign", "cRLSign"), (), NOW - 90 * DAY, NOW + 999 * DAY)
         sub = build_certificate(Issuer.from_certificate(root, root_key), new_serial(), grant, public_key_der(key), is_ca=True)
         return cls(name, root, sub, key)
 
@@ -71,10 +70,8 @@ class Maker:
 
 
 def leaf_grant(subject: str = "", **fields: Any) -> Grant:
-    plain = Grant(
-        parse_name_text(subject).der if subject else der.sequence(), (), ("digitalSignature",), (), NOW - DAY, NOW + 9 * DAY
-    )
-    return replace(plain, **fields)
+    name = parse_name_text(subject).der if subject else der.sequence()
+    return replace(Grant(name, (), ("digitalSignature",), (), NOW - DAY, NOW + 9 * DAY), **fields)
 
 
 def extensions(values: Mapping[str, bytes]) -> tuple[Extension, ...]:
@@ -90,21 +87,17 @@ class AppleDevice:
     udid: str = "00008110-000A1B2C3D4E801E"
     key: PrivateKey = field(default_factory=lambda: generate_private_key("ec-p384"), repr=False)
 
-    def attest(
-        self, token: str, *, left_out: tuple[str, ...] = (), certificates: tuple[bytes, ...] | None = None, **more: Any
-    ) -> Parts:
+    def attest(self, token: str, *, left_out: tuple[str, ...] = (), **fields: Any) -> Parts:
         values = {
             oids.OID_APPLE_SERIAL_NUMBER: self.serial.encode(),
             oids.OID_APPLE_UDID: self.udid.encode(),
             oids.OID_APPLE_OS_VERSION: b"26.1",
             oids.OID_APPLE_SEPOS_VERSION: b"26.1",
             oids.OID_APPLE_NONCE: hashlib.sha256(token.encode()).digest(),
-        } | more.pop("values", {})
-        grant = leaf_grant(
-            "CN=" + "ab" * 20, extensions=extensions({k: v for k, v in values.items() if k not in left_out}), **more
-        )
-        chain = certificates or (self.maker.issue(public_key_der(self.key), grant), self.maker.certificate)
-        return {"fmt": "apple", "attStmt": {"x5c": list(chain)}}
+        } | fields.pop("values", {})
+        kept = extensions({k: v for k, v in values.items() if k not in left_out})
+        leaf = self.maker.issue(public_key_der(self.key), leaf_grant("CN=" + "ab" * 20, extensions=kept, **fields))
+        return {"fmt": "apple", "attStmt": {"x5c": [leaf, self.maker.certificate]}}
 
 
 @dataclass(frozen=True)
@@ -136,7 +129,7 @@ class YubiKey:
             "x5c": [self.maker.issue(public_key_der(self.key), grant), self.maker.certificate],
             "sig": cbor2.dumps(self.sign(key_authorization.encode())),
         }
-        return {"fmt": "step", "attStmt": statement | parts}
+        return {"fmt": "step", "attStmt": {name: value for name, value in (statement | parts).items() if value is not None}}
 
 
 def buffer(data: bytes) -> bytes:
@@ -199,14 +192,14 @@ def public_area(key: PrivateKey, attributes: int = ATTRIBUTES, **parts: bytes) -
     return make(key, attributes, **parts)
 
 
-def certify_info(extra: bytes, area: bytes, **parts: bytes) -> bytes:
+def certify_info(signed_along: bytes, area: bytes, **parts: bytes) -> bytes:
     """A TPMS_ATTEST of TPM2_Certify about the key of `area`."""
     name = b"\x00\x0b" + hashlib.sha256(area).digest()
     found = {
         "magic": b"\xffTCG",
         "type": b"\x80\x17",
         "signer": buffer(b"\x00\x0b" + bytes(32)),
-        "extra": buffer(extra),
+        "extra": buffer(signed_along),
         "clock": bytes(8) + bytes(4) + bytes(4) + b"\x01",
         "firmware": bytes(8),
         "name": buffer(name),

@@ -31,12 +31,12 @@ def _key(name: str) -> str:
 
 @dataclass
 class DnsServer:
-    """Answers for every name that it is told of; `folder` adds TXT records from files that are named as their owner.
+    """Answers for every name that it is told of; `folders` add TXT records from files that are named as their owner.
 
     A name that begins with `*.` answers for all names below it that have no records of their own.
     """
 
-    folder: Path | None = None
+    folders: list[Path] = field(default_factory=list)
     port: int = 0
     queries: list[tuple[str, str, str]] = field(default_factory=list)
     """Name, type and transport (`udp`, `tcp`) of all questions, in their order."""
@@ -44,6 +44,9 @@ class DnsServer:
     _rcodes: dict[str, str] = field(default_factory=dict)
     _silent: set[str] = field(default_factory=set)
     _truncated: set[str] = field(default_factory=set)
+    _folded: set[str] = field(default_factory=set)
+    follows: bool = True
+    """Put what an alias leads to into the answer, as resolvers do."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _servers: list[socketserver.BaseServer] = field(default_factory=list)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -82,6 +85,11 @@ class DnsServer:
         """Answer questions about this name over UDP with nothing but the word to ask over TCP."""
         with self._lock:
             self._truncated.add(_key(name))
+
+    def fold(self, name: str) -> None:
+        """Answer questions about this name over UDP with the name in lower case, as forgers do who did not see the question."""
+        with self._lock:
+            self._folded.add(_key(name))
 
     def asked(self, name: str, rdtype: str | None = None) -> int:
         """How often it was asked for a name."""
@@ -131,6 +139,8 @@ class DnsServer:
                 reply.flags |= dns.flags.TC
             else:
                 self._fill(reply, question.name, rdtype)
+            if transport == "udp" and name in self._folded:
+                reply.question[0].name = dns.name.from_text(name)
         return _encode(reply, query, transport)
 
     def _fill(self, reply: dns.message.Message, owner: dns.name.Name, rdtype: str) -> None:
@@ -147,21 +157,24 @@ class DnsServer:
                 break
             reply.answer.append(dns.rrset.from_text_list(owner, 5, dns.rdataclass.IN, "CNAME", alias))
             owner, known = dns.name.from_text(alias[0]), True
+            if not self.follows:
+                break
         if not known:
             reply.set_rcode(dns.rcode.NXDOMAIN)
 
     def _find(self, name: str, rdtype: str) -> list[str]:
         found = list(self._records.get((name, rdtype), ()))
-        if rdtype == "TXT" and self.folder is not None:
-            with suppress(OSError):
-                found += [f'"{line}"' for line in (self.folder / name).read_text().split()]
+        if rdtype == "TXT":
+            for folder in self.folders:
+                with suppress(OSError):
+                    found += [f'"{line}"' for line in (folder / name).read_text().split()]
         if found or any(owner == name for owner, _ in self._records):
             return found
         return next((texts for above in _wildcards(name) if (texts := self._records.get((above, rdtype)))), [])
 
     def _exists(self, name: str) -> bool:
         """Whether it has records, or a name below it has, or a wildcard stands for it."""
-        in_folder = self.folder is not None and (self.folder / name).exists()
+        in_folder = any((folder / name).exists() for folder in self.folders)
         owners = {owner for owner, _ in self._records}
         return in_folder or any(o == name or o.endswith(f".{name}") for o in owners) or not owners.isdisjoint(_wildcards(name))
 
@@ -217,8 +230,8 @@ class _TcpHandler(socketserver.StreamRequestHandler):
 
 
 @contextmanager
-def dns_server(folder: Path | None = None) -> Iterator[DnsServer]:
+def dns_server(*folders: Path) -> Iterator[DnsServer]:
     """Serve while the block runs; every name below `acme.test` is 127.0.0.1 unless it has records of its own."""
-    with DnsServer(folder) as server:
+    with DnsServer(list(folders)) as server:
         server.add("*.acme.test", "A", "127.0.0.1")
         yield server

@@ -71,7 +71,7 @@ def block(containing: str) -> str:
     return found
 
 
-KNOWN = ("make run", "make test", "test-enroll", "pki --scep", "pki --est")
+KNOWN = ("make run", "make test", "test-enroll", "pki --scep", "pki --est", "certbot")
 
 
 def test_every_block_is_known() -> None:
@@ -84,12 +84,14 @@ def test_make_run_prints_urls_and_commands(session: Session) -> None:
     assert "pki --scep" in output
     assert "/.well-known/est/demo" in output
     assert "/simpleenroll" in output
+    assert "/acme/demo/directory" in output
 
 
 @pytest.mark.interop
 def test_printed_commands_work(session: Session, require_program: Callable[[str, str], str], tmp_path: Path) -> None:
     require_program("pki", "strongswan-pki")
     require_program("curl", "curl")
+    require_program("certbot", "certbot")
     output = session.output.read_text()
     commands = "\n".join(line.strip() for line in output.splitlines() if line.startswith("    "))
     done = subprocess.run(
@@ -103,6 +105,7 @@ def test_built_in_client_enrolls(session: Session) -> None:
     assert done.returncode == 0, done.stderr
     assert "SUCCESS" in done.stdout
     assert "200 OK" in done.stdout
+    assert "valid by http-01" in done.stdout
 
 
 @pytest.mark.interop
@@ -111,6 +114,14 @@ def test_strongswan_enrolls_by_est(session: Session, require_program: Callable[[
     done = session.run(block("pki --est "))
     assert done.returncode == 0, done.stderr
     assert "CN = device-3" in done.stdout
+
+
+@pytest.mark.interop
+def test_certbot_enrolls(session: Session, require_program: Callable[[str, str], str]) -> None:
+    require_program("certbot", "certbot")
+    done = session.run(block("certbot certonly"))
+    assert done.returncode == 0, done.stderr
+    assert "first.demo.test" in done.stdout
 
 
 @pytest.mark.interop

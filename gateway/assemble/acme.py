@@ -229,5 +229,6 @@ def _directory(base: str, endpoint: AcmeEndpoint) -> bytes:
         external_account_required=endpoint.external_account == "required",
         profiles=endpoint.profiles,
         subdomains=endpoint.subdomains,
+        pre_authorization=endpoint.authorization_reuse is not None,
     )
     return encode_directory(Urls(base), terms)

@@ -14,6 +14,8 @@ from gateway.pki.certificate import pem_to_ders
 E = TypeVar("E", bound=StrEnum)
 
 MAX_TEXT = 65536
+MAX_TEXTS = 1000
+MAX_ITEM = 1024
 
 
 class BadArgumentError(Exception):
@@ -101,6 +103,17 @@ class Arguments:
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
             raise BadArgumentError(f"{name} must be a list of names such as dns:host.example")
         return tuple(_san(name, item) for item in value)
+
+    def texts(self, name: str, most: int = MAX_TEXTS) -> tuple[str, ...] | None:
+        """Return up to `most` short texts, or None."""
+        value = self._given.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) and 0 < len(item) <= MAX_ITEM for item in value):
+            raise BadArgumentError(f"{name} must be a list of texts")
+        if len(value) > most:
+            raise BadArgumentError(f"{name} has more than {most} entries")
+        return tuple(value)
 
     def certificates(self, name: str) -> tuple[bytes, ...]:
         """Return one certificate or more from PEM, DER."""

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from gateway.assemble.acme_operations import AcmeOperations
 from gateway.assemble.continuity import Lasting
 from gateway.assemble.crl_tasks import CrlTasks
 from gateway.assemble.est import est_signers
@@ -24,6 +25,8 @@ from gateway.ca.verify import verify_issued
 from gateway.config.load import Sources, parse
 from gateway.config.schema import GatewayConfig
 from gateway.model import UpstreamCAName
+from gateway.ra.acme.administration import AcmeAdministration
+from gateway.ra.acme.authority import AcmeAuthority
 from gateway.ra.administration import Administration
 from gateway.ra.authority import RegistrationAuthority
 from gateway.ra.credentials.passwords import ScryptPool
@@ -82,13 +85,19 @@ class Gateway:
         self.clock = parts.clock
         self.wanted = asyncio.Event()
         self.authority = RegistrationAuthority(self.store, self.store, self.clock, self.worker, verify_issued)
+        self.acme = AcmeAuthority(
+            self.store, self.store, self.store, self.authority, self.clock, self.worker, parts.acme_nonce_keys()
+        )
         self._parts = parts
         self._succession = succession
         self._crls = CrlTasks(lambda: succession.current.lasting.crls)
         administration = Administration(
             self.store, lambda: self.generation.snapshot, self.clock, verify_issued, parts.challenge_macs, self.wanted.set
         )
-        self.operations = Operations(administration, lambda: self.generation, self._publishers, parts.keys.newest_id, service)
+        acme = AcmeOperations(AcmeAdministration(self.store, lambda: self.generation.snapshot, self.clock))
+        self.operations = Operations(
+            administration, lambda: self.generation, self._publishers, parts.keys.newest_id, service, acme.rows()
+        )
 
     @property
     def generation(self) -> Generation:
@@ -130,9 +139,17 @@ class Gateway:
         self.wanted.clear()
         await self.authority.recover(self.generation.snapshot)
 
+    async def validate(self) -> None:
+        """Take up validations and orders of ACME that are due and that nobody works on."""
+        generation = self.generation
+        if generation.acme:
+            # What runs on in tasks of its own outlasts a generation: it is judged by the one it began with.
+            with generation.snapshot.occupancy:
+                await self.acme.run_due(generation.snapshot)
+
     async def expire(self) -> None:
         """Delete what only had to be kept until now."""
-        count = await self.store.expire(self.clock())
+        count = await self.store.expire(self.clock()) + await self.store.expire_acme(self.clock())
         if count:
             log.info("expired rows deleted", count=count)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -68,18 +68,19 @@ class Operations:
         publishers: Callable[[], Mapping[UpstreamCAName, CrlPublisher]],
         store_key: str,
         service: ServiceCommands | None = None,
+        more: Iterable[tuple[str, str, Operation]] = (),
     ) -> None:
         """`current` and `publishers` return what is in force, asked in each operation anew.
 
         `store_key` names the store key that this process writes under; a change of keys has to know.
-        Without `service` this process is alone, and nothing can be reloaded or restarted.
+        Without `service` this process is alone, and nothing can be reloaded or restarted. `more` are further rows of the table.
         """
         self._administration = administration
         self._current = current
         self._publishers = publishers
         self._store_key = store_key
         self._service = service
-        self._table = tuple((method, _compile(path), run) for method, path, run in self._rows())
+        self._table = tuple((method, _compile(path), run) for method, path, run in (*self._rows(), *more))
 
     def _rows(self) -> tuple[tuple[str, str, Operation], ...]:
         return (

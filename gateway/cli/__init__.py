@@ -35,6 +35,9 @@ COMMANDS = {
     "restart": Command("gateway.cli.restart", "restart"),
     "config": Command("gateway.cli.config", "app", "Check, show and compare the configuration."),
     "challenge": Command("gateway.cli.challenge", "app", "One-time challenges."),
+    "eab": Command("gateway.cli.eab", "app", "Keys of external account binding for ACME."),
+    "acme": Command("gateway.cli.acme", "app", "Accounts and orders of ACME."),
+    "incident": Command("gateway.cli.incident", "app", "Certificates that clients should renew at once."),
     "password": Command("gateway.cli.password", "app", "Passwords of EST users."),
     "requests": Command("gateway.cli.requests", "app", "Enrollments that wait for a person."),
     "certs": Command("gateway.cli.certs", "app", "The inventory of certificates."),
@@ -53,14 +56,14 @@ def build_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """Return the application with these commands; only their modules are imported, so that each starts fast."""
     app = typer.Typer(
         name="pki-gateway",
-        help="Registration authority: devices enroll by SCEP and EST, one policy decides, the CA that the profile names signs.",
+        help="Registration authority: enrollment by SCEP, EST and ACME, judged by one policy, signed by the profile's CA.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
 
     @app.callback()
     def root() -> None:
-        """Registration authority: devices enroll by SCEP and EST, one policy decides, the CA that the profile names signs."""
+        """Registration authority: enrollment by SCEP, EST and ACME, judged by one policy, signed by the profile's CA."""
 
     for name in names:
         command = COMMANDS[name]

@@ -65,6 +65,7 @@ profiles:
       est:                          # https://localhost:@HTTPS@/.well-known/est/demo
         default: true               # and without the label, for clients that know none: one profile only
       acme:                         # https://localhost:@HTTPS@/acme/demo/directory
+        external_account: optional  # pki-gateway eab create demo; required: no account without one
         validation:                 # names under demo.test are this machine; connections go nowhere else
           challenges: [http-01, tls-alpn-01]    # dns-01 too, where there is a DNS server to write to
           resolver: {hosts: {demo.test: [127.0.0.1], '*.demo.test': [127.0.0.1]}}

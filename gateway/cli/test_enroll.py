@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from http.client import HTTP_PORT
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
-from gateway.cli import enroll_est, enroll_scep
+from gateway.cli import enroll_acme, enroll_est, enroll_scep
 from gateway.cli.challenge import draw
 from gateway.cli.enrollment import DeviceKey, Enrolled, Server, Steps, Wanted, make_folder, write
 from gateway.cli.options import (
@@ -27,10 +28,12 @@ from gateway.cli.options import (
 from gateway.cli.serve import mtls_url
 from gateway.config.schema import ProfileConfig
 from gateway.config.schema import Server as ServerConfig
-from gateway.model import SanKind
+from gateway.model import SanKind, SubjectAltName
+from gateway.pki import base64url
 from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.extensions import make_san
 from gateway.pki.names import parse_name_text
+from gateway.wire.acme.client import ExternalKey
 from gateway.wire.est.client import ROOT, basic_authorization
 
 
@@ -39,6 +42,7 @@ class EnrollProtocol(StrEnum):
 
     SCEP = "scep"
     EST = "est"
+    ACME = "acme"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,10 @@ class Place:
     certificates: bytes | None = None
     """The server's own certificates, PEM."""
     links: bool = False
+    http_port: int | None = None
+    """Where the server looks for http-01, if not at port 80."""
+    names: tuple[str, ...] = ()
+    """DNS names that are this machine to the server."""
 
 
 @with_exit_codes
@@ -60,8 +68,11 @@ def test_enroll(
     challenge: Annotated[
         str | None, typer.Option("--challenge", help="The challenge; without it a one-time challenge is made.")
     ] = None,
-    subject: Annotated[str, typer.Option("--subject", help="Subject name, RFC 4514.")] = "CN=test-enroll",
+    subject: Annotated[
+        str | None, typer.Option("--subject", help="Subject name, RFC 4514; without it CN=test-enroll, by ACME none.")
+    ] = None,
     dns: Annotated[list[str] | None, typer.Option("--dns", help="A DNS name to ask for; may be repeated.")] = None,
+    ip: Annotated[list[str] | None, typer.Option("--ip", help="An IP address to ask for; may be repeated.")] = None,
     key: Annotated[
         DeviceKey,
         typer.Option("--key", help="The kind of key; by SCEP, any but RSA needs pwri and the static challenge."),
@@ -72,16 +83,29 @@ def test_enroll(
     user: Annotated[str | None, typer.Option("--user", help="EST: the user who asks.")] = None,
     password_file: Annotated[Path | None, typer.Option("--password-file", help="EST: a file with the user's password.")] = None,
     renew: Annotated[bool, typer.Option("--renew", help="EST: renew the certificate of --client-cert.")] = False,
+    eab_kid: Annotated[
+        str | None, typer.Option("--eab-kid", help="ACME: the external account that the account is bound to.")
+    ] = None,
+    eab_key_file: Annotated[Path | None, typer.Option("--eab-key-file", help="ACME: a file with its key, base64url.")] = None,
+    order_profile: Annotated[
+        str | None, typer.Option("--order-profile", help="ACME: the profile to ask for in the order; without it the directory's.")
+    ] = None,
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            "--http-port", min=1, max=65535, help="ACME: where http-01 is answered; without it as the configuration says."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for device.key, device.pem and chain.pem.")] = None,
     wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to poll while the request is pending.")] = 30.0,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Enroll as a real client against a running server and show each step with its time."""
     with argument("--subject"):
-        name = parse_name_text(subject)
-    with argument("--dns"):
-        wanted = Wanted(name, tuple(make_san(SanKind.DNS, value) for value in dns or ()), key, wait)
+        name = parse_name_text(subject if subject is not None else "" if protocol is EnrollProtocol.ACME else "CN=test-enroll")
+    wanted = Wanted(name, (*_names("--dns", SanKind.DNS, dns), *_names("--ip", SanKind.IP, ip)), key, wait)
     _check_options(protocol, wanted, challenge, client_cert, client_key, user, password_file, renew=renew)
+    account = _read_account(protocol, eab_kid, eab_key_file, order_profile, http_port)
     client = (client_cert, client_key) if client_cert and client_key else None
     place = Place(url) if url else _find_place(config, profile, protocol, shows_client=client is not None)
     server = Server.parse(place.url, trust, client, place.certificates)
@@ -90,7 +114,11 @@ def test_enroll(
             make_folder(out)
     steps = Steps(quiet=format is OutputFormat.JSON)
     try:
-        if protocol is EnrollProtocol.EST:
+        if protocol is EnrollProtocol.ACME:
+            host = enroll_acme.LOOPBACK if place.http_port is not None else ""
+            responder = enroll_acme.Responder(host, http_port or place.http_port or HTTP_PORT)
+            device = enroll_acme.enroll(server, steps, account, _named(wanted, place), responder)
+        elif protocol is EnrollProtocol.EST:
             shown = client_cert if renew else None
             proof = _prove(config, profile, challenge, user, password_file, shown, place, asked_by_tls=client is not None)
             with argument("--url"):
@@ -103,6 +131,37 @@ def test_enroll(
             print_json({"url": server.url.geturl(), "steps": steps.done})
     if out:
         write(out, device)
+
+
+def _names(option: str, kind: SanKind, values: list[str] | None) -> tuple[SubjectAltName, ...]:
+    with argument(option):
+        return tuple(make_san(kind, value) for value in values or ())
+
+
+def _named(wanted: Wanted, place: Place) -> Wanted:
+    """Return what is asked for with a name: an order has one, and where none is given the demo has some to try."""
+    if wanted.sans:
+        return wanted
+    if not place.names:
+        fail("--dns: an ACME order asks for names: give one that leads to this machine.", ExitCode.USAGE)
+    return replace(wanted, sans=(make_san(SanKind.DNS, place.names[0]),))
+
+
+def _read_account(
+    protocol: EnrollProtocol, kid: str | None, key_file: Path | None, profile: str | None, http_port: int | None
+) -> enroll_acme.Account:
+    """Return how an ACME account is made; ends the command for options that do not go together."""
+    if (kid is None) != (key_file is None):
+        fail("--eab-kid and --eab-key-file go together.", ExitCode.USAGE)
+    if protocol is not EnrollProtocol.ACME:
+        if kid is not None or profile is not None or http_port is not None:
+            fail("--eab-kid, --order-profile and --http-port go with --protocol acme.", ExitCode.USAGE)
+        return enroll_acme.Account()
+    if kid is None or key_file is None:
+        return enroll_acme.Account(None, profile)
+    with argument("--eab-key-file"):
+        key = base64url.decode(key_file.read_text("ascii").strip().rstrip("="))
+    return enroll_acme.Account(ExternalKey(kid, key), profile)
 
 
 def _enroll_by_scep(server: Server, steps: Steps, config: Path, profile: str, challenge: str | None, wanted: Wanted) -> Enrolled:
@@ -125,6 +184,10 @@ def _check_options(
         fail("--client-cert and --client-key go together.", ExitCode.USAGE)
     if (user is None) != (password_file is None):
         fail("--user and --password-file go together.", ExitCode.USAGE)
+    if protocol is EnrollProtocol.ACME:
+        if any((challenge, client_cert, user, renew)):
+            fail("--challenge, --client-cert, --user and --renew prove nothing by ACME.", ExitCode.USAGE)
+        return
     if protocol is EnrollProtocol.EST:
         if renew and client_cert is None:
             fail("--renew: what is renewed is the certificate of --client-cert and --client-key.", ExitCode.USAGE)
@@ -189,6 +252,11 @@ def _find_place(config: Path, profile: str, protocol: EnrollProtocol, *, shows_c
     certificates = b"\n".join(sources.file(listener.certificate) for listener in listeners if listener is not None)
     if protocol is EnrollProtocol.SCEP:
         return Place(_scep_url(profile, found, server, shows_client=shows_client), certificates)
+    if found.endpoints.acme is not None and protocol is EnrollProtocol.ACME:
+        validation = found.endpoints.acme.validation
+        names = tuple(name.replace("*", "test-enroll") for name in validation.resolver.hosts if name.startswith("*."))
+        url = f"{server.external_url.https}/acme/{profile}/directory"
+        return Place(url, certificates, http_port=validation.http01_port, names=names)
     base = mtls_url(server) if shows_client and server.https_mtls is not None else server.external_url.https
     endpoint = found.endpoints.est
     label = endpoint.label if endpoint is not None and endpoint.label is not None else profile

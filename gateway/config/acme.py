@@ -75,8 +75,8 @@ class AcmeValidation(Model):
 
     mode: TrustMode = "standard"
     """`standard`: by challenges; `attestation`: by device-attest-01 alone; `prevalidated`: names below are good at once, others
-    by challenges; `client_ip_forward`, `client_ip_reverse`: the name's address, or the PTR of the client's address, must fit;
-    `webhook`: a service of yours says so; `none`: nothing is proved, see `acknowledge_no_validation`."""
+    by challenges; `client_ip_forward`: the name's address must be the client's; `client_ip_reverse`: and the PTR of that address
+    must be the name; `webhook`: a service of yours says so; `none`: nothing is proved, see `acknowledge_no_validation`."""
     challenges: Annotated[tuple[AcmeChallenge, ...], Field(min_length=1)] = ("http-01", "dns-01", "tls-alpn-01")
     """Challenges that are offered."""
     allow_cidrs: tuple[Network, ...] = ()
@@ -155,7 +155,7 @@ class AcmeEndpoint(Model):
     subdomains: bool = False
     """Authorizations of a domain may stand for names below it (RFC 9444)."""
     authorization_reuse: Duration | None = None
-    """How long a valid authorization serves further orders of its account; absent: one order only."""
+    """How long a valid authorization serves further orders of its account; absent: one order only, and no newAuthz."""
     order_lifetime: Duration = Field(default="7d", validate_default=True)
     """How long an order, and what it needs to be authorized, waits."""
     max_identifiers: Annotated[int, Field(ge=1, le=1000)] = 100

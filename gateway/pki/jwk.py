@@ -50,7 +50,7 @@ _CURVES: Mapping[str, tuple[type[ec.EllipticCurve], int, str, type[hashes.HashAl
     }
 )
 _CURVE_NAMES = MappingProxyType({"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"})
-_RSA_SCHEMES: Mapping[str, tuple[padding.AsymmetricPadding, hashes.HashAlgorithm]] = MappingProxyType(
+RSA_SCHEMES: Mapping[str, tuple[padding.AsymmetricPadding, hashes.HashAlgorithm]] = MappingProxyType(
     {
         "RS256": (padding.PKCS1v15(), hashes.SHA256()),
         "PS256": (padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256.digest_size), hashes.SHA256()),
@@ -59,6 +59,9 @@ _RSA_SCHEMES: Mapping[str, tuple[padding.AsymmetricPadding, hashes.HashAlgorithm
     }
 )
 _MlDsaKey = mldsa.MLDSA44PublicKey | mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey
+CURVE_DIGESTS: Mapping[str, hashes.HashAlgorithm] = MappingProxyType(
+    {"secp256r1": hashes.SHA256(), "secp384r1": hashes.SHA384(), "secp521r1": hashes.SHA512()}
+)
 _ML_DSA: Mapping[str, type[_MlDsaKey]] = MappingProxyType(
     {
         "ML-DSA-44": mldsa.MLDSA44PublicKey,
@@ -158,10 +161,10 @@ def _rsa(members: Mapping[str, str]) -> tuple[tuple[str, ...], _PublicKey, _Chec
     key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
 
     def check(algorithm: str, signature: bytes, signed: bytes) -> None:
-        scheme, digest = _RSA_SCHEMES[algorithm]
+        scheme, digest = RSA_SCHEMES[algorithm]
         key.verify(signature, signed, scheme, digest)
 
-    return tuple(_RSA_SCHEMES), key, check
+    return tuple(RSA_SCHEMES), key, check
 
 
 def _ec(members: Mapping[str, str]) -> tuple[tuple[str, ...], _PublicKey, _Check]:

@@ -33,7 +33,7 @@ _MAX_HEADER = 2048
 _RAW_SIGNATURE = 64
 """r and s of P-256, 32 bytes each (RFC 7518 §3.4)."""
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+={0,2}", re.ASCII)
-_STANDARD = str.maketrans("-_", "+/")
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 """From the alphabet of base64url to that of base64 (RFC 4648 §5)."""
 _STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 """Possessive, and a string without an end runs to the last character: one pass, whatever the text."""
@@ -90,10 +90,10 @@ def _decode_segment(segment: str) -> bytes:
         raise _malformed("a segment is not base64url")
     bare = segment.rstrip("=")
     padding = -len(bare) % 4
-    if len(segment) not in {len(bare), len(bare) + padding}:
+    if len(segment) - len(bare) not in (0, padding):
         raise _malformed("a segment has the wrong padding")
     try:
-        return binascii.a2b_base64(bare.translate(_STANDARD) + "=" * padding)
+        return binascii.a2b_base64((bare + "=" * padding).encode("ascii").translate(_STANDARD))
     except binascii.Error:
         raise _malformed("a segment is not base64url") from None
 

@@ -1,4 +1,4 @@
-"""When a certificate should be renewed: a window of time, of its life alone (RFC 9773 §4.2, draft-ietf-lamps-est-renewal-info)."""
+"""When a certificate should be renewed: a window of time, by its life (RFC 9773 §4.2, draft-ietf-lamps-est-renewal-info)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SPREAD = 100
 
 
 def suggest_window(not_before: datetime, not_after: datetime, before: timedelta | None = None) -> tuple[datetime, datetime]:
-    """Return start and end, whole seconds and one apart at least, around the time `before` the end; None: as the life suggests."""
+    """Return start and end, a second apart at least, around the time `before` the end; None: as the life suggests."""
     life = max(not_after - not_before, _MOMENT)
     if before is None:
         before = life / 2 if life < SHORT_LIFE else life / 3

@@ -55,7 +55,7 @@ class RenewalCredential:
         the rule's anchors, or carries a challenge that may prove it instead. A SID is vouched for by our own certificates only.
         Raises Rejection UNKNOWN_CERTIFICATE, RENEWAL_REFUSED, CREDENTIAL_EXPIRED or CREDENTIAL_REVOKED, and StoreUnavailable.
         """
-        if request.operation not in self._rule.messages:
+        if request.operation not in self._rule.messages or self._is_first(request):
             return None
         judged = await self._judge(request, now)
         if isinstance(judged, Requester):
@@ -63,6 +63,11 @@ class RenewalCredential:
         if request.is_renewal or not (request.challenge or judged.reason is Reason.UNKNOWN_CERTIFICATE):
             raise judged
         return None
+
+    def _is_first(self, request: EnrollmentRequest) -> bool:
+        """Whether the message renews nothing, as its self-signed signer says: neither the inventory nor a fleet has such ones."""
+        signer = request.signer
+        return signer is not None and signer.self_signed and self._rule.anchors is None and not request.is_renewal
 
     async def _judge(self, request: EnrollmentRequest, now: datetime) -> Requester | Rejection:
         """Return the holder or why there is none: UNKNOWN_CERTIFICATE for a signer that has nothing to do with us."""

@@ -239,7 +239,7 @@ class AcmeRecords(Protocol):
         """Say whether each of these quotas has room, without taking anything."""
 
     async def declare_incident(self, incident: Incident, affected: Affected, now: datetime, audit: AuditEvent) -> Incident:
-        """Note each certificate that is affected; returns the incident with their number."""
+        """Write an incident, given without certificates, and note each that is affected; returns it with their number."""
 
     async def count_affected(self, affected: Affected, now: datetime) -> tuple[int, tuple[str, ...]]:
         """Say how many certificates an incident would concern, and the subjects of up to ten of them."""

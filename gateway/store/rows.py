@@ -115,12 +115,55 @@ def ledger_columns(row: LedgerRow, sealed_request: bytes) -> Columns:
     }
 
 
-def read_ledger(r: Sequence[Any], keys: KeyRing, opened: LedgerRow | None = None) -> LedgerRow:
-    """Read one row of LEDGER_SELECT; raises StoreUnavailable where no key opens its request.
+CHANGING = (
+    "state, waiting_for, sent, worker, lease_until, poll_at, upstream_reference, attempts, updated_at, reason, detail, serial"
+)
+"""The columns of a ledger row that change after it was opened, beside its certificate and chain."""
 
-    `opened` is the same row as it was opened: request, form, names, grant and the time of its creation never change afterwards.
-    """
-    known = opened if opened is not None and opened.id == r[0] else None
+
+def read_changed(r: Sequence[Any], opened: LedgerRow, certificate: bytes, chain: tuple[bytes, ...]) -> LedgerRow:
+    """Return a ledger row from its columns CHANGING and from itself as it was opened: nothing else has changed."""
+    return LedgerRow(
+        id=opened.id,
+        request_key=opened.request_key,
+        profile=opened.profile,
+        protocol=opened.protocol,
+        operation=opened.operation,
+        transaction_id=opened.transaction_id,
+        requester=opened.requester,
+        requester_key=opened.requester_key,
+        owner=opened.owner,
+        source=opened.source,
+        form=opened.form,
+        request=opened.request,
+        public_key=opened.public_key,
+        public_key_sha256=opened.public_key_sha256,
+        subject=opened.subject,
+        sans=opened.sans,
+        grant=opened.grant,
+        upstream_ca=opened.upstream_ca,
+        generation=opened.generation,
+        renews=opened.renews,
+        created_at=opened.created_at,
+        state=LedgerState(r[0]),
+        waiting_for=WaitingFor(r[1]),
+        sent=bool(r[2]),
+        worker=r[3],
+        lease_until=from_micros(r[4]),
+        poll_at=_moment_or_none(r[5]),
+        upstream_reference=r[6],
+        attempts=r[7],
+        updated_at=from_micros(r[8]),
+        reason=Reason(r[9]) if r[9] else None,
+        detail=r[10],
+        serial=_serial_or_none(r[11]),
+        certificate=certificate,
+        chain=chain,
+    )
+
+
+def read_ledger(r: Sequence[Any], keys: KeyRing) -> LedgerRow:
+    """Read one row of LEDGER_SELECT; raises StoreUnavailable where no key opens its request."""
     return LedgerRow(
         id=RequestId(r[0]),
         request_key=r[1],
@@ -132,13 +175,13 @@ def read_ledger(r: Sequence[Any], keys: KeyRing, opened: LedgerRow | None = None
         requester_key=r[7],
         owner=r[8],
         source=r[9],
-        form=known.form if known else RequestForm(r[10]),
-        request=known.request if known else open_request(keys, r[11]),
+        form=RequestForm(r[10]),
+        request=open_request(keys, r[11]),
         public_key=r[12],
         public_key_sha256=r[13],
         subject=r[14],
-        sans=known.sans if known else tuple(json.loads(r[15])),
-        grant=known.grant if known else Grant.from_json(r[16]),
+        sans=tuple(json.loads(r[15])),
+        grant=Grant.from_json(r[16]),
         upstream_ca=UpstreamCAName(r[17]),
         serial=_serial_or_none(r[18]),
         generation=r[19],
@@ -151,7 +194,7 @@ def read_ledger(r: Sequence[Any], keys: KeyRing, opened: LedgerRow | None = None
         poll_at=_moment_or_none(r[26]),
         upstream_reference=r[27],
         attempts=r[28],
-        created_at=known.created_at if known else from_micros(r[29]),
+        created_at=from_micros(r[29]),
         updated_at=from_micros(r[30]),
         reason=Reason(r[31]) if r[31] else None,
         detail=r[32],

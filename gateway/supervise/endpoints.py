@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gateway.assemble import Gateway
 from gateway.config.schema import Limits
 from gateway.tracing import Tracer
+from gateway.web.acme.endpoint import AcmeEndpoint
 from gateway.web.admin import AdminEndpoint
 from gateway.web.est import EstEndpoint
 from gateway.web.floods import FloodCounter
@@ -23,7 +24,8 @@ from gateway.web.share import Share
 
 KEY_THREADS = 2
 """Threads for slow RSA keys: more only add switches, since workers are processes."""
-ADMIN_BODY = 1048576
+ADMIN_BODY = 8 << 20
+"""An incident may name more than a hundred thousand serial numbers."""
 ADMIN_IN_FLIGHT = 16
 
 
@@ -50,9 +52,11 @@ class Endpoints:
         ops = OpsEndpoint(self._readiness).routes()
         shared = (lambda: gateway.generation, gateway.authority, self.floods, self._executor, gateway.clock, tracer)
         scep, est = ScepEndpoint(*shared), EstEndpoint(*shared)
+        acme = AcmeEndpoint(lambda: gateway.generation, gateway.acme, self.floods, gateway.clock, tracer)
         revocation = RevocationEndpoint(lambda: gateway.generation, gateway.clock)
         admin = AdminEndpoint(gateway.operations.run)
-        self._network = HttpServer([*scep.routes(), *est.routes(), *revocation.routes()], _network_limits(limits), drain_seconds)
+        routes = [*scep.routes(), *est.routes(), *acme.routes(), *revocation.routes()]
+        self._network = HttpServer(routes, _network_limits(limits), drain_seconds, acme.spell)
         self._operators = HttpServer([*admin.routes(), *ops], _operator_limits(limits), drain_seconds)
 
     async def open(

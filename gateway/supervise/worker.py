@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 RECOVERY_SECONDS = 5.0
 """How often rows whose worker died, and requests that wait for an upstream CA, are looked for."""
+ACME_SECONDS = 1.0
+"""How often validations and orders that are due are looked for; what a client asks for begins at once."""
 UPKEEP_SECONDS = 3600.0
 SPARE_DESCRIPTORS = 512
 """File descriptors for the store, upstream CAs, logs and sockets beside client connections."""
@@ -102,6 +104,7 @@ async def _follow(start: Start, channel: Channel, gateway: Gateway, stopping: as
             log.info("draining")
             until = asyncio.get_running_loop().time() + start.drain_seconds
             await endpoints.close()
+            await gateway.acme.drain(max(1.0, until - asyncio.get_running_loop().time()))
             await gateway.authority.drain(max(1.0, until - asyncio.get_running_loop().time()))
         finally:
             await orders.close()
@@ -160,6 +163,7 @@ def _allow_connections(count: int) -> None:
 
 def _start_background(background: Background, gateway: Gateway, endpoints: Endpoints) -> None:
     background.run("recovery", _recover(gateway))
+    background.repeat("acme", ACME_SECONDS, gateway.validate)
     background.repeat("upkeep", UPKEEP_SECONDS, gateway.expire)
     background.run("floods", endpoints.floods.run())
     background.run("crl", gateway.publish_crls())

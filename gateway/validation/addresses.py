@@ -37,12 +37,8 @@ _ISATAP = (0x00005EFE, 0x02005EFE)
 
 
 def canonical(address: Address) -> Address:
-    """Return the IPv4 address that an IPv4-mapped or NAT64 one means (RFC 4291 §2.5.5.2, RFC 6052 §2.1), else itself."""
-    if isinstance(address, IPv4Address):
-        return address
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else address
+    """Return the IPv4 address that an IPv4-mapped one is (RFC 4291 §2.5.5.2), else itself."""
+    return address if isinstance(address, IPv4Address) else address.ipv4_mapped or address
 
 
 def embedded(address: Address) -> tuple[IPv4Address, ...]:
@@ -51,8 +47,6 @@ def embedded(address: Address) -> tuple[IPv4Address, ...]:
         return ()
     low = IPv4Address(int(address) & 0xFFFFFFFF)
     found: list[IPv4Address] = []
-    if address.ipv4_mapped is not None:
-        found.append(address.ipv4_mapped)
     if address.sixtofour is not None:
         found.append(address.sixtofour)
     if address.teredo is not None:
@@ -88,13 +82,13 @@ class AddressPolicy:
         `refused` are addresses of this gateway and of its CAs.
         """
         meant = canonical(address)
-        forms = {address, meant, *embedded(address)}
+        forms = {meant, *embedded(meant)}
         if any(_in(form, self._deny) for form in forms):
             return "deny_cidrs names it"
         for form in forms:
             if (why := self._reserved(form, refused)) is not None:
                 return why
-        if self._allow and not _in(meant, self._allow) and not _in(address, self._allow):
+        if self._allow and not _in(meant, self._allow) and not _in(_translated(meant), self._allow):
             return "allow_cidrs does not name it"
         return None
 
@@ -116,6 +110,11 @@ class AddressPolicy:
 
     def _names(self, address: Address) -> bool:
         return any(_within(address, network) and network.prefixlen == network.max_prefixlen for network in self._allow)
+
+
+def _translated(address: Address) -> Address:
+    """Return the IPv4 address that is reached through NAT64 (RFC 6052 §2.1), else itself."""
+    return IPv4Address(int(address) & 0xFFFFFFFF) if _within(address, _NAT64) else address
 
 
 def _within(address: Address, network: Network) -> bool:

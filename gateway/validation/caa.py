@@ -50,31 +50,34 @@ class Caa:
         self._identities = frozenset(name.lower().rstrip(".") for name in identities)
 
     async def check(self, identifier: Identifier, challenge: ChallengeType | None, account_url: str, *, wildcard: bool) -> None:
-        """Find the records that count and judge them; raises ValidationFailed VALIDATION_CAA where that is enforced."""
-        if self._mode == "off" or identifier.type is not IdentifierType.DNS:
+        """Find the records that count and judge them; raises ValidationFailed where that is enforced.
+
+        Of a name that a trust mode stands for (`challenge` is None) nothing is looked up only to be logged: such profiles may
+        have no DNS at all.
+        """
+        if self._mode == "off" or identifier.type is not IdentifierType.DNS or (self._mode == "log" and challenge is None):
             return
         name = identifier.value.removeprefix("*.")
         asking = Asking(self._identities, account_url, challenge, wildcard or identifier.wildcard)
-        problem = await self._judge(name, asking)
-        if problem is None:
-            return
-        if self._mode == "log":
-            log.warning("CAA records do not permit what is issued", name=name, cause=problem)
-            return
-        raise ValidationFailed(Reason.VALIDATION_CAA, problem)
+        try:
+            await self._judge(name, asking)
+        except ValidationFailed as failure:
+            if self._mode == "enforce":
+                raise
+            log.warning("CAA records do not permit what is issued", name=name, cause=failure.cause)
 
-    async def _judge(self, name: str, asking: Asking) -> str | None:
-        """Return why the records forbid it; where they cannot be read, that is why."""
+    async def _judge(self, name: str, asking: Asking) -> None:
+        """Raise ValidationFailed VALIDATION_CAA where the records forbid it, VALIDATION_DNS where they cannot be looked up."""
         try:
             async with asyncio.timeout(SECONDS):
                 where, records = await self._climb(name)
         except DnsFailed as error:
-            return f"CAA records cannot be looked up: {error}"
+            raise ValidationFailed(Reason.VALIDATION_DNS, f"CAA records cannot be looked up: {error}") from None
         except TimeoutError:
-            return f"CAA records of {name} cannot be looked up in time"
-        if (problem := judge_records(records, asking)) is None:
-            return None
-        return f"CAA records at {where} do not permit it: {problem}"
+            text = f"CAA records of {name} cannot be looked up in time"
+            raise ValidationFailed(Reason.VALIDATION_DNS, text) from None
+        if (problem := judge_records(records, asking)) is not None:
+            raise ValidationFailed(Reason.VALIDATION_CAA, f"CAA records at {where} do not permit it: {problem}")
 
     async def _climb(self, name: str) -> tuple[str, tuple[CaaRecord, ...]]:
         """Return the records of the name, or of the closest domain above that has any (RFC 8659 §3)."""

@@ -71,8 +71,9 @@ class Validation(Protocol):
     async def check_caa(
         self, identifier: Identifier, challenge: ChallengeType | None, account_url: str, *, wildcard: bool
     ) -> None:
-        """Judge CAA records of a DNS name as the profile says (RFC 8659, RFC 8657). Raises ValidationFailed VALIDATION_CAA.
+        """Judge CAA records of a DNS name as the profile says (RFC 8659, RFC 8657).
 
+        Raises ValidationFailed: VALIDATION_CAA where they forbid it, VALIDATION_DNS where they cannot be looked up.
         `challenge` is None for a name that a trust mode stands for.
         """
 

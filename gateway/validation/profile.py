@@ -72,6 +72,7 @@ class ProfileValidation:
     async def validate(self, task: ValidationTask, now: datetime) -> Validated:
         """Make one attempt. Raises ValidationFailed."""
         if self._mode == "none":
+            await self.check_caa(task.identifier, None, task.account_url, wildcard=task.wildcard)
             return Validated()
         if self._mode == "attestation" and task.type is not ChallengeType.DEVICE_ATTEST_01:
             raise _refuse("only an attestation proves anything here")
@@ -99,7 +100,7 @@ class ProfileValidation:
     async def check_caa(
         self, identifier: Identifier, challenge: ChallengeType | None, account_url: str, *, wildcard: bool
     ) -> None:
-        """Judge CAA records as the profile says. Raises ValidationFailed VALIDATION_CAA."""
+        """Judge CAA records as the profile says. Raises ValidationFailed VALIDATION_CAA, VALIDATION_DNS."""
         await self._caa.check(identifier, challenge, account_url, wildcard=wildcard)
 
     async def vouch(self, identifier: Identifier, source: str, *, account: str = "", external_account: str | None = None) -> bool:

@@ -40,13 +40,23 @@ class ValidationRoom:
         self._names = tuple(sorted({host for host in hosts if host and as_address(host) is None}))
         self._found: dict[str, frozenset[Address]] = {}
         self._until = float("-inf")
+        self._looking: asyncio.Task[None] | None = None
 
     async def refused(self) -> frozenset[Address]:
         """Return their addresses as this machine resolves them; what was found last counts where that fails."""
         if self._names and time.monotonic() >= self._until:
-            self._until = time.monotonic() + _KEPT_FOR
-            await asyncio.gather(*map(self._look_up, self._names))
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._look_all_up(), name="refused-hosts")
+            # Whoever comes meanwhile waits as well: without an answer nothing would be refused.
+            await asyncio.shield(self._looking)
         return self._literal.union(*self._found.values())
+
+    async def _look_all_up(self) -> None:
+        try:
+            await asyncio.gather(*map(self._look_up, self._names))
+            self._until = time.monotonic() + _KEPT_FOR
+        finally:
+            self._looking = None
 
     async def _look_up(self, name: str) -> None:
         try:

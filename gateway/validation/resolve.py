@@ -21,6 +21,7 @@ import dns.reversename
 import dns.rrset
 
 from gateway.config import acme as config
+from gateway.config.acme_checks import dns_server
 from gateway.errors import Reason
 from gateway.validation.addresses import Address
 from gateway.validation.interfaces import ValidationFailed
@@ -53,21 +54,11 @@ class CaaRecord:
 
 
 def parse_server(text: str) -> tuple[str, int]:
-    """Read `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` or `[2001:db8::53]:5353`. Raises ValueError."""
-    host, port = text, "53"
-    if text.startswith("[") and "]" in text:
-        host, _, rest = text[1:].partition("]")
-        if rest and not rest.startswith(":"):
-            raise ValueError(f"{text} is not an address and a port such as [2001:db8::53]:53")
-        port = rest[1:] if rest else "53"
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    if not port.isascii() or not port.isdigit() or len(port) > 5 or not 0 < int(port) <= 65535:
-        raise ValueError(f"{text} does not end in a port from 1 to 65535")
-    try:
-        return str(ip_address(host)), int(port)
-    except ValueError:
-        raise ValueError(f"{text} is not the IP address of a DNS server") from None
+    """Return address and port of a server as the file writes it. Raises ValueError."""
+    server = dns_server(text)
+    if server is None:
+        raise ValueError(f"{text} is not the IP address of a DNS server")
+    return server
 
 
 def system_servers() -> tuple[tuple[str, int], ...]:

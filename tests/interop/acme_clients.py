@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -222,11 +223,11 @@ class AcmeTiny(Client):
         self.run("openssl", "genrsa", "-out", "account.key", "2048")
         self.run("openssl", *new, "-addext", f"subjectAltName={sans}", "-out", "own.csr")
 
-    def ask(self, check: bool = True) -> Done:
-        """Ask for what `request` made; standard output is the chain."""
+    def ask(self, check: bool = True, folder: Path | None = None) -> Done:
+        """Ask for what `request` made; proofs go into `folder`, else where they are looked for."""
         return self.run(
             "sh", "-c", 'exec "$@" > chain.pem', "sh", "acme-tiny", "--account-key", "account.key", "--csr", "own.csr",
-            "--acme-dir", self.site.front.challenges, "--directory-url", self.directory, "--disable-check",
+            "--acme-dir", folder or self.site.front.challenges, "--directory-url", self.directory, "--disable-check",
             "--contact", f"mailto:{MAIL}", check=check,
         )  # fmt: skip
 
@@ -241,7 +242,6 @@ class Server(Client):
     """A web server that gets certificates by itself; it listens for http-01 behind the front and for TLS at `tls_port`."""
 
     tls_port: int = 0
-    renew_environment: Mapping[str, str] = field(default_factory=dict)
 
     def command(self, *names: str) -> list[str]:
         """Write the configuration and return what runs it."""
@@ -291,6 +291,10 @@ class Server(Client):
             time.sleep(0.3)
         raise AssertionError(f"{name} is not served:\n{self.log()}")
 
+    def wait_served(self, name: str, seconds: float = 30) -> x509.Certificate:
+        """Return the certificate that is shown, as soon as one of the gateway's is."""
+        return Server.wait(self, name, seconds=seconds)
+
     def obtain(self, *names: str) -> list[x509.Certificate]:
         with self.running(*names):
             return [self.wait(names[0]), self.site.issuing()]
@@ -337,13 +341,14 @@ class ModMd(Server):
         loaded = (f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in ("mpm_event", "authz_core", "ssl", "md"))
         own = ("User www-data", "Group www-data") if os.geteuid() == 0 else ()
         (self.folder / "htdocs").mkdir(exist_ok=True)
+        shutil.copyfile(self.site.root, self.folder / "root.pem")  # where Apache's children can read it
         text = [
             *loaded, *own, f"ServerRoot {self.folder}", f"PidFile {self.folder}/pid", "ServerName localhost",
             f"DefaultRuntimeDir {self.folder}", f"Mutex file:{self.folder}", f"DocumentRoot {self.folder}/htdocs",
             f"ErrorLog {self.folder}/log", "LogLevel md:info", "Protocols http/1.1 acme-tls/1", "SSLSessionCache none",
             f"Listen 127.0.0.1:{http_port}", f"Listen 127.0.0.1:{self.tls_port} https",
             f"MDStoreDir {self.folder}/md", f"MDCertificateAuthority {self.directory}", "MDCertificateAgreement accepted",
-            f"MDCACertificateFile {self.site.root}", f"MDContactEmail {MAIL}", f"MDCAChallenges {self.challenge}",
+            f"MDCACertificateFile {self.folder}/root.pem", f"MDContactEmail {MAIL}", f"MDCAChallenges {self.challenge}",
             f"MDPortMap http:{http_port} https:{self.tls_port}", "MDStapling off", *eab,
             f"MDomain {' '.join(names)}", *self.lines,
             f"<VirtualHost *:{self.tls_port}>\nServerName {names[0]}\nSSLEngine on\n</VirtualHost>",
@@ -373,3 +378,38 @@ def open_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+@dataclass
+class NodeClient(Client):
+    """The npm package acme-client; our driver is in acme_client/, the package beside it in `modules`."""
+
+    modules: Path = Path("node_modules")
+    challenge: str = "http-01"
+
+    def trust(self) -> dict[str, str]:
+        return {"NODE_EXTRA_CA_CERTS": str(self.site.root), "NODE_PATH": str(self.modules)}
+
+    def drive(self, command: str, *names: str, check: bool = True, **more: object) -> dict[str, object]:
+        """Run one command of the driver's; return what it says."""
+        settings = {
+            "directory": self.directory,
+            "names": names,
+            "challenge": self.challenge,
+            "external": self.external,
+            "httpPort": self.site.front.port,
+            "webroot": str(self.site.front.challenges),
+            "records": str(self.site.records),
+            **more,
+        }
+        driver = Path(__file__).parent / "acme_client" / "driver.js"
+        done = self.run("node", driver, command, json.dumps(settings), check=check)
+        said: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+        return said
+
+    def chain(self) -> list[x509.Certificate]:
+        return read_chain(self.folder / "chain.pem")
+
+    def obtain(self, *names: str) -> list[x509.Certificate]:
+        self.drive("obtain", *names)
+        return self.chain()

@@ -137,6 +137,10 @@ class AcmeSite:
         made = json.loads(self.server.cli("eab", "create", profile, "--format", "json", *args).stdout)
         return made["kid"], made["hmac_key"]
 
+    def declare_incident(self, *which: str) -> None:
+        """Have certificates replaced at once."""
+        self.server.cli("incident", "declare", *which, "--explanation", "https://acme.test/incident", "--yes")
+
     def rows(self) -> list[Row]:
         """The log's lines about ACME requests, in their order."""
         lines = [json.loads(line) for line in self.server.log.read_text().splitlines() if line.startswith("{")]

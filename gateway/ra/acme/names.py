@@ -11,32 +11,15 @@ from gateway.config.acme import AcmeEndpoint, TrustMode
 from gateway.config.patterns import LinearPattern
 from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason
-from gateway.model import ChallengeType, Identifier, IdentifierType, SanKind, SubjectAltName
-from gateway.pki.extensions import make_san
-from gateway.ra.credentials.acme_order import SAN_KINDS
+from gateway.model import ChallengeType, Identifier, IdentifierType, SubjectAltName
+from gateway.pki.identifiers import to_san
 from gateway.ra.policy import precheck_names
-from gateway.ra.policy.sans import comparable_name, judge_sans
+from gateway.ra.policy.sans import judge_sans
 
-Refusals = tuple[tuple[Identifier, Reason, str], ...]
-"""What is wrong with single identifiers: reason and public text."""
-
-_TYPES = {kind: type_ for type_, kind in SAN_KINDS.items()}
 _BY_DNS = (ChallengeType.DNS_01, ChallengeType.DNS_ACCOUNT_01, ChallengeType.DNS_PERSIST_01)
 """They prove control of a domain and not of one host in it: they alone stand for other names (RFC 8555 §7.1.3, RFC 9444 §4)."""
 _BY_HOST = (ChallengeType.HTTP_01, ChallengeType.TLS_ALPN_01)
 _NO_CHALLENGE = "no challenge of this directory proves control of such a name"
-
-
-def to_san(identifier: Identifier) -> SubjectAltName:
-    """Return an identifier as a subject alternative name. Raises ValueError where it cannot be one."""
-    return make_san(SAN_KINDS[identifier.type], identifier.value)
-
-
-def to_identifier(kind: SanKind, value: str) -> Identifier | None:
-    """Return a subject alternative name as an order would name it; None for a kind that no order can name."""
-    if kind not in _TYPES:
-        return None
-    return Identifier(_TYPES[kind], comparable_name(kind, value)[1])
 
 
 def base_of(identifier: Identifier) -> Identifier:

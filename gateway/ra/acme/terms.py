@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import cast, get_args
+from typing import cast
 
 from gateway.acme import Account, AccountStatus, ExternalAccount, ExternalAccountPolicy
 from gateway.config.acme import TrustMode
@@ -31,9 +31,9 @@ class AcmeTiming:
     """How long a read of an order that is processing waits for its end."""
     look_every: float = 0.25
     """First pause between two looks at an order that another worker finalizes; it doubles up to two seconds."""
-    retry: int = 5
+    retry: int = 3
     """Retry-After of what is under way, and the first pause after which a CA that was not reached is tried again."""
-    longest_retry: int = 300
+    longest_retry: int = 60
     """The longest of both, for an order that waits for a person or for a CA that is down."""
     request_wait: float = 20.0
     """How long one request waits in all for others: below what clients and proxies wait."""
@@ -58,6 +58,10 @@ class RateLimited(Rejection):
     def __init__(self, detail: str, retry_after: int) -> None:
         super().__init__(Reason.RATE_LIMITED, detail)
         self.retry_after = retry_after
+
+
+class Recorded(Rejection):
+    """A refusal that a change of state has on record already."""
 
 
 class KeyInUse(Rejection):
@@ -117,16 +121,14 @@ async def find_policy(
 
 
 def trust_mode(terms: AcmeTerms, policy: ExternalAccountPolicy | None) -> TrustMode:
-    """Return the trust mode that counts: the external account's, else the profile's.
-
-    Raises Rejection DENIED for one that the profile has not: nothing is validated then.
-    """
-    mode = (policy.mode if policy is not None else None) or terms.config.validation.mode
-    if mode not in get_args(TrustMode) or mode not in terms.validations:
-        raise Rejection(Reason.DENIED, "names cannot be validated here now", f"trust mode {mode} is not built for this profile")
-    return cast("TrustMode", mode)
+    """Return the trust mode that counts: the external account's, else the profile's. Nothing may be built for it any more."""
+    return cast("TrustMode", (policy.mode if policy is not None else None) or terms.config.validation.mode)
 
 
 def validation(terms: AcmeTerms, policy: ExternalAccountPolicy | None) -> Validation:
-    """Return what validates names under the trust mode that counts."""
-    return terms.validations[trust_mode(terms, policy)]
+    """Return what validates names under the trust mode that counts. Raises Rejection DENIED where that is not built."""
+    mode = trust_mode(terms, policy)
+    found = terms.validations.get(mode)
+    if found is None:
+        raise Rejection(Reason.DENIED, "names cannot be validated here now", f"trust mode {mode} is not built for this profile")
+    return found

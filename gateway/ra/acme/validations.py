@@ -14,9 +14,10 @@ import structlog
 
 from gateway.acme import Account, Authorization, AuthorizationStatus, Challenge, ChallengeStatus, Order, Problem
 from gateway.audit import AuditEvent
-from gateway.errors import Reason, StoreUnavailable
-from gateway.model import IdentifierType, Protocol
-from gateway.ra.acme.terms import AcmeTiming, RateLimited, trust_mode
+from gateway.errors import Reason, Rejection, StoreUnavailable
+from gateway.model import Identifier, IdentifierType
+from gateway.ra.acme import journal
+from gateway.ra.acme.terms import AcmeTiming, find_policy, full, validation
 from gateway.ra.leases import done_within
 from gateway.ra.profile import AcmeTerms, Snapshot
 from gateway.store.acme import AcmeRecords, Attempt
@@ -122,15 +123,19 @@ class Validations:
 
         Raises RateLimited where the account failed too often at this name, and StoreUnavailable.
         """
-        now = self._clock()
-        if (running := self._tasks.get(authorization.id)) is None:
-            if not _may_be_tried(authorization, challenge, now):
+        if authorization.id not in self._tasks:
+            if not _may_be_tried(authorization, challenge, self._clock()):
                 return authorization
             await self._check_failures(snapshot, authorization, challenge)
-            running = await self._begin(snapshot, account, authorization, challenge, payload, source)
-        if running is not None and await done_within(running, FIRST_WAIT) and not running.cancelled():
-            ended = None if running.exception() else running.result()
-            if ended is not None:
+        running = self._tasks.get(authorization.id)
+        if running is None:
+            room = not self._draining and self._slots.take(authorization)
+            work = self._begin(snapshot, account, authorization, challenge, payload, source, room)
+            running = self._start(authorization, work, holds=room)
+        if await done_within(running, FIRST_WAIT) and not running.cancelled():
+            if isinstance(error := running.exception(), StoreUnavailable):
+                raise error
+            if error is None and (ended := running.result()) is not None:
                 return ended
         return await self._records.find_authorization(authorization.id) or authorization
 
@@ -142,33 +147,27 @@ class Validations:
         challenge: Challenge,
         payload: Mapping[str, object],
         source: str,
-    ) -> asyncio.Task[Authorization | None] | None:
+        room: bool,
+    ) -> Authorization | None:
         """Note that the challenge is to be tried, and try it where there is room; else it is due for anybody."""
         now = self._clock()
-        room = not self._draining and self._slots.take(authorization)
         worker, until = (self._worker, now + self._lease) if room else ("", now)
-        started = False
-        try:
-            begun = await self._records.begin_validation(
-                authorization.id,
-                challenge.id,
-                payload,
-                source,
-                worker,
-                until,
-                now,
-                _event("begun", "pending", authorization, challenge, snapshot, now, source),
-            )
-            if not room or begun is None or authorization.id in self._tasks:
-                return self._tasks.get(authorization.id)
-            ours = begun.worker == worker and begun.lease_until == until
-            if not ours and not await self._claim(begun, now):
-                return None
-            started = True
-            return self._start(begun, self._attempt(snapshot, begun, account))
-        finally:
-            if room and not started:
-                self._slots.give_back(authorization)
+        begun = await self._records.begin_validation(
+            authorization.id,
+            challenge.id,
+            payload,
+            source,
+            worker,
+            until,
+            now,
+            _event("begun", "pending", authorization, challenge, snapshot, now, source),
+        )
+        if not room or begun is None:
+            return begun
+        ours = begun.worker == worker and begun.lease_until == until
+        if not ours and not await self._claim(begun, now):
+            return None
+        return await self._attempt(snapshot, begun, account)
 
     async def _claim(self, row: Authorization, now: datetime) -> bool:
         """Take a row that nobody holds; False where somebody does, or was first."""
@@ -187,7 +186,7 @@ class Validations:
         due = await self._records.find_due_validations(self._clock(), 2 * self._slots.free, self._slots.crowded())
         for row in due:
             if row.id not in self._tasks and self._slots.take(row):
-                _ = self._start(row, self._take_up(snapshot, row))
+                _ = self._start(row, self._take_up(snapshot, row), holds=True)
                 started += 1
         return started
 
@@ -197,15 +196,19 @@ class Validations:
         account = await self._records.find_account(row.account)
         return None if account is None else await self._attempt(snapshot, row, account)
 
-    def _start(self, row: Authorization, work: Coroutine[Any, Any, Authorization | None]) -> asyncio.Task[Authorization | None]:
+    def _start(
+        self, row: Authorization, work: Coroutine[Any, Any, Authorization | None], *, holds: bool
+    ) -> asyncio.Task[Authorization | None]:
+        """Run work that no client can cancel; `holds`: room was taken for it."""
         task = asyncio.get_running_loop().create_task(work, name=f"validation-{row.id[:8]}")
         self._tasks[row.id] = task
-        task.add_done_callback(lambda done: self._finish(row, done))
+        task.add_done_callback(lambda done: self._finish(row, done, holds=holds))
         return task
 
-    def _finish(self, row: Authorization, task: asyncio.Task[Authorization | None]) -> None:
+    def _finish(self, row: Authorization, task: asyncio.Task[Authorization | None], *, holds: bool) -> None:
         del self._tasks[row.id]
-        self._slots.give_back(row)
+        if holds:
+            self._slots.give_back(row)
         if task.cancelled():
             return
         error = task.exception()
@@ -226,7 +229,7 @@ class Validations:
         return await self._record(self._valid(snapshot, row, challenge, validated))
 
     async def _try(self, snapshot: Snapshot, row: Authorization, account: Account, challenge: Challenge) -> Validated:
-        validation = await self._validation(snapshot, row, account)
+        judge = await self._validation(snapshot, row, account)
         task = ValidationTask(
             type=challenge.type,
             identifier=row.identifier,
@@ -240,7 +243,7 @@ class Validations:
         )
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                return await validation.validate(task, self._clock())
+                return await judge.validate(task, self._clock())
         except TimeoutError:
             raise ValidationFailed(Reason.VALIDATION_CONNECTION, "the attempt took too long") from None
         except (ValidationFailed, StoreUnavailable):
@@ -255,18 +258,11 @@ class Validations:
         terms = _terms(snapshot, row)
         if terms is None:
             raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, "this profile does not serve ACME any more", final=True)
-        policy = None
-        if account.external_account is not None:
-            external = await self._records.find_external_account(account.external_account)
-            if external is None:
-                raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, "the external account is not known any more", final=True)
-            policy = external.policy
-        mode = trust_mode(terms, policy)
-        validation = terms.validations.get(mode)
-        if validation is None:
-            text = "the way in which this account's names are validated is not configured any more"
-            raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, text, f"there is no trust mode {mode}", final=True)
-        return validation
+        try:
+            _, policy = await find_policy(self._records, account, self._clock())
+            return validation(terms, policy)
+        except Rejection as refusal:
+            raise ValidationFailed(Reason.VALIDATION_UNAUTHORIZED, refusal.detail, refusal.cause, final=True) from None
 
     def _valid(self, snapshot: Snapshot, row: Authorization, challenge: Challenge, validated: Validated) -> Attempt:
         now = self._clock()
@@ -340,8 +336,7 @@ class Validations:
             return
         quotas = _failure_quota(_terms(snapshot, row), row)
         if quotas and not await self._records.has_room(quotas, self._clock()):
-            text = f"this account failed at {row.identifier.value} too often; the limit is {quotas[0].limit} failures"
-            raise RateLimited(text, quotas[0].window)
+            raise full(quotas, f"failed validations of {row.identifier.value}")
 
     async def check_caa(
         self, snapshot: Snapshot, order: Order, authorizations: Collection[Authorization], account: Account
@@ -355,15 +350,18 @@ class Validations:
         url = _account_url(snapshot, account)
 
         async def check(row: Authorization) -> None:
-            done = next((c.type for c in row.challenges if c.status is ChallengeStatus.VALID), None)
+            # What was never judged was never proved by a challenge: a trust mode stands for it.
+            proved = row.caa_checked_at is not None
+            done = next((c.type for c in row.challenges if proved and c.status is ChallengeStatus.VALID), None)
             wildcard = any(name.wildcard and _covers(row, name.value) for name in order.identifiers)
             async with room:
-                validation = await self._validation(snapshot, row, account)
-                await validation.check_caa(row.identifier, done, url, wildcard=wildcard)
+                judge = await self._validation(snapshot, row, account)
+                await judge.check_caa(row.identifier, done, url, wildcard=wildcard)
 
         failures = [e for e in await asyncio.gather(*map(check, stale), return_exceptions=True) if e is not None]
         if failures:
-            raise failures[0]
+            # What is forbidden stays so; what could not be found out may be found out later.
+            raise min(failures, key=lambda failure: getattr(failure, "reason", None) is not Reason.VALIDATION_CAA)
 
     async def drain(self, seconds: float) -> int:
         """Begin nothing more, let attempts end for `seconds`, cancel the rest; returns how many were cancelled.
@@ -433,17 +431,17 @@ def _event(
     failure: ValidationFailed | None = None,
 ) -> AuditEvent:
     """Return the audit row of a step of a challenge; what the client's server sent is in none."""
-    return AuditEvent(
-        event=f"acme.challenge.{what}",
-        at=at,
-        actor=f"acme:{row.account}",
-        decision=decision,
+    name = Identifier(row.identifier.type, f"*.{row.identifier.value}") if row.wildcard else row.identifier
+    return journal.change(
+        f"acme.challenge.{what}",
+        row.account,
+        row.profile,
+        at,
         source=source,
-        protocol=Protocol.ACME,
-        profile=row.profile,
+        decision=decision,
         operation=challenge.type,
         transaction_id=row.id,
-        sans=(f"{row.identifier.type}:{'*.' if row.wildcard else ''}{row.identifier.value}",),
+        identifiers=(name,),
         reason=failure.reason if failure is not None else None,
         detail=failure.cause if failure is not None else "",
         generation=snapshot.generation,

@@ -8,7 +8,6 @@ from gateway.errors import Reason, Rejection
 from gateway.model import (
     CredentialKind,
     EnrollmentRequest,
-    IdentifierType,
     NameBinding,
     OrderProof,
     ProfileName,
@@ -18,17 +17,10 @@ from gateway.model import (
     Reservation,
     SanKind,
 )
+from gateway.pki.identifiers import to_san
 
 RESERVATION_KIND = "acme_order"
 """One order, one certificate, however long its answer was remembered."""
-
-SAN_KINDS = {
-    IdentifierType.DNS: SanKind.DNS,
-    IdentifierType.IP: SanKind.IP,
-    IdentifierType.PERMANENT_IDENTIFIER: SanKind.PERMANENT_IDENTIFIER,
-    IdentifierType.HARDWARE_MODULE: SanKind.HARDWARE_MODULE,
-}
-"""What a name of each type is among subject alternative names."""
 
 _DEVICE_NAMES = frozenset({SanKind.PERMANENT_IDENTIFIER, SanKind.HARDWARE_MODULE})
 _EXACT = frozenset(SanKind) - _DEVICE_NAMES
@@ -57,7 +49,7 @@ class AcmeOrderCredential:
         if not proof.identifiers or not proof.account or not request.transaction_id:
             raise Rejection(Reason.NOT_AUTHORIZED, "not authorized", "the order names nobody or nothing")
         check_key(proof, request.csr.public_key)
-        names = frozenset((SAN_KINDS[identifier.type], identifier.value) for identifier in proof.identifiers)
+        names = frozenset((san.kind, san.value) for san in map(to_san, proof.identifiers))
         binding = NameBinding(
             sans=frozenset(name for name in names if name[0] in _EXACT), san_kinds=_EXACT, allowed_sans=names, certified=True
         )

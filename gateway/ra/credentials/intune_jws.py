@@ -38,6 +38,7 @@ _MAX_NAMES = 100
 _MAX_TIME = 253402300799
 """9999-12-31T23:59:59Z."""
 _KEPT_FOR = timedelta(days=1)
+_LAST_END = datetime.max.replace(tzinfo=UTC) - MAX_SKEW - _KEPT_FOR
 _SAN_CLAIMS: Mapping[str, frozenset[SanKind]] = MappingProxyType(
     {
         "san_dns": frozenset({SanKind.DNS}),
@@ -144,6 +145,8 @@ class IntuneJwsCredential:
         self._config = config
         self._required = frozenset(config.required_claims) - (frozenset() if config.audience else {"aud"})
         self._exclusive = exclusive
+        # What has to be remembered: a full memory refuses, it does not forget.
+        self._memory = Allowance(f"intune_jws:{profile}", config.replay_capacity, config.max_age + 2 * config.skew)
 
     async def authenticate(self, request: EnrollmentRequest, now: datetime) -> Requester | None:
         """Return the device that the challenge names, with the reservation and the allowances that its use takes.
@@ -226,7 +229,7 @@ class IntuneJwsCredential:
             # Only what the signature covers: names of the CSR that no claim speaks for vouch for nothing.
             vouches_for_sid=any(kind is SanKind.SID for kind, _ in sans),
             reservations=(Reservation(RESERVATION_KIND, used, _forgotten_at(claims, now)),),
-            allowances=tuple(self._allowances(device)),
+            allowances=self._allowances(device),
             device=device,
             claims=MappingProxyType({"device": claims.subject, "issuer": claims.issuer}),
         )
@@ -237,14 +240,12 @@ class IntuneJwsCredential:
         kinds: frozenset[SanKind] = frozenset().union(*(_SAN_CLAIMS[name] for name in claims.sans))
         return NameBinding(sans=sans, common_name=claims.common_name, san_kinds=kinds)
 
-    def _allowances(self, device: str | None) -> list[Allowance]:
-        """Count what the device gets, and what has to be remembered: a full memory refuses, it does not forget."""
-        config = self._config
-        taken = [Allowance(f"intune_jws:{self._profile}", config.replay_capacity, config.max_age + 2 * config.skew)]
-        if config.per_device is not None and device is not None:
-            key = f"intune_jws:{self._profile}:{device[:32]}"
-            taken.insert(0, Allowance(key, config.per_device.count, config.per_device.window))
-        return taken
+    def _allowances(self, device: str | None) -> tuple[Allowance, ...]:
+        """Count what the device gets, and what has to be remembered."""
+        per_device = self._config.per_device
+        if per_device is None or device is None:
+            return (self._memory,)
+        return Allowance(f"{self._memory.key}:{device[:32]}", per_device.count, per_device.window), self._memory
 
 
 def _forgotten_at(claims: _Claims, now: datetime) -> datetime:
@@ -256,13 +257,16 @@ def _forgotten_at(claims: _Claims, now: datetime) -> datetime:
     if claims.issued_at:
         ends.append(claims.issued_at + MAX_AGE)
     last = min(ends, default=now + MAX_AGE)
-    return min(last, datetime.max.replace(tzinfo=UTC) - MAX_SKEW - _KEPT_FOR) + MAX_SKEW + _KEPT_FOR
+    return min(last, _LAST_END) + MAX_SKEW + _KEPT_FOR
 
 
 def _digest(*parts: str) -> str:
     """Return SHA-256 in hex of parts that cannot run together."""
-    encoded = [part.encode() for part in parts]
-    return hashlib.sha256(b"".join(len(data).to_bytes(4, "big") + data for data in encoded)).hexdigest()
+    encoded = b""
+    for part in parts:
+        data = part.encode()
+        encoded += len(data).to_bytes(4, "big") + data
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def _san(claim: str, value: str) -> tuple[SanKind, str]:

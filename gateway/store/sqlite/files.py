@@ -12,9 +12,11 @@ from pathlib import Path
 
 from gateway.audit import AuditEvent
 from gateway.errors import StoreRefused, StoreUnavailable
+from gateway.store.acme_rows import CHALLENGE_PAYLOAD, EXTERNAL_ACCOUNT_KEY, ORDER_CSR, unseal
+from gateway.store.acme_rows import seal as seal_value
 from gateway.store.interfaces import AuditRow
 from gateway.store.keys import KeyRing
-from gateway.store.rows import from_micros, open_request, seal_request, to_micros
+from gateway.store.rows import REQUEST, from_micros, to_micros
 from gateway.store.sqlite import connection as sqlite
 from gateway.store.sqlite.access import (
     LOCK_SECONDS,
@@ -35,8 +37,14 @@ from gateway.store.tables import SCHEMA
 
 AUDIT_PAGE = 5000
 RESEAL_PAGE = 500
-"""Requests that one transaction of `rekey` seals anew: enrollments wait for it."""
-_REQUESTS = "SELECT id, request FROM ledger WHERE id > :after ORDER BY id LIMIT :limit"
+"""Values that one transaction of `rekey` seals anew: enrollments wait for it."""
+_SEALED_COLUMNS = (
+    ("ledger", "id", "request", REQUEST),
+    ("acme_external_accounts", "kid", "secret", EXTERNAL_ACCOUNT_KEY),
+    ("acme_orders", "id", "csr", ORDER_CSR),
+    ("acme_authorizations", "id", "payload", CHALLENGE_PAYLOAD),
+)
+"""Table, its key, the sealed column, and the purpose that it is sealed for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +123,7 @@ def backup(path: Path, target: Path, timeout: float = LOCK_SECONDS) -> int:
 
 
 def rekey(path: Path, keys: KeyRing, audit_key: bytes, audit: AuditEvent, timeout: float = LOCK_SECONDS) -> RekeyReport:
-    """Seal every recoverable value under the newest key: requests in portions, then the rest with the audit row.
+    """Seal every recoverable value under the newest key: columns in portions, then the rest with the audit row.
 
     The key check is sealed anew with the last, so that the ring must hold the older keys until all is done; cut short, it
     is simply run again. Whatever writes meanwhile must write under the same newest key. HMACs cannot be made anew:
@@ -123,7 +131,7 @@ def rekey(path: Path, keys: KeyRing, audit_key: bytes, audit: AuditEvent, timeou
     Raises StoreRefused where the ring lacks a key that is needed, and StoreUnavailable.
     """
     check_usable(path, keys, audit_key, timeout)
-    requests = _reseal_requests(path, keys, timeout)
+    values = sum(_reseal_column(path, keys, timeout, *column) for column in _SEALED_COLUMNS)
     with writing(path, timeout) as connection:
         sql = sqlite.Statements(connection)
         sqlite.begin(connection)
@@ -140,7 +148,7 @@ def rekey(path: Path, keys: KeyRing, audit_key: bytes, audit: AuditEvent, timeou
             {"newest": keys.newest_id, "now": to_micros(audit.at)},
         )
     count, until = older or (0, None)
-    return RekeyReport(requests + len(rows), count, from_micros(until) if until is not None else None)
+    return RekeyReport(values + len(rows), count, from_micros(until) if until is not None else None)
 
 
 @contextlib.contextmanager
@@ -157,17 +165,18 @@ def read_all_audit(sql: sqlite.Statements, after: int = 0) -> Iterator[AuditRow]
         after = page[-1].seq
 
 
-def _reseal_requests(path: Path, keys: KeyRing, timeout: float) -> int:
+def _reseal_column(path: Path, keys: KeyRing, timeout: float, table: str, key: str, column: str, purpose: str) -> int:
+    page = f"SELECT {key}, {column} FROM {table} WHERE {key} > :after AND {column} IS NOT NULL ORDER BY {key} LIMIT :limit"  # noqa: S608
+    update = f"UPDATE {table} SET {column} = :sealed WHERE {key} = :key"  # noqa: S608 - constants
     count, after = 0, ""
     while True:
         with writing(path, timeout) as connection:
             sql = sqlite.Statements(connection)
             sqlite.begin(connection)
-            rows = sql.all(_REQUESTS, {"after": after, "limit": RESEAL_PAGE})
-            old = [(id, sealed) for id, sealed in rows if not keys.is_newest(sealed)]
-            for id, sealed in old:
-                anew = seal_request(keys, open_request(keys, sealed))
-                sql.execute("UPDATE ledger SET request = :request WHERE id = :id", {"request": anew, "id": id})
+            rows = sql.all(page, {"after": after, "limit": RESEAL_PAGE})
+            old = [(name, sealed) for name, sealed in rows if not keys.is_newest(sealed)]
+            for name, sealed in old:
+                sql.execute(update, {"key": name, "sealed": seal_value(keys, purpose, unseal(keys, purpose, sealed))})
             sqlite.commit(connection)
             sqlite.checkpoint(connection, truncate=False)
         count += len(old)

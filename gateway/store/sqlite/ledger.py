@@ -27,11 +27,13 @@ from gateway.store.interfaces import (
 )
 from gateway.store.keys import KeyRing
 from gateway.store.rows import (
+    CHANGING,
     LEDGER_SELECT,
     insert,
     inventory_columns,
     ledger_columns,
     pack_chain,
+    read_changed,
     read_ledger,
     to_micros,
     to_serial,
@@ -48,6 +50,8 @@ _ANSWERS = (
     "SELECT k.request_id FROM request_keys k JOIN ledger l ON l.id = k.request_id "  # noqa: S608 - constants
     f"WHERE k.request_key = :key AND {_ANSWERED}"
 )
+_IS_KNOWN = "SELECT 1 FROM request_keys WHERE request_key = :key"
+"""Most requests are new ones, of which a join of whole rows is more than has to be asked."""
 _TRANSACTION = (
     LEDGER_SELECT + "WHERE l.profile = :profile AND l.protocol = :protocol AND l.transaction_id = :transaction "
     "AND l.requester_key = :key ORDER BY l.created_at DESC, l.id DESC LIMIT 1"
@@ -108,16 +112,6 @@ _RENEW = (
     "UPDATE inventory SET renewed_by = :key WHERE sha256 = :renews AND revoked_at IS NULL "
     "AND (renewed_by IS NULL OR renewed_by = :key)"
 )
-_CHANGE = (
-    "UPDATE ledger SET state = :to, updated_at = :at, worker = COALESCE(:new_worker, worker), "  # noqa: S608 - column names
-    "lease_until = COALESCE(:lease_until, lease_until), waiting_for = COALESCE(:waiting_for, waiting_for), "
-    "poll_at = COALESCE(:poll_at, poll_at), sent = COALESCE(:sent, sent), attempts = COALESCE(:attempts, attempts), "
-    "serial = COALESCE(:serial, serial), upstream_reference = COALESCE(:upstream_reference, upstream_reference), "
-    "reason = COALESCE(:reason, reason), detail = COALESCE(:detail, detail), "
-    "chain_sha256 = COALESCE(:chain_sha256, chain_sha256) "
-    "WHERE id = :id AND state IN (%s) AND (:worker IS NULL OR worker = :worker) "
-    "RETURNING " + ", ".join(column.name for column in tables.ledger.columns)
-)
 _CLAIM = (
     "UPDATE ledger SET state = CASE WHEN sent = 1 THEN 'unknown' ELSE state END, worker = :worker, lease_until = :until, "
     "updated_at = :now, attempts = attempts + 1 WHERE id = :id AND state IN ('open', 'unknown') "
@@ -127,6 +121,8 @@ _CLAIM = (
 
 def find_request(sql: Queries, keys: KeyRing, request_key: bytes, now: datetime) -> LedgerRow | None:
     """Return the row of the same request inside its window, or not yet answered."""
+    if sql.one(_IS_KNOWN, {"key": request_key}) is None:
+        return None
     row = sql.one(_REQUEST, {"key": request_key, "now": to_micros(now)})
     return read_ledger(row, keys) if row else None
 
@@ -221,7 +217,10 @@ def change_row(tx: Transaction, keys: KeyRing, change: Transition) -> LedgerRow 
     chain_sha256, packed = (None, None) if change.chain is None else pack_chain(change.chain)
     if chain_sha256 is not None and packed is not None:
         tx.add_chain(chain_sha256, packed)
-    changed = tx.returning(_change_statement(change.expected), _change_columns(change, chain_sha256))
+    changes = _change_columns(change, chain_sha256)
+    opened = change.opened
+    statement = _change_statement(change.expected, tuple(changes))
+    changed = tx.returning(statement, changes | {"id": change.id, "holder": change.worker})
     if changed is None:
         raise Undo(None)
     if change.certificate is not None:
@@ -231,8 +230,8 @@ def change_row(tx: Transaction, keys: KeyRing, change: Transition) -> LedgerRow 
     elif change.to is LedgerState.REVOKED:
         forget_request_key(tx, change.id)
     tx.audit(change.audit)
-    if change.certificate is not None and packed is not None:
-        return read_ledger((*changed, change.certificate.der, packed), keys, change.opened)
+    if opened is not None and opened.id == change.id and change.certificate is not None and change.chain is not None:
+        return read_changed(changed, opened, change.certificate.der, change.chain)
     return get_row(tx, keys, change.id)
 
 
@@ -369,18 +368,21 @@ def _release(tx: Transaction, id: RequestId) -> None:
         tx.execute(_GIVE_RENEWAL_BACK, {"renews": renews, "key": key, "id": id})
 
 
-@lru_cache(maxsize=64)
-def _change_statement(expected: frozenset[LedgerState]) -> str:
-    return _CHANGE % _literals(expected)
+@lru_cache(maxsize=256)
+def _change_statement(expected: frozenset[LedgerState], columns: tuple[str, ...]) -> str:
+    """Return the compare-and-swap that sets these columns; what is not changed costs nothing."""
+    return (
+        f"UPDATE ledger SET {', '.join(f'{column} = :{column}' for column in columns)} WHERE id = :id "  # noqa: S608 - column names
+        f"AND state IN ({_literals(expected)}) AND (:holder IS NULL OR worker = :holder) RETURNING {CHANGING}"
+    )
 
 
 def _change_columns(change: Transition, chain_sha256: bytes | None) -> dict[str, Any]:
-    return {
-        "id": change.id,
-        "worker": change.worker,
-        "to": change.to.value,
-        "at": to_micros(change.at),
-        "new_worker": change.new_worker,
+    """Return the columns that change."""
+    given = {
+        "state": change.to.value,
+        "updated_at": to_micros(change.at),
+        "worker": change.new_worker,
         "lease_until": None if change.lease_until is None else to_micros(change.lease_until),
         "waiting_for": None if change.waiting_for is None else change.waiting_for.value,
         "poll_at": None if change.poll_at is None else to_micros(change.poll_at),
@@ -392,6 +394,7 @@ def _change_columns(change: Transition, chain_sha256: bytes | None) -> dict[str,
         "detail": change.detail,
         "chain_sha256": chain_sha256,
     }
+    return {column: value for column, value in given.items() if value is not None}
 
 
 def _literals(states: Iterable[LedgerState]) -> str:

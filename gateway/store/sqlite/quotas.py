@@ -13,6 +13,8 @@ from gateway.store.sqlite.transaction import Queries, Transaction
 
 QUOTAS = 16
 """Quotas that one statement takes; no profile and credential have so many."""
+_PARAMETERS = tuple((f"name{n}", f"slot{n}", f"expires_at{n}", f"since{n}", f"most{n}") for n in range(QUOTAS))
+"""The names of each quota's parameters in that statement."""
 
 EXACT_LIMIT = 256
 """Quotas up to this size are counted to the microsecond, larger ones in slots of a 64th of their window."""
@@ -57,12 +59,12 @@ def _count(tx: Transaction, quotas: Sequence[QuotaTake], now: int, *, bounded: b
     slots = []
     for some in (quotas[start : start + QUOTAS] for start in range(0, len(quotas), QUOTAS)):
         uses: dict[str, Any] = {}
-        for number, quota in enumerate(some):
+        for quota, (name, slot_name, expires_at, since, most) in zip(some, _PARAMETERS, strict=False):
             window = quota.window * 1_000_000
             width = 1 if quota.limit <= EXACT_LIMIT else max(window // 64, 1)
             slot = (now // width + 1) * width - 1
-            uses |= {f"name{number}": quota.key, f"slot{number}": slot, f"expires_at{number}": slot + window}
-            uses |= {f"since{number}": now - window, f"most{number}": quota.limit if bounded else _UNBOUNDED}
+            uses[name], uses[slot_name], uses[expires_at] = quota.key, slot, slot + window
+            uses[since], uses[most] = now - window, quota.limit if bounded else _UNBOUNDED
             slots.append((quota.key, slot))
         if tx.execute(_take_statement(len(some)), uses) != len(some):
             return None

@@ -57,7 +57,7 @@ class Authorizations:
             changed=payload is not None,
             facts={
                 **_facts(found),
-                "challenge": shown.type.value,
+                "type": shown.type.value,
                 "status": shown.status.value,
                 "cause": None if shown.error is None else shown.error.detail,
             },

@@ -22,7 +22,6 @@ MAX_REQUESTED = 1000
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 """Machines of Windows have underscores: patterns of the policy say whether they are certified."""
 _OID = re.compile(r"[0-2](\.(0|[1-9][0-9]{0,38})){1,40}", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def parse_identifiers(raw: object) -> tuple[Identifier, ...]:
@@ -85,9 +84,9 @@ def domain(value: str) -> str:
 
 
 def _dns(value: str) -> str:
-    name = value.lower()
-    if not name.isascii():
+    if not value.isascii():
         raise MalformedMessage("international names are written as A-labels (xn--)")
+    name = value.lower()
     if len(name) > MAX_DNS:
         raise MalformedMessage(f"the name has more than {MAX_DNS} characters")
     labels = name.removeprefix("*.").split(".")
@@ -124,7 +123,7 @@ def _address(value: str) -> str:
 def _permanent(value: str) -> str:
     """`identifierValue`, or `identifierValue/assigner`, octet for octet (draft-ietf-acme-device-attest §3)."""
     text, slash, assigner = value.partition("/")
-    if not text or _CONTROL.search(text) or (slash and _OID.fullmatch(assigner) is None):
+    if not text.isprintable() or not text or (slash and _OID.fullmatch(assigner) is None):
         raise MalformedMessage("a permanent identifier is a text without '/', and may be followed by '/' and its assigner's OID")
     return value
 
@@ -132,7 +131,7 @@ def _permanent(value: str) -> str:
 def _hardware(value: str) -> str:
     """`hwSerialNum/hwType`, octet for octet (draft-ietf-acme-device-attest §4)."""
     text, _, kind = value.partition("/")
-    if not text or _CONTROL.search(text) or _OID.fullmatch(kind) is None:
+    if not text.isprintable() or not text or _OID.fullmatch(kind) is None:
         raise MalformedMessage("a hardware module is its serial number, '/' and the OID of its type")
     return value
 

@@ -26,7 +26,8 @@ _EXPIRING = frozenset({AuthorizationStatus.PENDING, AuthorizationStatus.VALID})
 class DirectoryTerms:
     """What a directory says of itself (RFC 8555 §7.1.1, draft-ietf-acme-profiles §3, RFC 9444 §4); empty and False is left out.
 
-    `profiles` are descriptions or URLs by name; `surprise` a name that changes, so that clients learn to pass over what they
+    `profiles` are descriptions or URLs by name; without `pre_authorization` newAuthz is not named; `surprise` is a name that
+    changes, so that clients learn to pass over what they
     do not know.
     """
 
@@ -36,6 +37,7 @@ class DirectoryTerms:
     external_account_required: bool = False
     profiles: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     subdomains: bool = False
+    pre_authorization: bool = True
     surprise: str | None = None
 
 
@@ -45,11 +47,12 @@ def encode_directory(urls: Urls, terms: DirectoryTerms) -> bytes:
         "newNonce": f"{urls.base}/{NEW_NONCE}",
         "newAccount": f"{urls.base}/{NEW_ACCOUNT}",
         "newOrder": f"{urls.base}/{NEW_ORDER}",
-        "newAuthz": f"{urls.base}/{NEW_AUTHZ}",
         "revokeCert": f"{urls.base}/{REVOKE_CERT}",
         "keyChange": f"{urls.base}/{KEY_CHANGE}",
         "renewalInfo": f"{urls.base}/{RENEWAL_INFO}",
     }
+    if terms.pre_authorization:
+        document["newAuthz"] = f"{urls.base}/{NEW_AUTHZ}"
     if terms.surprise is not None:
         document[terms.surprise] = "https://www.rfc-editor.org/rfc/rfc8555#section-7.1.1"
     document["meta"] = _meta(terms)

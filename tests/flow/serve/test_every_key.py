@@ -31,7 +31,7 @@ def test_a_configuration_with_every_key_serves(start_server: StartServer, tmp_pa
     assert enrolled.returncode == 0
 
     checked = server.cli("config", "check")
-    assert "no problems, 5 warnings; profiles: demo, sensors, kiosks, laptops, routers, robots" in checked.stdout
+    assert "no problems, 5 warnings; profiles: demo, sensors, kiosks, laptops, routers, robots, web, web-short" in checked.stdout
     warned = [line for line in checked.stderr.splitlines() if line.startswith("warning: ")]
     assert len(warned) == len(checked.stderr.splitlines()) == 5
     report = json.loads(server.cli("doctor", "--format", "json").stdout)

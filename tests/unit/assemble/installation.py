@@ -17,7 +17,15 @@ from gateway.cli.init import make_files, write_directory
 from gateway.config.load import Sources, read
 from gateway.config.schema import GatewayConfig
 from gateway.model import Grant, RevocationReason
-from gateway.pki.certificate import Issuer, build_certificate, der_to_pem, new_serial, pem_to_ders, self_signed_ca
+from gateway.pki.certificate import (
+    Issuer,
+    build_certificate,
+    der_to_pem,
+    new_serial,
+    parse_certificate,
+    pem_to_ders,
+    self_signed_ca,
+)
 from gateway.pki.crl import build_crl
 from gateway.pki.extensions import eku_oid
 from gateway.pki.keys import PrivateKey, generate_private_key, load_private_key, public_key_der, serialize_private_key
@@ -175,6 +183,7 @@ class Installation:
         )
         self.data["server"]["https_mtls"] = {"listen": "127.0.0.1:3", **self.pair("mtls", "ec-p256"), "min_version": "1.2"}
         self._use_every_key_of_est(base)
+        self._use_every_key_of_acme({name: value for name, value in base.items() if name != "credentials"})
 
     def _use_every_key_of_est(self, base: dict[str, Any]) -> None:
         """Two profiles that are reached by EST alone: passwords and tokens in one, certificates and drawn keys in the other."""
@@ -204,6 +213,69 @@ class Installation:
             },
             robots={**base, "endpoints": {"est": robots}, "credentials": self._certificates()},
         )
+
+    def _use_every_key_of_acme(self, base: dict[str, Any]) -> None:
+        """Two profiles that are reached by ACME alone, one of which orders at the other may ask for."""
+        validation = {
+            "mode": "standard",
+            "challenges": ["http-01", "dns-01", "tls-alpn-01", "dns-account-01", "dns-persist-01", "device-attest-01"],
+            "allow_cidrs": ["10.0.0.0/8", "127.0.0.0/8"],
+            "deny_cidrs": ["10.66.0.0/16"],
+            "http01_port": 5002,
+            "tlsalpn01_port": 5001,
+            "resolver": {
+                "servers": ["192.0.2.53", "[2001:db8::53]:5353"],
+                "hosts": {"*.web.test": ["127.0.0.1"]},
+                "timeout": "2s",
+                "tcp": True,
+            },
+            "caa": {"mode": "log", "identities": ["pki.example.com"]},
+            "prevalidated": {"dns": ["[a-z]+\\.ready\\.test"], "ip": ["10.1.0.0/16"]},
+            "webhook": {
+                "url": "https://cmdb.example.com",
+                "secret": {"file": self.write("cmdb", b"5f0c9a41d27e")},
+                "timeout": "2s",
+            },
+            "attestation": {name: self.ca(name) for name in ("apple", "tpm", "step")},
+            "acknowledge_no_validation": False,
+            "attempts": 3,
+            "attempt_every": "1s",
+        }
+        quota = {"count": 1000, "window": "1h"}
+        limits = ("orders_per_account", "orders_per_external_account", "orders", "accounts_per_address", "failed_validations")
+        web = {
+            "external_account": "optional",
+            "validation": validation,
+            "profiles": {"web-short": "Six days"},
+            "terms_of_service": "https://pki.example.com/terms",
+            "website": "https://pki.example.com",
+            "aliases": ["https://old.example.com/acme"],
+            "cors_origins": ["https://app.example.com"],
+            "subdomains": True,
+            "authorization_reuse": "1h",
+            "order_lifetime": "1d",
+            "max_identifiers": 10,
+            "finalize_wait": "5s",
+            "ml_dsa_accounts": True,
+            "padded_csr": True,
+            "revocation_reasons": ["keyCompromise", "superseded"],
+            "alternate_chains": [self.another_chain("alternate")],
+            "renewal": {"before": "30d", "retry_after": "1h", "foreign_replaces": "reject"},
+            "limits": dict.fromkeys(limits, quota),
+        }
+        self.data["profiles"].update(
+            {"web": {**base, "endpoints": {"acme": web}}, "web-short": {**base, "endpoints": {"acme": {}}}},
+        )
+
+    def another_chain(self, name: str, *, with_issuing: bool = True) -> str:
+        """Write NAME.pem, a root that has certified our issuing CA too, below that certificate or alone; returns the name."""
+        ours = parse_certificate(pem_to_ders((self.folder / "ca/issuing.pem").read_bytes())[0])
+        issuing = load_private_key((self.folder / "secrets/issuing.key").read_bytes())
+        root = self_signed_ca(key("ec-p256", name), f"CN={name}", NOW - DAY, NOW + YEAR)
+        grant = Grant(ours.subject.der, (), ("keyCertSign", "cRLSign"), (), NOW - DAY, NOW + YEAR)
+        signer = Issuer.from_certificate(root, key("ec-p256", name))
+        crossed = build_certificate(signer, new_serial(), grant, public_key_der(issuing), is_ca=True)
+        return self.write(f"{name}.pem", b"".join(map(der_to_pem, (crossed, root) if with_issuing else (root,))))
 
     def basic(self, name: str, user: str, **more: Any) -> dict[str, Any]:
         """Write a file of one user, whose password is `PASSWORD`, and return the credential."""

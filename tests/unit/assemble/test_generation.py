@@ -129,7 +129,13 @@ def test_providers_are_asked_in_the_order_of_their_cost(gateway: Gateway) -> Non
     profiles = gateway.generation.snapshot.profiles
     kinds = {name: [provider.kind for provider in profile.credentials] for name, profile in profiles.items()}
     assert kinds[LAPTOPS] == [CredentialKind.INTUNE_JWS, CredentialKind.ONE_TIME]
-    assert kinds[DEMO] == [CredentialKind.STATIC, CredentialKind.ONE_TIME, CredentialKind.BASIC, CredentialKind.CERTIFICATE]
+    assert kinds[DEMO] == [
+        CredentialKind.STATIC,
+        CredentialKind.ONE_TIME,
+        CredentialKind.BASIC,
+        CredentialKind.CERTIFICATE,
+        CredentialKind.ACME_ORDER,
+    ]
 
 
 def test_own_keys_and_names(gateway: Gateway, whole: Installation) -> None:

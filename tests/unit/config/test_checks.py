@@ -132,6 +132,13 @@ def test_renewal_alone_is_enough(minimal: dict[str, Any], complaints: Complaints
         ),
         pytest.param({"subject": {"template": "CN={UID}"}}, "any subject", id="template-copies-other"),
         pytest.param({"subject": {"template": "CN={requester}"}}, None, id="template-own-words"),
+        pytest.param({"subject": {"template": "CN={attested.os_version}"}}, None, id="template-attested"),
+        pytest.param(
+            {**LIMITED, "san": {"permanent_identifier": {"patterns": [".+"]}}}, "type permanent_identifier", id="every-device"
+        ),
+        pytest.param(
+            {**LIMITED, "san": {"hardware_module": {"patterns": ["[^/]+/[0-9.]+"]}}}, "type hardware", id="every-module"
+        ),
         pytest.param({"subject": {"template": "CN=x-{CN}", "patterns": {"CN": "[0-9]+"}}}, None, id="template-limited"),
         pytest.param({"subject": {"allow": ["O"]}}, None, id="no-cn"),
         pytest.param({**LIMITED, "san": {"dns": {"patterns": ["[a-z]+\\.corp\\.example"]}}}, None, id="limited-dns"),
@@ -208,9 +215,11 @@ def test_dangerous_usages_must_be_named_twice(minimal: dict[str, Any], complaint
             '{serialnummer} is not a known placeholder; did you mean "serialNumber"?',
             id="placeholder",
         ),
+        pytest.param({"subject": {"template": "CN={attested.colour}"}}, "{attested.colour} is not a known", id="claim"),
         pytest.param({"subject": {"override": {"C": "Deutschland"}}}, "override.C: cannot be written", id="override"),
         pytest.param({"subject": {"template": "CN"}}, "subject.template: is not an RFC 4514 name", id="template"),
         pytest.param({"san": {"dns": {}}}, "san.dns: has no patterns", id="dns-empty"),
+        pytest.param({"san": {"permanent_identifier": {}}}, "san.permanent_identifier: has no patterns", id="devices-empty"),
         pytest.param({"san": {"ip": {"max": 1}}}, "san.ip: has no networks", id="ip-empty"),
         pytest.param({"san": {"require": True}}, "san.require: cannot be met", id="require-san"),
         pytest.param({"san": {"dns_from_common_name": True}}, "needs a dns block", id="dns-from-cn"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.acme import OrderStatus
 from gateway.audit import AuditHead
 from gateway.errors import StoreRefused, StoreUnavailable
 from gateway.model import RevocationReason
@@ -30,7 +31,8 @@ from gateway.store.sqlite import (
     rekey,
 )
 from gateway.store.sqlite.upgrade import upgrade
-from gateway.store.tables import SCHEMA
+from gateway.store.tables import REVISIONS, SCHEMA
+from tests.contract.store.acme_rows import begun, external_account, made_ready, order_change, ordered, registered
 from tests.contract.store.rows import CHAIN, NOW, certificate_of, challenge, event, issued, opened, transition
 
 OLD, NEW, OTHER = (bytes([n]) * 32 for n in (1, 2, 3))
@@ -132,9 +134,11 @@ class TestRefusals:
             await start(path).start()
 
     async def test_older_schema(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(access, "SCHEMA", "0002")
-        monkeypatch.setattr(access, "REVISIONS", ("0001", "0002"))
-        with pytest.raises(StoreRefused, match="has schema 0001 and this program needs 0002; run `pki-gateway store backup`"):
+        monkeypatch.setattr(access, "SCHEMA", "9999")
+        monkeypatch.setattr(access, "REVISIONS", (*REVISIONS, "9999"))
+        with pytest.raises(
+            StoreRefused, match=f"has schema {SCHEMA} and this program needs 9999; run `pki-gateway store backup`"
+        ):
             await start(path).start()
 
     async def test_no_store(self, tmp_path: Path) -> None:
@@ -371,6 +375,25 @@ class TestRekey:
         assert [row and row.request for row in found] == [b"request %d" % number for number in range(5)]
         await store.close()
         assert rekey(path, KeyRing((NEW, OLD)), AUDIT_KEY, REKEYED).resealed == 2
+
+    async def test_acme_secrets_are_sealed_anew(self, path: Path) -> None:
+        bound = external_account(key=b"the key of an external account")
+        store = start(path)
+        await store.start()
+        await store.add_external_account(bound, event())
+        of = await registered(store)
+        ready = await made_ready(store, of)
+        processing = await store.change_order(order_change(ready, OrderStatus.PROCESSING, csr=b"the csr"))
+        _, (needed,) = await ordered(store, of)
+        trying = await begun(store, needed, payload={"attObj": "AAAA"})
+        await store.close()
+        assert rekey(path, KeyRing((NEW, OLD)), AUDIT_KEY, REKEYED).resealed == 3 + 2
+        store = start(path, KeyRing((NEW,)))
+        await store.start()
+        assert await store.find_external_account(bound.kid) == bound
+        assert await store.find_order(ready.id) == processing
+        assert await store.find_authorization(needed.id) == trying
+        await store.close()
 
     async def test_request_of_a_lost_key_stops_it_and_the_old_key_stays_good(self, path: Path) -> None:
         await fill(path, 1)

@@ -15,10 +15,16 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
+from gateway.errors import StoreRefused
 from gateway.store import migrations
+from gateway.store.acme_rows import ORDER_SELECT as ACME_ORDER
 from gateway.store.interfaces import LedgerState
 from gateway.store.keys import KeyRing
-from gateway.store.sqlite import connection, migrate
+from gateway.store.sqlite import check_usable, connection, migrate
+from gateway.store.sqlite.access import seal_checks
+from gateway.store.sqlite.acme import accounts, authorizations, incidents, orders
+from gateway.store.sqlite.acme import expiry as acme_expiry
+from gateway.store.sqlite.upgrade import upgrade
 from gateway.store.tables import REVISIONS, SCHEMA, metadata
 
 KEYS = KeyRing((bytes(32),))
@@ -53,12 +59,71 @@ def test_partial_indexes_are_partial(tmp_path: Path) -> None:
     assert conditions(found) == conditions(wanted)
 
 
+def test_first_schema_is_brought_up_with_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    connection.create(path)
+    writer = connection.open_writer(path)
+    upgrade(writer, lambda: seal_checks(writer, KEYS, AUDIT_KEY), "0001")
+    columns = "id, profile, mac, key_id, created_at, expires_at, created_by"
+    writer.execute(f"INSERT INTO challenges ({columns}) VALUES ('c1', 'p', x'00', '', 1, 2, '')")
+    writer.close()
+    with pytest.raises(StoreRefused, match="has schema 0001"):
+        check_usable(path, KEYS, AUDIT_KEY)
+    assert migrate(path, KEYS, AUDIT_KEY) == ("0001", SCHEMA)
+    check_usable(path, KEYS, AUDIT_KEY)
+    reader = connection.open_reader(path)
+    assert reader.execute("SELECT id, profile FROM challenges").fetchall() == [("c1", "p")]
+    reader.close()
+
+
+def test_tables_without_row_numbers_are_those_of_the_tables(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    migrate(path, KEYS, AUDIT_KEY)
+    reader = connection.open_reader(path)
+    found = reader.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%WITHOUT ROWID%'").fetchall()
+    reader.close()
+    wanted = {table.name for table in metadata.sorted_tables if table.dialect_options["sqlite"]["with_rowid"] is False}
+    assert {name for (name,) in found} == wanted
+
+
 def test_revisions_are_the_scripts() -> None:
     configuration = Config()
     configuration.set_main_option("script_location", str(Path(migrations.__file__).parent))
     script = ScriptDirectory.from_config(configuration)
     assert tuple(reversed([revision.revision for revision in script.walk_revisions()])) == REVISIONS
     assert script.get_current_head() == SCHEMA
+
+
+ACME = {
+    "account by key": accounts._BY_KEY,
+    "order": ACME_ORDER + "WHERE o.id = :id",
+    "due orders": orders.DUE,
+    "page of orders": orders.NEXT_PAGE,
+    "replaced": orders._REPLACED,
+    "roll-up": orders._ROLL_UP,
+    "orders that fail": orders._FAIL,
+    "due validations": authorizations.DUE % "",
+    "valid authorizations": authorizations.VALID % ":a, :b",
+    "several authorizations": authorizations._SEVERAL % ":a, :b",
+    "incident": incidents._FIND,
+    "orders to end": acme_expiry._END,
+    "orders to forget": acme_expiry._ORDERS,
+    "their authorizations": acme_expiry._LINKS,
+    "authorizations to forget": acme_expiry._AUTHORIZATIONS,
+    "nonces to forget": acme_expiry._NONCES,
+}
+
+
+@pytest.mark.parametrize("query", ACME)
+def test_look_ups_of_acme_use_an_index(tmp_path: Path, query: str) -> None:
+    path = tmp_path / "gateway.db"
+    migrate(path, KEYS, AUDIT_KEY)
+    names = dict.fromkeys(re.findall(r":(\w+)", ACME[query]), 1)
+    writer = connection.open_writer(path)
+    plan = writer.execute(f"EXPLAIN QUERY PLAN {ACME[query]}", names).fetchall()
+    writer.close()
+    few = "ix_acme_orders_processing"  # the index of the few orders that are being finalized
+    assert not [step for *_, step in plan if step.startswith("SCAN") and few not in step]
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from gateway.acme import ChallengeStatus, OrderStatus
 from gateway.errors import StoreUnavailable
 from gateway.pki.csr import build_csr, parse_csr
 from gateway.pki.keys import generate_private_key
 from gateway.pki.names import parse_name_text
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite import SqliteStore, backup, connection, migrate
-from tests.contract.store.rows import CHAIN, certificate_of, opened, transition
+from tests.contract.store.acme_rows import attempt, begun, external_account, made_ready, order_change, ordered, registered
+from tests.contract.store.rows import CHAIN, certificate_of, event, opened, transition
 
 KEYS = KeyRing((bytes(range(32)),))
 AUDIT_KEY = b"a" * 32
@@ -54,6 +56,30 @@ async def test_no_file_holds_the_challenge_of_an_enrollment(store: SqliteStore, 
         assert secret not in file.read_bytes(), file
     await store.close()
     assert secret not in path.read_bytes()
+
+
+async def test_no_file_holds_the_secrets_of_acme(store: SqliteStore, tmp_path: Path) -> None:
+    path, key, device = tmp_path / "gateway.db", b"a key of an external account", "a serial number of a device"
+    await store.add_external_account(external_account(key=key), event())
+    of = await registered(store)
+    await store.change_order(order_change(await made_ready(store, of), OrderStatus.PROCESSING, csr=CSR))
+    _, (needed,) = await ordered(store, of)
+    await begun(store, needed, payload={"attObj": device})
+    for secret in (key, CHALLENGE.encode(), device.encode()):
+        assert columns_that_hold(path, secret) == []
+        for file in tmp_path.iterdir():
+            assert secret not in file.read_bytes(), file
+    await store.close()
+
+
+async def test_what_came_with_a_challenge_is_forgotten_with_its_end(store: SqliteStore, tmp_path: Path) -> None:
+    _, (needed,) = await ordered(store, await registered(store))
+    await begun(store, needed, payload={"attObj": "AAAA"})
+    await store.end_attempt(attempt(needed, ChallengeStatus.VALID))
+    reader = connection.open_reader(tmp_path / "gateway.db")
+    assert reader.execute("SELECT payload FROM acme_authorizations").fetchall() == [(None,)]
+    reader.close()
+    await store.close()
 
 
 async def test_every_look_up_returns_the_request_as_it_came(store: SqliteStore) -> None:

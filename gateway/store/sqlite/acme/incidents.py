@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +12,7 @@ from gateway.store import tables
 from gateway.store.acme import Affected
 from gateway.store.acme_rows import INCIDENT_SELECT, incident_columns, read_incident
 from gateway.store.rows import insert, to_micros, to_serial
-from gateway.store.sqlite.acme.statements import listing, numbered
+from gateway.store.sqlite.acme.statements import insert_many, listing, numbered
 from gateway.store.sqlite.transaction import Queries, Transaction
 
 _INSERT = insert(tables.acme_incidents)
@@ -23,25 +22,38 @@ _FIND = INCIDENT_SELECT + (
     "JOIN acme_incident_certificates c ON c.incident = n.id WHERE c.sha256 = :sha256 "
     "ORDER BY n.created_at DESC, n.id DESC LIMIT 1"
 )
+_COUNT = "UPDATE acme_incidents SET certificates = certificates + :more WHERE id = :id"
 _EXAMPLES = 10
+PAGE = 1000
+"""Certificates of one transaction: an incident may concern all there are, and enrollments wait for each."""
+_FORGET = (
+    "DELETE FROM acme_incident_certificates WHERE (sha256, incident) IN "  # noqa: S608 - a constant
+    f"(SELECT sha256, incident FROM acme_incident_certificates WHERE incident = :id LIMIT {PAGE})"
+)
 
 
-def declare(tx: Transaction, incident: Incident, affected: Affected, now: datetime, audit: AuditEvent) -> Incident:
-    """Note every certificate that is affected, and the incident with their number."""
-    count = 0
-    for where, parameters in _conditions(affected, now):
-        note = f"INSERT INTO acme_incident_certificates (sha256, incident) SELECT i.sha256, :incident FROM inventory i {where}"  # noqa: S608
-        count += tx.execute(note, parameters | {"incident": incident.id})
-    counted = replace(incident, certificates=count)
-    tx.execute(_INSERT, incident_columns(counted))
+def declare(tx: Transaction, incident: Incident, audit: AuditEvent) -> None:
+    """Write an incident; its certificates are noted afterwards."""
+    tx.execute(_INSERT, incident_columns(incident))
     tx.audit(audit)
-    return counted
+
+
+def read_page(sql: Queries, where: str, parameters: Mapping[str, Any], after: bytes) -> list[bytes]:
+    """Return the SHA-256 of some of the certificates that `conditions` selects, those after the last of the page before."""
+    query = f"SELECT i.sha256 FROM inventory i {where} AND i.sha256 > :after ORDER BY i.sha256 LIMIT {PAGE}"  # noqa: S608
+    return [row[0] for row in sql.all(query, {**parameters, "after": after})]
+
+
+def note(tx: Transaction, id: str, certificates: Sequence[bytes]) -> None:
+    """Note certificates that an incident concerns, and count them."""
+    insert_many(tx, tables.acme_incident_certificates, [{"sha256": sha256, "incident": id} for sha256 in certificates])
+    tx.execute(_COUNT, {"id": id, "more": len(certificates)})
 
 
 def count(sql: Queries, affected: Affected, now: datetime) -> tuple[int, tuple[str, ...]]:
     """Return how many certificates are affected, and some of their subjects."""
     total, subjects = 0, []
-    for where, parameters in _conditions(affected, now):
+    for where, parameters in conditions(affected, now):
         total += sql.all(f"SELECT COUNT(*) FROM inventory i {where}", parameters)[0][0]  # noqa: S608 - constants
         query = f"SELECT i.subject FROM inventory i {where} ORDER BY i.issued_at DESC, i.sha256 LIMIT {_EXAMPLES}"  # noqa: S608
         subjects += [row[0] for row in sql.all(query, parameters)]
@@ -60,16 +72,20 @@ def list_rows(sql: Queries, limit: int) -> tuple[Incident, ...]:
     return tuple(read_incident(row) for row in sql.all(query, {"limit": limit}))
 
 
+def forget_portion(tx: Transaction, id: str) -> int:
+    """Forget some of the certificates that an incident concerned; returns how many."""
+    return tx.execute(_FORGET, {"id": id})
+
+
 def withdraw(tx: Transaction, id: str, audit: AuditEvent) -> bool:
-    """Forget an incident and which certificates it concerned."""
+    """Forget an incident."""
     if tx.execute("DELETE FROM acme_incidents WHERE id = :id", {"id": id}) != 1:
         return False
-    tx.execute("DELETE FROM acme_incident_certificates WHERE incident = :id", {"id": id})
     tx.audit(audit)
     return True
 
 
-def _conditions(affected: Affected, now: datetime) -> Iterator[tuple[str, dict[str, Any]]]:
+def conditions(affected: Affected, now: datetime) -> Iterator[tuple[str, dict[str, Any]]]:
     """Return what selects the affected certificates, serial numbers in portions that share none."""
     fields = {"profile": affected.profile, "upstream_ca": affected.upstream_ca, "public_key_sha256": affected.public_key_sha256}
     asked: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from gateway.acme import Account, AccountStatus, Authorization, ExternalAccount, Incident, Order, OrderStatus
 from gateway.audit import AuditEvent
@@ -176,8 +178,16 @@ class AcmeFile(OpenFile):
     # Incidents
 
     async def declare_incident(self, incident: Incident, affected: Affected, now: datetime, audit: AuditEvent) -> Incident:
-        """Note each certificate that is affected; returns the incident with their number."""
-        return await self._write(lambda tx: incidents.declare(tx, incident, affected, now, audit), is_long=True)
+        """Write the incident, then note each certificate that is affected, in portions; returns it with their number."""
+        await self._write(lambda tx: incidents.declare(tx, incident, audit))
+        count = 0
+        for where, parameters in incidents.conditions(affected, now):
+            after = b""
+            read = partial(incidents.read_page, where=where, parameters=parameters)
+            while page := await self._read_aside(partial(read, after=after)):
+                await self._write(partial(incidents.note, id=incident.id, certificates=page), is_long=True)
+                count, after = count + len(page), page[-1]
+        return replace(incident, certificates=count)
 
     async def count_affected(self, affected: Affected, now: datetime) -> tuple[int, tuple[str, ...]]:
         """Say how many certificates an incident would concern, and the subjects of up to ten of them."""
@@ -193,7 +203,9 @@ class AcmeFile(OpenFile):
 
     async def withdraw_incident(self, id: str, audit: AuditEvent) -> bool:
         """Forget an incident; False where there is none."""
-        return await self._write(lambda tx: incidents.withdraw(tx, id, audit), is_long=True)
+        while await self._write(partial(incidents.forget_portion, id=id), is_long=True):
+            pass
+        return await self._write(lambda tx: incidents.withdraw(tx, id, audit))
 
     async def expire_acme(self, now: datetime) -> int:
         """End orders whose time is over, and delete nonces, orders and authorizations that were kept long enough."""
