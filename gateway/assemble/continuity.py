@@ -12,6 +12,7 @@ from gateway.ca.crl import CrlPublisher, CrlSchedule
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.local import LocalCA
 from gateway.config.fields import SecretSource
+from gateway.config.remote_cas import GroupCA
 from gateway.config.schema import GatewayConfig
 from gateway.config.sources import Sources, find_named
 from gateway.model import UpstreamCAName
@@ -48,11 +49,14 @@ def ca_fingerprints(config: GatewayConfig, sources: Sources) -> dict[UpstreamCAN
 
 
 def _fingerprint(name: str, config: GatewayConfig, sources: Sources) -> bytes:
+    """Digest one section; a group's holds those of its members, which may not stay behind when they are made anew."""
     section = config.upstream_cas[name]
     data = section.model_dump(mode="json", by_alias=True)
     parts = [name.encode(), config.server.external_url.http.encode(), json.dumps(data, sort_keys=True).encode()]
     for _, named in find_named(data, type(section)):
         parts.append(sources.secret(named) if isinstance(named, SecretSource) else sources.file(named))
+    if isinstance(section, GroupCA):
+        parts += (_fingerprint(member, config, sources) for member in section.members)
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)

@@ -72,6 +72,7 @@ class GuardedCA:
         self.name = ca.name
         self.capabilities = ca.capabilities
         self.accepts = ca.accepts
+        self.queue = ca.queue
         self.start = ca.start
         self.close = ca.close
         self.new_serial = ca.new_serial

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.ca.interfaces import NotSent, Unavailable, UnknownResult, UpstreamError
+from gateway.ca.interfaces import AuthFailed, NotSent, Unavailable, UnknownResult
 from gateway.pki.jws import parse_json_object
 
 MAX_BODY = 262_144
@@ -25,8 +25,17 @@ BUSY_RETRY = 15
 LONGEST_RETRY = 3600
 """Seconds; whatever a CA asks for beyond is taken as this."""
 
-_NOTHING_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
-"""Name, connection and TLS handshake: no byte of the request has left."""
+_CERTIFICATE_ALERTS = (
+    "BAD_CERTIFICATE",
+    "UNSUPPORTED_CERTIFICATE",
+    "CERTIFICATE_REVOKED",
+    "CERTIFICATE_EXPIRED",
+    "CERTIFICATE_UNKNOWN",
+    "CERTIFICATE_REQUIRED",
+    "UNKNOWN_CA",
+    "ACCESS_DENIED",
+)
+"""TLS alerts by which a server ends a handshake for want of a good client certificate (RFC 8446 §6.2)."""
 _USER_AGENT = "pki-gateway"
 
 
@@ -48,6 +57,8 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+    failed: type[NotSent] | type[UnknownResult] = UnknownResult
+    """What it means when this is no answer that makes sense."""
 
     @property
     def media_type(self) -> str:
@@ -55,18 +66,26 @@ class Response:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def json(self) -> dict[str, Any]:
-        """Return the JSON object that the body is; raises UnknownResult for anything else, such as a proxy's page."""
+        """Return the JSON object that the body is; raises `failed` for anything else, such as a proxy's page."""
         try:
             return parse_json_object(self.body)
         except Exception as error:
             cause = f"the CA answered {self.status} with what is no JSON object ({self.media_type or 'no type'})"
-            raise UnknownResult(cause) from error
+            raise self.failed(cause) from error
 
     def retry_after(self, otherwise: int) -> int:
         """Return Retry-After in seconds, within an hour; dates count as `otherwise`."""
         text = self.headers.get("retry-after", "").strip()
         seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else otherwise
         return max(1, min(seconds, LONGEST_RETRY))
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far one request has come."""
+
+    began: bool = False
+    """Whether a byte of it may have left."""
 
 
 class HttpClient:
@@ -88,8 +107,11 @@ class HttpClient:
             ttl_dns_cache=30,
             keepalive_timeout=KEPT_ALIVE,
         )
+        progress = aiohttp.TraceConfig()
+        progress.on_request_headers_sent.append(_note_begin)
         self._session = aiohttp.ClientSession(
             connector=connector,
+            trace_configs=[progress],
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
@@ -114,8 +136,11 @@ class HttpClient:
     ) -> Response:
         """Send a request by which the CA may act; whatever fails once a byte may have left raises UnknownResult, else NotSent.
 
-        `within` bounds it, waiting for a place included, below the settings' own timeout.
+        `within` bounds it, waiting for a place included, below the settings' own timeout. A server that takes no certificate
+        of ours has read nothing: AuthFailed. POST only: what HTTP calls idempotent would be sent twice where a connection breaks.
         """
+        if method != "POST":
+            raise ValueError(f"{method} may be sent twice")
         return await self._send(method, path, headers, body, json_body, within, MAX_BODY, UnknownResult)
 
     async def read(
@@ -152,17 +177,28 @@ class HttpClient:
         loop = asyncio.get_running_loop()
         until = loop.time() + budget
         url = path if path.startswith(("http://", "https://")) else self.settings.base_url + path
+        progress = _Progress()
         async with self._place(budget):
-            timeout = aiohttp.ClientTimeout(total=max(0.001, until - loop.time()), connect=self.settings.connect_timeout)
+            left = max(0.001, until - loop.time())
+            timeout = aiohttp.ClientTimeout(total=left, connect=min(left, self.settings.connect_timeout))
             try:
                 async with self._session.request(
-                    method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+                    method,
+                    url,
+                    data=body,
+                    headers=headers,
+                    timeout=timeout,
+                    allow_redirects=False,
+                    trace_request_ctx=progress,
                 ) as answer:
                     content = await _read_bounded(answer, limit, failed)
-                    return Response(answer.status, {name.lower(): text for name, text in answer.headers.items()}, content)
-            except _NOTHING_SENT as error:
-                raise NotSent(f"the CA cannot be reached: {_describe(error)}") from error
-            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                    names = {name.lower(): text for name, text in answer.headers.items()}
+                    return Response(answer.status, names, content, failed)
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                if _is_certificate_refused(error):
+                    raise AuthFailed("the CA's server does not take the client certificate, or demands one") from error
+                if not progress.began:
+                    raise NotSent(f"the CA cannot be reached: {_describe(error)}") from error
                 raise failed(f"the CA gave no whole answer: {_describe(error)}") from error
 
     @asynccontextmanager
@@ -185,14 +221,29 @@ def refuse_unavailable(response: Response, *, otherwise: int = 30) -> None:
         raise Unavailable(f"the CA answered {response.status}", response.retry_after(otherwise))
 
 
+async def _note_begin(_session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceRequestHeadersSentParams) -> None:
+    """Note that a request is about to be written."""
+    context.trace_request_ctx.began = True
+
+
 async def _read_bounded(answer: aiohttp.ClientResponse, limit: int, failed: type[NotSent] | type[UnknownResult]) -> bytes:
     """Return the body; one that is longer than `limit` bytes is no answer."""
-    content = b""
+    content = bytearray()
     async for piece in answer.content.iter_chunked(65_536):
         content += piece
         if len(content) > limit:
             raise failed(f"the CA answered with more than {limit} bytes")
-    return content
+    return bytes(content)
+
+
+def _is_certificate_refused(error: BaseException | None) -> bool:
+    """Say whether a server ended the TLS handshake because of our certificate; in TLS 1.3 a request may have left by then."""
+    while error is not None:
+        reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None
+        if isinstance(reason, str) and "ALERT" in reason and reason.endswith(_CERTIFICATE_ALERTS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _describe(error: BaseException) -> str:
@@ -201,6 +252,8 @@ def _describe(error: BaseException) -> str:
         return "its TLS certificate does not chain to the configured anchors, or is for another name"
     if isinstance(error, TimeoutError):
         return "it took too long"
-    if isinstance(error, UpstreamError | OSError) and not isinstance(error, aiohttp.ClientSSLError):
-        return getattr(error, "strerror", None) or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name cannot be resolved"
+    if isinstance(error, OSError) and not isinstance(error, aiohttp.ClientSSLError):
+        return error.strerror or type(error).__name__
     return type(error).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Flag, auto
 from typing import Protocol
 
@@ -116,6 +116,8 @@ class UpstreamCA(Protocol):
     name: UpstreamCAName
     capabilities: Capability
     accepts: frozenset[RequestForm]
+    queue: timedelta
+    """How long requests and revocations wait for a CA that cannot be reached; 0 where clients are told so at once."""
 
     async def start(self) -> None:
         """Check what can be checked without issuing; called once before the first use."""

@@ -188,6 +188,12 @@ UPSTREAM_CIRCUIT_OPEN = Family(
     ("upstream_ca",),
     merge=Merge.SUM,
 )
+UPSTREAM_FAILOVERS = Family(
+    "gateway_upstream_failovers_total",
+    Kind.COUNTER,
+    "Requests that a member of a group of CAs did not take, so that the next one was asked.",
+    ("group", "upstream_ca"),
+)
 STORE_COMMIT_SECONDS = Family(
     "gateway_store_commit_seconds",
     Kind.HISTOGRAM,

@@ -74,6 +74,7 @@ _signed_challenges = _counter(registry.SIGNED_CHALLENGES)
 _legacy_algorithms = _counter(registry.LEGACY_ALGORITHMS)
 _upstream_seconds = _histogram(registry.UPSTREAM_SECONDS)
 _upstream_circuit_open = _gauge(registry.UPSTREAM_CIRCUIT_OPEN)
+_upstream_failovers = _counter(registry.UPSTREAM_FAILOVERS)
 _store_commit_seconds = _histogram(registry.STORE_COMMIT_SECONDS)
 _audit_write_failures = _counter(registry.AUDIT_WRITE_FAILURES)
 _in_flight = _gauge(registry.IN_FLIGHT)
@@ -143,6 +144,11 @@ def observe_upstream(upstream_ca: UpstreamCAName, operation: UpstreamOperation, 
 def set_circuit(upstream_ca: UpstreamCAName, *, is_open: bool) -> None:
     """Say whether this worker leaves an upstream CA alone."""
     _upstream_circuit_open.labels(upstream_ca).set(is_open)
+
+
+def count_failover(group: UpstreamCAName, upstream_ca: UpstreamCAName) -> None:
+    """Count one request that a member of a group did not take."""
+    _upstream_failovers.labels(group, upstream_ca).inc()
 
 
 def observe_commit(result: CommitResult, seconds: float) -> None:
