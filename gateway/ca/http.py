@@ -252,6 +252,8 @@ def _describe(error: BaseException) -> str:
         return "its TLS certificate does not chain to the configured anchors, or is for another name"
     if isinstance(error, TimeoutError):
         return "it took too long"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return "TLS cannot be agreed upon: another version, or a client certificate that is demanded"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name cannot be resolved"
     if isinstance(error, OSError) and not isinstance(error, aiohttp.ClientSSLError):
