@@ -356,9 +356,7 @@ def server_tls(hierarchy: Hierarchy, *, clients: bytes = b"", version: ssl.TLSVe
     return context
 
 
-def secure(
-    hierarchy: Hierarchy, port: int, *, anchors: bytes | None = None, shows: bool = False, host: str = "127.0.0.1"
-) -> HttpClient:
+def secure(hierarchy: Hierarchy, port: int, anchors: bytes | None = None, *, shows: bool = False, host: str = HOST) -> HttpClient:
     client = make_client(hierarchy)
     files = {"anchors.pem": anchors or hierarchy.root.certificate, "client.pem": client.certificate}
     secrets = {str(SecretSource(file=FilePath("client.key"))): client.key}
@@ -440,7 +438,7 @@ async def test_servers_that_are_not_the_ca(hierarchy: Hierarchy, case: str) -> N
         asking = secure(hierarchy, there.port, other if case == "other anchors" else None, host=host)
         await asking.open()
         try:
-            with pytest.raises(NotSent, match="cannot be reached: (TLS cannot be agreed|its TLS certificate)"):
+            with pytest.raises(NotSent, match=r"cannot be reached: (TLS cannot be agreed|its TLS certificate)"):
                 await asking.change("POST", "/sign", body=b"x")
         finally:
             await asking.close()
