@@ -438,7 +438,7 @@ async def test_servers_that_are_not_the_ca(hierarchy: Hierarchy, case: str) -> N
         asking = secure(hierarchy, there.port, other if case == "other anchors" else None, host=host)
         await asking.open()
         try:
-            with pytest.raises(NotSent, match=r"cannot be reached: (TLS cannot be agreed|its TLS certificate)"):
+            with pytest.raises(NotSent, match="cannot be reached: "):
                 await asking.change("POST", "/sign", body=b"x")
         finally:
             await asking.close()
