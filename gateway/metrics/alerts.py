@@ -77,7 +77,7 @@ _LIMITED = f'reason="{Reason.RATE_LIMITED}"'
 _READ = f'operation!="{Operation.UNKNOWN}"'
 _OURS = (CertificateKind.RA, CertificateKind.CA, CertificateKind.TLS)
 _ANCHORS = (CertificateKind.CHALLENGE_ANCHOR, CertificateKind.CLIENT_ANCHOR)
-_UNANSWERED = f'result=~"{UpstreamResult.NOT_SENT}|{UpstreamResult.TIMEOUT}|{UpstreamResult.FAILED}"'
+_UNANSWERED = f'result=~"{UpstreamResult.NOT_SENT}|{UpstreamResult.AUTH_FAILED}|{UpstreamResult.TIMEOUT}|{UpstreamResult.FAILED}"'
 
 ENROLLMENT = Group(
     "pki-gateway-enrollment",
@@ -277,6 +277,14 @@ SERVICE = Group(
             Severity.PAGE,
             "Upstream CA {{ $labels.upstream_ca }} has failed again and again: {{ $value }} workers leave it alone.",
             "Its clients are told to come later; it is tried again on its own. The log says how it failed.",
+        ),
+        Rule(
+            "PkiGatewayUpstreamRefusesUs",
+            f'sum by (upstream_ca) (increase({m.UPSTREAM_SECONDS.name}_count{{result="{UpstreamResult.AUTH_FAILED}"}}[10m])) > 0',
+            "0m",
+            Severity.PAGE,
+            "Upstream CA {{ $labels.upstream_ca }} does not take the gateway's credentials.",
+            "pki-gateway upstream test says which; give it others and reload.",
         ),
         Rule(
             "PkiGatewayUpstreamSlow",

@@ -100,6 +100,11 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "{{upstream_ca}}",
             ),
             Panel(
+                "Requests that a member of a group did not take",
+                _increase(m.UPSTREAM_FAILOVERS, "group, upstream_ca", _INSTANCE),
+                "{{group}} {{upstream_ca}}",
+            ),
+            Panel(
                 "Requests that wait",
                 f"max by (waiting_for) ({m.PENDING_REQUESTS.name}{{{_INSTANCE}}})",
                 "{{waiting_for}}",
