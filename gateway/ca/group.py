@@ -39,8 +39,8 @@ Answer = UpstreamIssued | UpstreamPending
 
 _SHARED = Capability.FIND | Capability.POLL | Capability.REVOKE
 """What a group can do where all members can. Not REPEATABLE: a doubt about one member is not answered by another."""
-_OWN = Capability.RENEWAL_HINT
-"""What a group can do where any member can: only the member that issued is asked."""
+_ANY = Capability.RENEWAL_HINT | Capability.CHOOSES_VALIDITY | Capability.CHOOSES_COMMON_NAME
+"""What is true of a group where it is of any member: only the member that issued is asked, and any may have issued."""
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +57,7 @@ class GroupCA:
         self._members = {member.name: member for member in members}
         self.capabilities = reduce(and_, (member.capabilities for member in members)) & _SHARED
         for member in members:
-            self.capabilities |= member.capabilities & _OWN
+            self.capabilities |= member.capabilities & _ANY
         self.accepts = frozenset.intersection(*(member.accepts for member in members))
         self.queue = max(member.queue for member in members)
         self._chain = tuple(dict.fromkeys(der for member in members for der in member.chain()))

@@ -25,6 +25,10 @@ class Capability(Flag):
     """`renewal_hint` says when the CA itself wants a certificate renewed (RFC 9773)."""
     REPEATABLE = auto()
     """The same request may be sent again after any doubt: the CA gives the same certificate, or its first sending is void."""
+    CHOOSES_VALIDITY = auto()
+    """The CA sets the dates by rules of its own: a certificate may end sooner than was granted, and begin up to a day earlier."""
+    CHOOSES_COMMON_NAME = auto()
+    """Of a subject the CA keeps at most the common name, and may write one of the names there, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)

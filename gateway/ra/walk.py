@@ -46,7 +46,14 @@ class Verify(Protocol):
     """Judges what came back by the stored grant; raises Rejection UPSTREAM_MISMATCH."""
 
     def __call__(
-        self, request: IssueRequest, leaf: Certificate, chain: tuple[bytes, ...], ca_chain: tuple[bytes, ...], now: datetime, /
+        self,
+        request: IssueRequest,
+        leaf: Certificate,
+        chain: tuple[bytes, ...],
+        ca_chain: tuple[bytes, ...],
+        now: datetime,
+        capabilities: Capability,
+        /,
     ) -> None:
         """Return when the certificate is what was granted."""
 
@@ -165,7 +172,8 @@ class Walk:
         except Rejection as error:
             return await self._doubt(row, upstream, f"the CA returned what is no certificate: {error.cause}")
         try:
-            self._verify(to_issue_request(row, 0), certificate, answer.chain, upstream.chain(), self._clock())
+            request, now = to_issue_request(row, 0), self._clock()
+            self._verify(request, certificate, answer.chain, upstream.chain(), now, upstream.capabilities)
         except Rejection as error:
             return await self._mismatch(row, upstream, certificate, error)
         return await self._record(row, upstream, answer, certificate)
