@@ -30,6 +30,7 @@ from gateway.ra.acme.authority import AcmeAuthority
 from gateway.ra.administration import Administration
 from gateway.ra.authority import RegistrationAuthority
 from gateway.ra.credentials.passwords import ScryptPool
+from gateway.ra.recovery import ROWS_A_PASS
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite import SqliteStore, check_usable
 from gateway.validation.ocsp import OcspClient
@@ -135,9 +136,14 @@ class Gateway:
         await self._crls.run()
 
     async def recover(self) -> None:
-        """Take up ledger rows whose worker died, and ask upstream CAs about what they accepted."""
+        """Take up ledger rows whose worker died, ask upstream CAs about what they accepted, and send what waits for them."""
         self.wanted.clear()
-        await self.authority.recover(self.generation.snapshot)
+        while await self.authority.recover(self.generation.snapshot) >= ROWS_A_PASS:
+            pass
+
+    async def tell_revocations(self) -> None:
+        """Tell upstream CAs of revocations that they could not be told of at once."""
+        await self.authority.tell_revocations(self.generation.snapshot)
 
     async def validate(self) -> None:
         """Take up validations and orders of ACME that are due and that nobody works on."""

@@ -303,6 +303,22 @@ SERVICE = Group(
             "pki-gateway requests list --state unknown shows them, requests resolve ends those that nobody can ask about.",
         ),
         Rule(
+            "PkiGatewayRequestsQueued",
+            f'max by (instance) ({m.PENDING_REQUESTS.name}{{waiting_for="{Waiting.QUEUE}"}}) > 0',
+            "15m",
+            Severity.NOTIFY,
+            "{{ $value }} requests wait for an upstream CA that cannot be reached.",
+            "They are sent when it is back, and ended when they have waited for `queue`; requests list --state open shows them.",
+        ),
+        Rule(
+            "PkiGatewayRevocationsWait",
+            f"max by (instance, upstream_ca) ({m.PENDING_REVOCATIONS.name}) > 0",
+            "1h",
+            Severity.NOTIFY,
+            "Upstream CA {{ $labels.upstream_ca }} has not been told of {{ $value }} revocations: its CRL and OCSP lack them.",
+            "pki-gateway certs untold says why; it is tried again until it takes them. Revoke there by hand what cannot wait.",
+        ),
+        Rule(
             "PkiGatewayApprovalsWait",
             f'max by (instance) ({m.PENDING_REQUESTS.name}{{waiting_for="{Waiting.APPROVAL}"}}) > 0',
             "4h",

@@ -109,6 +109,11 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 f"max by (waiting_for) ({m.PENDING_REQUESTS.name}{{{_INSTANCE}}})",
                 "{{waiting_for}}",
             ),
+            Panel(
+                "Revocations that CAs have not been told of",
+                f"max by (upstream_ca) ({m.PENDING_REVOCATIONS.name}{{{_INSTANCE}}})",
+                "{{upstream_ca}}",
+            ),
         ),
     ),
     (

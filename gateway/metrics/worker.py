@@ -80,6 +80,7 @@ _audit_write_failures = _counter(registry.AUDIT_WRITE_FAILURES)
 _in_flight = _gauge(registry.IN_FLIGHT)
 _connections = _gauge(registry.CONNECTIONS)
 _pending_requests = _gauge(registry.PENDING_REQUESTS)
+_pending_revocations = _gauge(registry.PENDING_REVOCATIONS)
 _reservations = _gauge(registry.RESERVATIONS)
 _crl_next_update = _gauge(registry.CRL_NEXT_UPDATE)
 
@@ -171,6 +172,12 @@ def set_pending(counts: Mapping[Waiting, int]) -> None:
     """Say how many requests of the whole store wait; what is not named, none waits for."""
     for waiting in Waiting:
         _pending_requests.labels(waiting.value).set(counts.get(waiting, 0))
+
+
+def set_pending_revocations(counts: Mapping[UpstreamCAName, int]) -> None:
+    """Say how many revocations each of these CAs has not been told of."""
+    for upstream_ca, count in counts.items():
+        _pending_revocations.labels(upstream_ca).set(count)
 
 
 def set_reservations(counts: Mapping[str, int]) -> None:

@@ -11,7 +11,16 @@ import structlog
 from gateway.audit import AuditEvent
 from gateway.config.durations import format_duration
 from gateway.errors import Reason, Rejection
-from gateway.model import CredentialKind, NameBinding, ProfileName, Protocol, RequestId, RevocationReason, SanKind
+from gateway.model import (
+    CredentialKind,
+    NameBinding,
+    ProfileName,
+    Protocol,
+    RequestId,
+    RevocationReason,
+    SanKind,
+    UpstreamCAName,
+)
 from gateway.pki.extensions import make_san
 from gateway.pki.names import format_name, parse_name_text
 from gateway.ra.credentials.http_schemes import Composite
@@ -70,7 +79,7 @@ class Status:
     in_doubt: int
     expiring_in_30_days: int
     waiting_for_unreachable_ca: int
-    revocations_to_tell: dict[str, int]
+    revocations_to_tell: dict[UpstreamCAName, int]
     """Revocations that CAs were not told of yet, by CA."""
 
 

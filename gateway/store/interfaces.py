@@ -299,7 +299,7 @@ class Tally:
     doubt: int
     reserved: Mapping[str, int]
     queue: int = 0
-    revocations: Mapping[str, int] = field(default_factory=dict)
+    revocations: Mapping[UpstreamCAName, int] = field(default_factory=dict)
 
 
 class Ledger(Protocol):
