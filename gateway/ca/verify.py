@@ -37,6 +37,7 @@ CA_EXTENSIONS = frozenset(
         "1.3.6.1.4.1.11129.2.4.2",  # signed certificate timestamps
         "1.3.6.1.4.1.311.20.2",  # Microsoft template name
         "1.3.6.1.4.1.311.21.7",  # Microsoft template
+        "1.3.6.1.4.1.37476.9000.64.1",  # smallstep's provisioner
         "2.16.840.1.113730.1.13",  # Netscape comment, which openssl.cnf adds
     }
 )

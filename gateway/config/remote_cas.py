@@ -145,6 +145,12 @@ class StepCA(RemoteCA):
     """Who signs the gateway's tokens."""
     template_data: dict[str, str] = Field(default_factory=dict)
     """What the provisioner's template gets beside the request."""
+    grant_template: bool = False
+    """That the provisioner has the template of docs/upstream-cas.md, which certifies all that was granted: any subject, names,
+    usages and extensions. Without it step-ca certifies a common name and names, for servers and clients."""
+    keeps_tokens: bool = False
+    """That all of its processes keep used tokens in one database (`db`): then a request whose answer was lost is sent again, and
+    step-ca refuses it where the first came through. Without it such a request is held."""
 
 
 class CfsslCA(RemoteCA):
