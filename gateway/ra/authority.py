@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import structlog
 
+from gateway.ca.interfaces import RenewalHint
 from gateway.config.durations import format_duration
 from gateway.errors import Reason, Rejection, StoreUnavailable
 from gateway.metrics import worker as metrics
@@ -32,6 +33,7 @@ from gateway.ra import journal
 from gateway.ra.authenticate import authenticate
 from gateway.ra.compliance import check_compliance
 from gateway.ra.credentials.intune_jws import ChallengeRefused
+from gateway.ra.hints import Hints
 from gateway.ra.journal import Trail
 from gateway.ra.leases import Leases, done_within
 from gateway.ra.look_up import LookUp
@@ -65,6 +67,7 @@ from gateway.ra.walk import Clock, Verify, Walk
 from gateway.store.interfaces import (
     AlreadyOpen,
     Inventory,
+    InventoryRow,
     Ledger,
     LedgerRow,
     LedgerState,
@@ -122,7 +125,8 @@ class RegistrationAuthority:
         self._recovery = Recovery(ledger, clock, worker, background, self._leases, self._timing, self._reach)
         self._revocation = Revocation(ledger, inventory, clock, self._timing.revoke_within)
         self._revocations = RevocationQueue(inventory, clock, worker, self._timing, self._reach)
-        self._lookup = LookUp(ledger, inventory, clock)
+        self._hints = Hints(clock)
+        self._lookup = LookUp(ledger, inventory, clock, self._hints)
         self._strangers = Strangers()
         self._keys = KeyMaker()
 
@@ -176,6 +180,10 @@ class RegistrationAuthority:
         trail.recorded = True
         return await self._audited(trail, self._look_up_renewal(snapshot, request))
 
+    async def renewal_hint(self, snapshot: Snapshot, row: InventoryRow) -> RenewalHint | None:
+        """Return when its CA wants a certificate renewed; None where it does not say. Never raises."""
+        return await self._hints.find(snapshot, row)
+
     async def recover(self, snapshot: Snapshot) -> int:
         """Take up every ledger row that is due and that nobody works on; returns how many. Raises StoreUnavailable."""
         with snapshot.occupancy:
@@ -188,6 +196,7 @@ class RegistrationAuthority:
 
     async def drain(self, seconds: float) -> int:
         """Refuse new work, let what runs finish for `seconds`, cancel the rest; returns how many were cancelled."""
+        self._hints.close()
         return await self._leases.drain(seconds)
 
     async def _audited(self, trail: Trail, work: Awaitable[A]) -> A | Rejected | Unavailable:
@@ -499,7 +508,8 @@ class RegistrationAuthority:
         return await self._lookup.answer(profile, request, trail)
 
     async def _look_up_renewal(self, snapshot: Snapshot, request: RenewalWindowRequest) -> RenewalWindow:
-        return await self._lookup.renewal_window(snapshot.profile(request.profile, request.protocol), request)
+        profile = snapshot.profile(request.profile, request.protocol)
+        return await self._lookup.renewal_window(snapshot, profile, request)
 
 
 def _described(broken: tuple[Verdict, ...]) -> str:
