@@ -12,6 +12,7 @@ import structlog
 
 from gateway.ca.interfaces import (
     AuthFailed,
+    Capability,
     IssueRequest,
     NotSent,
     RenewalHint,
@@ -90,7 +91,6 @@ class GuardedCA:
 
     def __init__(self, ca: UpstreamCA, clock: Callable[[], float] = monotonic) -> None:
         self.name = ca.name
-        self.capabilities = ca.capabilities
         self.accepts = ca.accepts
         self.queue = ca.queue
         self.start = ca.start
@@ -103,6 +103,11 @@ class GuardedCA:
         self._circuit = Circuit()
         self._refuses_us = False
         metrics.set_circuit(self.name, is_open=False)
+
+    @property
+    def capabilities(self) -> Capability:
+        """What the backend can do, as far as it knows by now."""
+        return self.ca.capabilities
 
     async def issue(self, request: IssueRequest) -> UpstreamIssued | UpstreamPending:
         """Issue one certificate; raises NotSent while the CA rests."""

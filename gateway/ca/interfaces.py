@@ -118,10 +118,13 @@ class UpstreamCA(Protocol):
     """A backend. Every method but `new_serial` and `chain` may raise `UpstreamError`."""
 
     name: UpstreamCAName
-    capabilities: Capability
     accepts: frozenset[RequestForm]
     queue: timedelta
     """How long requests and revocations wait for a CA that cannot be reached; 0 where clients are told so at once."""
+
+    @property
+    def capabilities(self) -> Capability:
+        """What the backend can do; it may learn of the CA that it can do less."""
 
     async def start(self) -> None:
         """Check what can be checked without issuing; called once before the first use."""
