@@ -16,6 +16,7 @@ from gateway.config.remote_cas import GroupCA
 from gateway.config.schema import GatewayConfig
 from gateway.config.sources import Sources, find_named
 from gateway.model import UpstreamCAName
+from gateway.ra.crl_keeper import CrlKeeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,22 @@ class CrlDuty:
     ca: LocalCA
     schedule: CrlSchedule
 
+    def follow(self) -> None:
+        """Have the publisher go on with this key and schedule."""
+        self.publisher.follow(self.ca, self.schedule)
+
+
+@dataclass(frozen=True, slots=True)
+class CrlWatch:
+    """One CRL of a CA beyond this machine that is to be fetched; the keeper is the same in every generation."""
+
+    publisher: CrlKeeper
+    ca: UpstreamCA
+
+    def follow(self) -> None:
+        """Have the keeper ask this CA from now on."""
+        self.publisher.follow(self.ca)
+
 
 @dataclass(frozen=True, slots=True)
 class Lasting:
@@ -33,7 +50,7 @@ class Lasting:
 
     cas: Mapping[UpstreamCAName, UpstreamCA] = field(default_factory=lambda: MappingProxyType({}))
     fingerprints: Mapping[UpstreamCAName, bytes] = field(default_factory=lambda: MappingProxyType({}))
-    crls: Mapping[UpstreamCAName, CrlDuty] = field(default_factory=lambda: MappingProxyType({}))
+    crls: Mapping[UpstreamCAName, CrlDuty | CrlWatch] = field(default_factory=lambda: MappingProxyType({}))
 
     def unchanged(self, fingerprints: Mapping[UpstreamCAName, bytes]) -> dict[UpstreamCAName, UpstreamCA]:
         """Return the CAs that would be made the same again.

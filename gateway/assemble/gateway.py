@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import structlog
 
 from gateway.assemble.acme_operations import AcmeOperations
-from gateway.assemble.continuity import Lasting
+from gateway.assemble.continuity import CrlDuty, Lasting
 from gateway.assemble.crl_tasks import CrlTasks
 from gateway.assemble.est import est_signers
 from gateway.assemble.generation import Built, Parts, build, prove_identity
@@ -128,11 +128,11 @@ class Gateway:
         built = prepared.take()
         self._succession.put_in_force(built)
         for duty in built.lasting.crls.values():
-            duty.publisher.follow(duty.ca, duty.schedule)
+            duty.follow()
         self._crls.wake()
 
     async def publish_crls(self) -> None:
-        """Publish the CRLs of the CAs in force, until cancelled; failures are logged and tried again."""
+        """Publish the CRLs of local CAs in force and fetch those of others, until cancelled; failures are tried again."""
         await self._crls.run()
 
     async def recover(self) -> None:
@@ -181,7 +181,8 @@ class Gateway:
             raise ValueError("; ".join(ended))
 
     def _publishers(self) -> Mapping[UpstreamCAName, CrlPublisher]:
-        return {name: duty.publisher for name, duty in self._succession.current.lasting.crls.items()}
+        duties = self._succession.current.lasting.crls
+        return {name: duty.publisher for name, duty in duties.items() if isinstance(duty, CrlDuty)}
 
     async def close(self) -> None:
         """Close upstream CAs and store."""

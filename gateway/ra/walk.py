@@ -128,7 +128,8 @@ class Walk:
                 return await self._refuse(row, upstream, refusal)
             except Exception as error:  # noqa: BLE001  a question that failed is asked again
                 if monotonic() + pause > until:
-                    return await self._rest(row, f"the CA could not be asked what it did: {_cause(error)}")
+                    cause = f"the CA could not be asked what it did: {_cause(error)}"
+                    return await (self._hold if _is_in_vain(row, upstream, error) else self._rest)(row, cause)
             else:
                 return await (self._again(row, upstream) if found is None else self._judge(row, upstream, found))
             await asyncio.sleep(pause)
@@ -467,6 +468,12 @@ class Walk:
 
 class _NotThisRequests(Rejection):
     """The inventory holds the certificate, or its serial, under another request."""
+
+
+def _is_in_vain(row: LedgerRow, upstream: UpstreamCA, error: Exception) -> bool:
+    """Whether a request was repeated often enough: its CA was reached each time, and neither repeats its answer nor gives one."""
+    repeats = Capability.FIND not in upstream.capabilities and not isinstance(error, NotSent)
+    return repeats and row.attempts >= EAGER_ATTEMPTS
 
 
 def _cause(error: Exception) -> str:
