@@ -14,6 +14,7 @@ import structlog
 
 from gateway.ca.http import MAX_CRL, Response
 from gateway.ca.interfaces import (
+    AuthFailed,
     Capability,
     IssueRequest,
     NotSent,
@@ -26,7 +27,7 @@ from gateway.ca.interfaces import (
 from gateway.ca.remote import RemoteBackend
 from gateway.ca.setup import Setup
 from gateway.ca.vault_answers import Denied, first_error, read_answer, read_certificates
-from gateway.ca.vault_auth import GivenToken, Login, Method, VaultSession
+from gateway.ca.vault_auth import FIRST_REST, GivenToken, Login, Method, VaultSession
 from gateway.ca.vault_role import DEFAULT_ISSUER, VERBATIM, Role, find_conflicts, for_verbatim, make_body, read_role
 from gateway.ca.vault_search import ListRefused, Stored, VaultSearch
 from gateway.ca.vault_trials import Place, fetch_chain, read_health, try_vault
@@ -316,18 +317,18 @@ def _method(config: Config, setup: Setup) -> Method:
             return Login(_path(mount, setup, "auth", "mount"), lambda: _same(body))
         case VaultCertificate(role=role, mount=mount):
             if config.connection.client_certificate is None:
-                raise setup.fault("logs in by a client certificate: connection.client_certificate is missing", "auth", "method")
+                raise setup.fault("logs in by a client certificate: connection.client_certificate is missing", "auth", "type")
             body = {"name": role} if role else {}
             return Login(_path(mount, setup, "auth", "mount"), lambda: _same(body))
         case VaultKubernetes(role=role, token=file, mount=mount):
-            file_path, read_first, service_role = setup.sources.resolve(file), setup.sources.file(file), role
+            file_path, service_role = setup.sources.resolve(file), role
 
             async def credentials() -> Mapping[str, str]:
                 # kubelet writes a new one long before the old one ends, within the hour
                 try:
                     token = await asyncio.to_thread(read_file, file_path, MAX_SERVICE_TOKEN)
-                except SourceError:
-                    token = read_first
+                except SourceError as error:
+                    raise AuthFailed(f"the service account's token cannot be used: {error}", FIRST_REST) from error
                 return {"role": service_role, "jwt": token.decode("utf-8", "replace").strip()}
 
             return Login(_path(mount, setup, "auth", "mount"), credentials)

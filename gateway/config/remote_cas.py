@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.config.fields import ConfigName, Duration, FilePath, HttpUrl, Model, RaPair, SecretSource
+from gateway.config.fields import ConfigName, Duration, FilePath, HttpUrl, LivePath, Model, RaPair, SecretSource
 
 Text = Annotated[str, Field(min_length=1, max_length=512)]
 Chain = Annotated[tuple[FilePath, ...], Field(min_length=1)]
@@ -42,7 +42,7 @@ class RemoteCA(Model):
 class VaultToken(Model):
     """A token."""
 
-    method: Literal["token"]
+    type: Literal["token"]
     """A token."""
     token: SecretSource
     """The token; it is renewed while it can be."""
@@ -51,7 +51,7 @@ class VaultToken(Model):
 class VaultAppRole(Model):
     """AppRole."""
 
-    method: Literal["approle"]
+    type: Literal["approle"]
     """AppRole."""
     role_id: SecretSource
     """The role ID."""
@@ -64,7 +64,7 @@ class VaultAppRole(Model):
 class VaultCertificate(Model):
     """TLS client certificate."""
 
-    method: Literal["cert"]
+    type: Literal["cert"]
     """TLS client certificate: `connection.client_certificate`."""
     role: Text | None = None
     """The role; absent: any that fits."""
@@ -75,12 +75,12 @@ class VaultCertificate(Model):
 class VaultKubernetes(Model):
     """Service account of a pod."""
 
-    method: Literal["kubernetes"]
+    type: Literal["kubernetes"]
     """Service account of a pod."""
     role: Text
     """The role."""
-    token: FilePath = Field(default="/var/run/secrets/kubernetes.io/serviceaccount/token", validate_default=True)
-    """The service account's token."""
+    token: LivePath = Field(default="/var/run/secrets/kubernetes.io/serviceaccount/token", validate_default=True)
+    """The service account's token; it is read anew for each login, since it is exchanged again and again."""
     mount: Text = "kubernetes"
     """Where the method is mounted."""
 
@@ -94,7 +94,7 @@ class VaultCA(RemoteCA):
     """Its address: `https://vault.example.com:8200`."""
     connection: Connection = Connection()
     """How it is reached."""
-    auth: Annotated[VaultToken | VaultAppRole | VaultCertificate | VaultKubernetes, Field(discriminator="method")]
+    auth: Annotated[VaultToken | VaultAppRole | VaultCertificate | VaultKubernetes, Field(discriminator="type")]
     """How the gateway logs in."""
     mount: Text = "pki"
     """Where the PKI secrets engine is mounted."""
@@ -251,6 +251,9 @@ class EstCA(RemoteCA):
     """HTTP Basic."""
     password: SecretSource | None = None
     """HTTP Basic."""
+    remembers: Duration | None = None
+    """How long the server gives the same certificate when the same request comes again, as this program does for its
+    `retransmission_window`. Absent: it may issue another, so a request whose answer was lost is held for an operator."""
 
 
 class ScepCA(RemoteCA):
@@ -264,10 +267,17 @@ class ScepCA(RemoteCA):
     """How it is reached."""
     signer: RaPair
     """The certificate and RSA key that sign requests and that replies are encrypted to."""
+    ra: FilePath | None = None
+    """The server's RA certificates, PEM: requests are encrypted to them, and they sign answers. Absent: the issuing CA itself.
+    What the server shows of itself is never believed."""
     challenge: SecretSource | None = None
-    """A challenge that serves every request."""
+    """A challenge that serves every request. Devices have it in their requests, so it is also a `static` credential of the
+    profile. Absent: the server knows the gateway by `signer`."""
     poll_every: Duration = Field(default="60s", validate_default=True)
     """How often a pending request is asked about."""
+    remembers: Duration | None = None
+    """How long the server knows a transaction: a CertPoll tells what became of it, and it never has two certificates, as with this
+    program's `retransmission_window`. Absent: a request whose answer was lost is held for an operator."""
 
 
 class GroupCA(Model):
