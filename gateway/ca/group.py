@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial, reduce
-from operator import and_
+from operator import and_, or_
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ Answer = UpstreamIssued | UpstreamPending
 
 _SHARED = Capability.FIND | Capability.POLL | Capability.REVOKE
 """What a group can do where all members can. Not REPEATABLE: a doubt about one member is not answered by another."""
-_ANY = Capability.RENEWAL_HINT | Capability.CHOOSES_VALIDITY | Capability.CHOOSES_COMMON_NAME
+_ANY = Capability.RENEWAL_HINT | Capability.CHOOSES_VALIDITY | Capability.CHOOSES_COMMON_NAME | Capability.POLL_SENDS
 """What is true of a group where it is of any member: only the member that issued is asked, and any may have issued."""
 
 log = structlog.get_logger(__name__)
@@ -55,13 +55,16 @@ class GroupCA:
     def __init__(self, name: UpstreamCAName, members: tuple[UpstreamCA, ...]) -> None:
         self.name = name
         self._members = {member.name: member for member in members}
-        self.capabilities = reduce(and_, (member.capabilities for member in members)) & _SHARED
-        for member in members:
-            self.capabilities |= member.capabilities & _ANY
         self.accepts = frozenset.intersection(*(member.accepts for member in members))
         self.queue = max(member.queue for member in members)
         self._chain = tuple(dict.fromkeys(der for member in members for der in member.chain()))
         self._issuers = {member.name: parse_certificate(member.chain()[0]) for member in members}
+
+    @property
+    def capabilities(self) -> Capability:
+        """What all members can do, as far as they know by now, and what is true of any."""
+        found = [member.capabilities for member in self._members.values()]
+        return (reduce(and_, found) & _SHARED) | (reduce(or_, found) & _ANY)
 
     async def start(self) -> None:
         """Nothing to do: members are started by themselves."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Flag, auto
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gateway.model import Grant, ProfileName, RequestForm, RequestId, RevocationReason, UpstreamCAName
 
@@ -29,6 +29,8 @@ class Capability(Flag):
     """The CA sets the dates by rules of its own: a certificate may end sooner than was granted, and begin up to a day earlier."""
     CHOOSES_COMMON_NAME = auto()
     """Of a subject the CA keeps at most the common name, and may write one of the names there, or nothing."""
+    POLL_SENDS = auto()
+    """`poll` sends the request itself once more (RFC 7030 §4.2.3): without an answer it leaves the same doubt as `issue`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class IssueRequest:
     """One certificate to be issued; the same `request_id` never yields two.
 
     `request` is the PKCS#10 or CRMF DER as received, `public_key` the SubjectPublicKeyInfo DER, `timeout` the seconds
-    that the caller will wait.
+    that the caller will wait. `in_doubt_since` is set where an earlier sending has no answer: when the request began.
     """
 
     request_id: RequestId
@@ -47,6 +49,7 @@ class IssueRequest:
     grant: Grant
     serial: int | None
     timeout: float
+    in_doubt_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +167,11 @@ class UpstreamCA(Protocol):
 
     async def check(self) -> tuple[Trial, ...]:
         """Try connection, credentials, chain and, where the CA can, a dry run; issues nothing and never raises."""
+
+
+@runtime_checkable
+class ChainTeller(Protocol):
+    """A backend whose CA says which certificates it has: for whoever pins them, and never believed without being compared."""
+
+    async def fetch_chain(self) -> tuple[bytes, ...]:
+        """Return what the CA says, DER, issuing CA first; raises `UpstreamError`."""

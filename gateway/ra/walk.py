@@ -138,20 +138,29 @@ class Walk:
     async def _ask_again(self, row: LedgerRow, upstream: UpstreamCA) -> UpstreamIssued | UpstreamPending | None:
         """Return what the CA did about a row in doubt; None: nothing, and it never will."""
         within = self._timing.issue_within
-        request = to_issue_request(row, within)
+        request = replace(to_issue_request(row, within), in_doubt_since=row.created_at)
         if Capability.FIND in upstream.capabilities:
             return await ask(upstream, UpstreamOperation.FIND, upstream.find(request), within)
         return await ask(upstream, UpstreamOperation.ISSUE, upstream.issue(request), within)
 
     async def poll(self, row: LedgerRow, upstream: UpstreamCA) -> Outcome:
         """Ask the CA about a PENDING row that it accepted earlier."""
+        if Capability.POLL_SENDS not in upstream.capabilities:
+            return await self._poll(row, upstream)
+        # the CA may issue by it: whoever takes the row up after us must find it in doubt
+        sent = await self._commit(self.sending(row))
+        return await self._as_it_stands(row) if sent is None else await self._poll(sent, upstream)
+
+    async def _poll(self, row: LedgerRow, upstream: UpstreamCA) -> Outcome:
         try:
             within = self._timing.issue_within
             question = upstream.poll(to_issue_request(row, within), row.upstream_reference or "")
             answer = await ask(upstream, UpstreamOperation.POLL, question, within)
         except UpstreamRejected as refusal:
             return await self._refuse(row, upstream, refusal)
-        except Exception as error:  # noqa: BLE001  a poll changes nothing upstream, so it is simply asked again
+        except Exception as error:  # noqa: BLE001  most polls change nothing upstream, and are simply asked again
+            if Capability.POLL_SENDS in upstream.capabilities and not isinstance(error, NotSent):
+                return await self._doubt(row, upstream, _cause(error))
             log.warning("upstream poll failed", request_id=row.id, upstream_ca=row.upstream_ca, cause=_cause(error))
             return await self._wait(row, row.upstream_reference or "", self._pause_after_poll(row, error))
         self._reach.answer(upstream.name)
