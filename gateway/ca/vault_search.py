@@ -62,8 +62,8 @@ class VaultSearch:
             raise UnknownResult(f"the mount {self._mount} keeps {len(serials)} certificates, of which {MAX_STORED} are searched")
         self._keys = {serial: key for serial, key in self._keys.items() if serial in serials}
         self._unreadable = {serial: data for serial, data in self._unreadable.items() if serial in serials}
-        unread = [serial for serial in serials if serial not in self._keys]
-        for start in range(0, min(len(unread), MAX_READ), AT_ONCE):
+        unread = [serial for serial in serials if serial not in self._keys][:MAX_READ]
+        for start in range(0, len(unread), AT_ONCE):
             if self._clock() >= until:
                 break
             await asyncio.gather(*(self._read(serial, until) for serial in unread[start : start + AT_ONCE]))
