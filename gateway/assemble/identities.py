@@ -58,14 +58,9 @@ def establish(
 
     The CAs in `kept` were built from the same configuration before and go on as they are.
     """
-    cas: dict[UpstreamCAName, UpstreamCA] = {}
     anchors: dict[ProfileName, ProfileAnchors] = {}
-    problems = list(_check_secrets(config, sources))
-    for name in _members_first(config):
-        try:
-            cas[name] = kept[name] if name in kept else _build_ca(name, config, sources, clock, newest_crl, cas)
-        except ConfigurationFaults as error:
-            problems += error.faults
+    cas, found = build_cas(config, sources, clock, newest_crl, kept)
+    problems = [*_check_secrets(config, sources), *found]
     for text, profile in config.profiles.items():
         anchors[ProfileName(text)], faults = read_anchors(ProfileName(text), profile, sources)
         problems += faults
@@ -161,6 +156,24 @@ def _check_secrets(config: GatewayConfig, sources: Sources) -> Iterator[Problem]
             parse()
         except ConfigurationError as error:
             yield from (Problem(path, sentence) for sentence in error.problems)
+
+
+def build_cas(
+    config: GatewayConfig,
+    sources: Sources,
+    clock: Callable[[], datetime],
+    newest_crl: NewestCrl | None = None,
+    kept: Mapping[UpstreamCAName, UpstreamCA] = MappingProxyType({}),
+) -> tuple[dict[UpstreamCAName, UpstreamCA], list[Problem]]:
+    """Return every upstream CA that can be built, and what is wrong with the others; those in `kept` go on as they are."""
+    cas: dict[UpstreamCAName, UpstreamCA] = {}
+    problems: list[Problem] = []
+    for name in _members_first(config):
+        try:
+            cas[name] = kept[name] if name in kept else _build_ca(name, config, sources, clock, newest_crl, cas)
+        except ConfigurationFaults as error:
+            problems += error.faults
+    return cas, problems
 
 
 def _members_first(config: GatewayConfig) -> Iterator[UpstreamCAName]:

@@ -13,6 +13,7 @@ import structlog
 from gateway.ca.interfaces import (
     AuthFailed,
     Capability,
+    ChainTeller,
     IssueRequest,
     NotSent,
     RenewalHint,
@@ -148,6 +149,12 @@ class GuardedCA:
             log.exception("an upstream CA could not be tried", upstream_ca=self.name)
             told = str(error) if isinstance(error, UpstreamError) else type(error).__name__
             return (Trial("trial", good=False, finding=f"broke off: {told}", advice="see the log"),)
+
+    async def fetch_chain(self) -> tuple[bytes, ...]:
+        """Return the chain that the CA itself tells; raises NotSent where it tells none."""
+        if not isinstance(self.ca, ChainTeller):
+            raise NotSent("a CA of this type does not tell its chain: have it from whoever runs the CA")
+        return await _bound(self.ca.fetch_chain(), NotSent)
 
     async def _watch(self, question: Awaitable[T]) -> T:
         """Return the answer and note whether there was one; whoever stops waiting had none."""

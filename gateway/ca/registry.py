@@ -21,7 +21,7 @@ from gateway.config.upstream_cas import ExecCA, LocalCA, UpstreamCAConfig
 from gateway.model import UpstreamCAName
 from gateway.pki.certificate import parse_certificate
 
-__all__ = ["CaUrls", "create"]
+__all__ = ["CaUrls", "create", "create_unpinned"]
 
 RemoteConfig = ExecCA | remote.VaultCA | remote.StepCA | remote.CfsslCA | remote.AcmeCA | remote.EstCA | remote.ScepCA
 """All but `local` and `group`."""
@@ -49,6 +49,14 @@ def create(
             return group.create(name, config, others)
         case _:
             return GuardedCA(_create_remote(config, _set_up(name, config, sources, clock)))
+
+
+def create_unpinned(name: UpstreamCAName, config: UpstreamCAConfig, sources: Sources) -> GuardedCA:
+    """Return a CA beyond this machine before its chain is known: good for `fetch_chain` alone. Raises ConfigurationFaults."""
+    if isinstance(config, LocalCA | remote.GroupCA):
+        sentence = "has its chain in its own files" if isinstance(config, LocalCA) else "has members: ask them"
+        raise ConfigurationFaults(Problem(("upstream_cas", name, "type"), sentence))
+    return GuardedCA(_create_remote(config, Setup(name, (), sources)))
 
 
 def _create_remote(config: RemoteConfig, setup: Setup) -> UpstreamCA:
