@@ -83,7 +83,6 @@ class RevocationQueue:
         return await self._tell(upstream, claimed)
 
     async def _tell(self, upstream: UpstreamCA, row: PendingRevocation) -> bool:
-        backoff = min(self._timing.longest_rest, self._timing.first_trial * 2 ** min(row.attempts, 10))
         try:
             question = upstream.revoke(row.der, row.serial, row.reason, row.revoked_at)
             await ask(upstream, UpstreamOperation.REVOKE, question, self._timing.revoke_within)
@@ -91,10 +90,10 @@ class RevocationQueue:
             self._reach.answer(upstream.name)
             await self._set_aside(row, f"it refuses: {refusal}")
         except NotSent as error:
-            rest = self._reach.fail(upstream.name, error.retry_after)
-            await self._put_off(row, max(rest, backoff), error)
+            await self._put_off(row, self._reach.fail(upstream.name, error.retry_after), error)
         except Exception as error:  # noqa: BLE001  whatever went wrong, the same revocation is sent again
-            await self._put_off(row, backoff, error)
+            pause = min(self._timing.longest_rest, self._timing.first_trial * 2 ** min(row.attempts, 10))
+            await self._put_off(row, pause, error)
         else:
             self._reach.answer(upstream.name)
             detail = f"{row.reason.name.lower()}, revoked {row.revoked_at.isoformat(timespec='seconds')}"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.assemble.continuity import Lasting, ca_fingerprints
+from gateway.assemble.continuity import CrlDuty, CrlWatch, Lasting, ca_fingerprints
 from gateway.assemble.generation import Built, Parts, build
 from gateway.model import UpstreamCAName
 from gateway.pki.keys import serialize_private_key
@@ -92,3 +92,39 @@ def test_fingerprints_hold_no_secret(two: Installation) -> None:
     digests = ca_fingerprints(config, sources)
     assert digests.keys() == {LOCAL, PROGRAM}
     assert all(len(digest) == 32 for digest in digests.values())
+
+
+def with_vault(installation: Installation) -> Installation:
+    """A CA beyond this machine that publishes a CRL."""
+    installation.write("token", b"s.token")
+    installation.data["upstream_cas"]["far"] = {
+        "type": "vault",
+        "url": "https://vault.example.com:8200",
+        "chain": [installation.ca("far")],
+        "auth": {"type": "token", "token": {"file": "token"}},
+        "role": "devices",
+    }
+    return installation
+
+
+def test_crl_of_a_ca_beyond_this_machine_is_kept_by_one_keeper_over_reloads(installation: Installation) -> None:
+    far = UpstreamCAName("far")
+    first = make(with_vault(installation))
+    installation.write("token", b"s.another")
+    second = make(installation, first)
+    before, after = first.lasting.crls[far], second.lasting.crls[far]
+    assert after.publisher is before.publisher
+    assert after.ca is not before.ca
+    assert second.generation.publications[far].crl is after.publisher
+    assert isinstance(after, CrlWatch)
+    assert isinstance(second.lasting.crls[LOCAL], CrlDuty)
+
+
+def test_ca_that_moves_to_another_machine_gets_a_keeper_of_its_own(installation: Installation) -> None:
+    far = UpstreamCAName("far")
+    first = make(with_vault(installation))
+    local = dict(installation.data["upstream_cas"]["local"])
+    installation.data["upstream_cas"]["far"] = local
+    second = make(installation, first)
+    assert isinstance(second.lasting.crls[far], CrlDuty)
+    assert isinstance(make(with_vault(installation), second).lasting.crls[far], CrlWatch)
