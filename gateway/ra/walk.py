@@ -138,7 +138,7 @@ class Walk:
     async def _ask_again(self, row: LedgerRow, upstream: UpstreamCA) -> UpstreamIssued | UpstreamPending | None:
         """Return what the CA did about a row in doubt; None: nothing, and it never will."""
         within = self._timing.issue_within
-        request = replace(to_issue_request(row, within), in_doubt_since=row.created_at)
+        request = replace(to_issue_request(row, within), in_doubt_since=row.sent_at or row.created_at)
         if Capability.FIND in upstream.capabilities:
             return await ask(upstream, UpstreamOperation.FIND, upstream.find(request), within)
         return await ask(upstream, UpstreamOperation.ISSUE, upstream.issue(request), within)
@@ -389,7 +389,10 @@ class Walk:
         return await self._as_it_stands(row) if opened is None else await self.issue(opened, upstream)
 
     def sending(self, row: LedgerRow, *, again: bool = False) -> Transition:
-        """Return the change that marks a row as sent, before the first byte goes to the CA."""
+        """Return the change that marks a row as sent, before the first byte goes to the CA.
+
+        Sendings that never reached it do not count among the attempts: before the first that counts, nothing was sent.
+        """
         now = self._clock()
         attempts = row.attempts + 1 if again else max(1, row.attempts)
         return Transition(
@@ -402,6 +405,7 @@ class Walk:
             lease_until=now + self._timing.lease,
             waiting_for=WaitingFor.NOTHING,
             sent=True,
+            sent_at=now if attempts <= 1 else None,
             attempts=attempts,
         )
 

@@ -109,6 +109,8 @@ class LedgerRow:
     chain: tuple[bytes, ...] = field(default=(), repr=False)
     queued_at: datetime | None = None
     """Since when it waits for a CA that cannot be reached; None: it never did."""
+    sent_at: datetime | None = None
+    """Before this nothing of it can have reached its CA; None: it may have since it was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,7 @@ class Transition:
     certificate: InventoryRow | None = None
     chain: tuple[bytes, ...] | None = None
     queued_at: datetime | None = None
+    sent_at: datetime | None = None
     release: bool = False
     opened: LedgerRow | None = field(default=None, repr=False)
 

@@ -122,12 +122,13 @@ def ledger_columns(row: LedgerRow, sealed_request: bytes) -> Columns:
         "chain_sha256": None,
         "quota_slots": "[]",
         "queued_at": _micros_or_none(row.queued_at),
+        "sent_at": _micros_or_none(row.sent_at),
     }
 
 
 CHANGING = (
     "state, waiting_for, sent, worker, lease_until, poll_at, upstream_reference, attempts, updated_at, reason, detail, serial, "
-    "queued_at"
+    "queued_at, sent_at"
 )
 """The columns of a ledger row that change after it was opened, beside its certificate and chain."""
 
@@ -169,6 +170,7 @@ def read_changed(r: Sequence[Any], opened: LedgerRow, certificate: bytes, chain:
         detail=r[10],
         serial=_serial_or_none(r[11]),
         queued_at=_moment_or_none(r[12]),
+        sent_at=_moment_or_none(r[13]),
         certificate=certificate,
         chain=chain,
     )
@@ -211,8 +213,9 @@ def read_ledger(r: Sequence[Any], keys: KeyRing) -> LedgerRow:
         reason=Reason(r[31]) if r[31] else None,
         detail=r[32],
         queued_at=_moment_or_none(r[35]),
-        certificate=r[36],
-        chain=unpack_chain(r[37]) if r[37] is not None else (),
+        sent_at=_moment_or_none(r[36]),
+        certificate=r[37],
+        chain=unpack_chain(r[38]) if r[38] is not None else (),
     )
 
 

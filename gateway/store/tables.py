@@ -72,6 +72,7 @@ ledger = Table(
     Column("chain_sha256", LargeBinary),
     Column("quota_slots", Text, nullable=False),
     Column("queued_at", BigInteger),
+    Column("sent_at", BigInteger),
 )
 """One row an enrollment; the certificate is in `inventory`, the chain once for all in `chains`."""
 

@@ -406,6 +406,7 @@ def _change_columns(change: Transition, chain_sha256: bytes | None) -> dict[str,
         "detail": change.detail,
         "chain_sha256": chain_sha256,
         "queued_at": None if change.queued_at is None else to_micros(change.queued_at),
+        "sent_at": None if change.sent_at is None else to_micros(change.sent_at),
     }
     return {column: value for column, value in given.items() if value is not None}
 

@@ -32,9 +32,10 @@ async def test_request_remembers_since_when_it_waits(store: Store) -> None:
     queued = await store.transition(waits)
     assert queued is not None
     assert (queued.queued_at, queued.waiting_for, queued.attempts) == (NOW, WaitingFor.QUEUE, 0)
-    again = await store.transition(transition(queued, LedgerState.OPEN, worker="", waiting_for=WaitingFor.NOTHING))
+    sent = transition(queued, LedgerState.OPEN, worker="", waiting_for=WaitingFor.NOTHING, sent_at=NOW + MINUTE)
+    again = await store.transition(sent)
     assert again is not None
-    assert again.queued_at == NOW
+    assert (again.queued_at, again.sent_at) == (NOW, NOW + MINUTE)
     assert await store.get_row(row.id) == again
 
 

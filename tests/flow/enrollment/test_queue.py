@@ -425,6 +425,29 @@ async def test_ca_that_goes_away_in_a_doubt_is_asked_when_it_is_back(new_world: 
     assert world.ca.issued() == [issued.certificate]
 
 
+async def test_ca_is_told_since_when_there_is_a_doubt_not_since_when_a_request_waits(new_world: NewWorld) -> None:
+    world = repeating(new_world())
+    authority = await world.start()
+    take_down(world)
+    row = await queued(world, authority)
+    await pass_time(world, authority, 3 * HOUR)
+    sendings: list[IssueRequest] = []
+    answer = world.ca.issue
+
+    async def note(request: IssueRequest) -> UpstreamIssued:
+        sendings.append(request)
+        return await answer(request)  # type: ignore[no-any-return]
+
+    world.ca.issue, world.ca.down, world.ca.faults = note, False, ["lost after"]
+    await pass_time(world, authority, 5 * MINUTE)
+    first, repeat = sendings
+    assert first.in_doubt_since is None
+    assert repeat.in_doubt_since is not None
+    assert row.created_at + 3 * HOUR <= repeat.in_doubt_since <= world.clock()
+    assert replace(repeat, in_doubt_since=None) == first
+    assert len(world.ca.issued()) == 1
+
+
 async def test_repeat_that_stays_in_vain_is_held(new_world: NewWorld) -> None:
     world = repeating(new_world())
     authority = await world.start()

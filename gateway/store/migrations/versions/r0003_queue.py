@@ -13,6 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("ledger", sa.Column("queued_at", sa.BigInteger(), nullable=True))
+    op.add_column("ledger", sa.Column("sent_at", sa.BigInteger(), nullable=True))
     op.create_table(
         "pending_revocations",
         sa.Column("sha256", sa.LargeBinary(), nullable=False),
