@@ -46,9 +46,10 @@ def check_carriers(profile: ProfileParts) -> Iterator[Problem]:
     if profile.endpoints is None or profile.endpoints.est is not None:
         return
     for path, credential in each_credential(profile.credentials):
-        if credential.type in EST_ONLY:
+        is_ra = credential.type == "ra_certificate"
+        if credential.type in EST_ONLY or (is_ra and "of" in path):
             yield Problem(path, f"{credential.type} comes by EST only, which this profile does not open")
-        elif credential.type == "ra_certificate" and profile.endpoints.scep is None:
+        elif is_ra and profile.endpoints.scep is None:
             yield Problem(path, "ra_certificate comes by EST or SCEP, neither of which this profile opens")
 
 

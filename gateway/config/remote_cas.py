@@ -276,8 +276,8 @@ class ScepCA(RemoteCA):
     poll_every: Duration = Field(default="60s", validate_default=True)
     """How often a pending request is asked about."""
     remembers: Duration | None = None
-    """How long the server knows a transaction: a CertPoll tells what became of it, and it never has two certificates, as with this
-    program's `retransmission_window`. Absent: a request whose answer was lost is held for an operator."""
+    """How long the server knows a transaction: a CertPoll tells what became of it, and it never has two certificates, as with
+    this program's `retransmission_window`. Absent: a request whose answer was lost is held for an operator."""
 
 
 class GroupCA(Model):

@@ -8,9 +8,12 @@ from datetime import timedelta
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from gateway.config.credentials import StaticCredential
 from gateway.config.defaults import UPSTREAM_CALL_SECONDS
 from gateway.config.document import DataPath, Problem
 from gateway.config.duration_checks import positive
+from gateway.config.fields import SecretSource
+from gateway.config.listener_checks import each_credential
 from gateway.config.parts import Parts, ProfileParts
 from gateway.config.policy import RuleMode, SanRule, SubjectRule
 from gateway.config.remote_cas import (
@@ -31,6 +34,8 @@ LONGEST_QUEUE = timedelta(days=30)
 LONGEST_DNS_WAIT = timedelta(minutes=10)
 LEAST_POLL = timedelta(seconds=5)
 MOST_POLL = timedelta(days=1)
+LEAST_MEMORY = timedelta(minutes=1)
+MOST_MEMORY = timedelta(days=7)
 _MOUNT = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*", re.ASCII)
 _SEGMENT = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 HttpCA = VaultCA | StepCA | CfsslCA | AcmeCA | EstCA | ScepCA
@@ -114,9 +119,11 @@ def _check_backend(ca: HttpCA) -> Iterator[Problem]:
             yield from _check_acme(ca)
         case EstCA():
             yield from _check_est(ca)
+            yield from _check_remembers(ca)
         case ScepCA():
             if not LEAST_POLL <= ca.poll_every <= MOST_POLL:
                 yield Problem(("poll_every",), "must be from 5s to 24h")
+            yield from _check_remembers(ca)
         case StepCA() | CfsslCA():
             return
 
@@ -162,6 +169,12 @@ def _check_est(ca: EstCA) -> Iterator[Problem]:
         yield Problem(("url",), "must lead to /.well-known/est (RFC 7030 §3.2.2)")
 
 
+def _check_remembers(ca: EstCA | ScepCA) -> Iterator[Problem]:
+    if ca.remembers is not None and not LEAST_MEMORY <= ca.remembers <= MOST_MEMORY:
+        sentence = "must be from 1m to 7d, and less than what the server says: with a longer one it may issue twice"
+        yield Problem(("remembers",), sentence)
+
+
 def check_upstream_across(parts: Parts) -> Iterator[Problem]:
     """Yield groups whose members cannot be, and profiles that their CA can never satisfy."""
     for name, ca in parts.upstream_cas.items():
@@ -170,9 +183,8 @@ def check_upstream_across(parts: Parts) -> Iterator[Problem]:
                 yield Problem(("upstream_cas", name, *problem.path), problem.sentence)
     for name, profile in parts.profiles.items():
         for ca_name, ca in _cas_of(profile, parts):
-            if isinstance(ca, AcmeCA):
-                for problem in _check_pairing(ca_name, ca, profile):
-                    yield Problem(("profiles", name, *problem.path), problem.sentence)
+            for problem in _check_pairing(ca_name, ca, profile):
+                yield Problem(("profiles", name, *problem.path), problem.sentence)
 
 
 def _check_group(name: str, group: GroupCA, parts: Parts) -> Iterator[Problem]:
@@ -201,7 +213,39 @@ def _cas_of(profile: ProfileParts, parts: Parts) -> Iterator[tuple[str, Upstream
         yield name, ca
 
 
-def _check_pairing(name: str, ca: AcmeCA, profile: ProfileParts) -> Iterator[Problem]:
+def _check_pairing(name: str, ca: UpstreamCAConfig, profile: ProfileParts) -> Iterator[Problem]:
+    match ca:
+        case AcmeCA():
+            yield from _check_acme_pairing(name, ca, profile)
+        case EstCA():
+            yield from _check_secrets(name, None, profile)
+        case ScepCA():
+            yield from _check_secrets(name, ca.challenge, profile)
+        case _:
+            return
+
+
+def _check_secrets(name: str, theirs: SecretSource | None, profile: ProfileParts) -> Iterator[Problem]:
+    """Yield challenges of ours that would go to a server which takes challenges too, and the lack of the one that it wants.
+
+    The request of a device goes on as it came, and the server reads what stands in it as challengePassword (RFC 8894 §2.3, RFC
+    7030 §3.5). A challenge that served once is of no use to it; a static one is.
+    """
+    brought = False
+    for path, credential in each_credential(profile.credentials):
+        if not isinstance(credential, StaticCredential):
+            continue
+        if credential.challenge == theirs:
+            brought = True
+        else:
+            sentence = f"is in every request, and {name} gets requests as they came: whoever runs it could enroll here"
+            yield Problem((*path, "challenge"), f"{sentence}; use one_time challenges")
+    if theirs is not None and not brought and None not in profile.credentials:
+        sentence = f"lack a static credential with the challenge of upstream_cas.{name}, which devices bring in their requests"
+        yield Problem(("credentials",), sentence)
+
+
+def _check_acme_pairing(name: str, ca: AcmeCA, profile: ProfileParts) -> Iterator[Problem]:
     """Yield what ACME CAs never certify: they know host names and addresses, and of a subject the common name (RFC 8555 §7.4)."""
     if profile.policy.san is not None:
         yield from _check_names(name, ca, profile.policy.san)
