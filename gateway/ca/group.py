@@ -61,6 +61,11 @@ class GroupCA:
         self._issuers = {member.name: parse_certificate(member.chain()[0]) for member in members}
 
     @property
+    def members(self) -> tuple[UpstreamCA, ...]:
+        """The CAs, in the order in which they are asked."""
+        return tuple(self._members.values())
+
+    @property
     def capabilities(self) -> Capability:
         """What all members can do, as far as they know by now, and what is true of any."""
         found = [member.capabilities for member in self._members.values()]
@@ -101,7 +106,7 @@ class GroupCA:
 
     async def find(self, request: IssueRequest) -> Answer | None:
         """Ask every member at once; None, or a refusal, only where all of them say that they issued nothing."""
-        found = await asyncio.gather(*(_try(member.find(request)) for member in self._members.values()))
+        found = await asyncio.gather(*(_try(member.find(_own(member, request))) for member in self._members.values()))
         answers = [
             _named(member, answer)
             for member, answer in zip(self._members.values(), found, strict=True)
@@ -173,6 +178,12 @@ def create(name: UpstreamCAName, config: Config, others: Mapping[UpstreamCAName,
     if len(members) < len(config.members):
         raise ConfigurationFaults  # what is wrong with the member has been said where it is
     return GroupCA(name, members)
+
+
+def _own(member: UpstreamCA, request: IssueRequest) -> IssueRequest:
+    """Return the request with the reference that this member gave it, if it was this one."""
+    name, _, own = (request.reference or "").partition("/")
+    return replace(request, reference=own if name == member.name else None)
 
 
 def _named(member: UpstreamCA, answer: Answer) -> Answer:

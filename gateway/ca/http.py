@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -192,8 +192,7 @@ class HttpClient:
                     trace_request_ctx=progress,
                 ) as answer:
                     content = await _read_bounded(answer, limit, failed)
-                    names = {name.lower(): text for name, text in answer.headers.items()}
-                    return Response(answer.status, names, content, failed)
+                    return Response(answer.status, _join_headers(answer.headers.items()), content, failed)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 if _is_certificate_refused(error):
                     raise AuthFailed("the CA's server does not take the client certificate, or demands one") from error
@@ -224,6 +223,15 @@ def refuse_unavailable(response: Response, *, otherwise: int = 30) -> None:
 async def _note_begin(_session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceRequestHeadersSentParams) -> None:
     """Note that a request is about to be written."""
     context.trace_request_ctx.began = True
+
+
+def _join_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return headers by their names in lower case; those that came twice are one, with commas (RFC 9110 §5.3)."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        low = name.lower()
+        found[low] = f"{found[low]}, {value}" if low in found else value
+    return found
 
 
 async def _read_bounded(answer: aiohttp.ClientResponse, limit: int, failed: type[NotSent] | type[UnknownResult]) -> bytes:

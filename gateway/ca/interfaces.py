@@ -38,7 +38,8 @@ class IssueRequest:
     """One certificate to be issued; the same `request_id` never yields two.
 
     `request` is the PKCS#10 or CRMF DER as received, `public_key` the SubjectPublicKeyInfo DER, `timeout` the seconds
-    that the caller will wait. `in_doubt_since` is set where an earlier sending has no answer: when the request began.
+    that the caller will wait. `in_doubt_since` is set where an earlier sending has no answer: when the request began. `reference`
+    is what the CA called it when it was pending last.
     """
 
     request_id: RequestId
@@ -50,6 +51,7 @@ class IssueRequest:
     serial: int | None
     timeout: float
     in_doubt_since: datetime | None = None
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
