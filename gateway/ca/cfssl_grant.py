@@ -6,14 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any
 
 from gateway.ca.verify import CLOCK_TOLERANCE
-from gateway.model import CertificateRequest, Grant, NameAttribute, SanKind
+from gateway.model import CertificateRequest, Grant, SanKind
 from gateway.pki.extensions import eku_name, eku_oid
-from gateway.pki.names import attribute_name, attribute_oid, parse_name
+from gateway.pki.names import attribute_name, parse_name
 
 MAX_USAGES = 64
 _KEY_USAGES: Mapping[str, str] = MappingProxyType(
@@ -48,7 +47,6 @@ _EKUS: Mapping[str, str] = MappingProxyType(
 )
 _ORDER = ("C", "O", "OU", "L", "ST", "CN", "serialNumber")
 """Go writes the attributes of a subject in this order (crypto/x509/pkix, Name.ToRDNSequence)."""
-_REPEATED = ("C", "O", "OU", "L", "ST")
 _HOSTS = frozenset({SanKind.DNS, SanKind.IP, SanKind.EMAIL, SanKind.URI})
 _DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:h|ms|m|s|us|µs|ns))+", re.ASCII)
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s)")
@@ -122,25 +120,18 @@ def _subject(csr: CertificateRequest, grant: Grant) -> dict[str, Any]:
         raise CannotCertify(f"it certifies {', '.join(_ORDER)} in subjects only")
     if names != sorted(names, key=_ORDER.index):
         raise CannotCertify(f"it writes the attributes of a subject in the order {', '.join(_ORDER)}")
-    if any(names.count(name) > 1 for name in names if name not in _REPEATED):
-        raise CannotCertify("it certifies one CN and one serialNumber")
+    if len(set(names)) < len(names):
+        raise CannotCertify("it writes several values of one attribute into one place of a subject")
     asked = {attribute_name(attribute.oid) for rdn in csr.subject.rdns for attribute in rdn}
     added = sorted((asked & set(_ORDER)) - set(names))
     if added:
         raise CannotCertify(f"it would add {', '.join(added)} from the request")
-    columns = {name: _values(attributes, name) for name in _REPEATED}
+    values = dict(zip(names, [attribute.value for attribute in attributes], strict=True))
     return {
-        "CN": "".join(_values(attributes, "CN")),
-        "SerialNumber": "".join(_values(attributes, "serialNumber")),
-        "names": [
-            {name: value for name, value in zip(_REPEATED, row, strict=True) if value is not None}
-            for row in zip_longest(*(columns[name] for name in _REPEATED))
-        ],
+        "CN": values.pop("CN", ""),
+        "SerialNumber": values.pop("serialNumber", ""),
+        "names": [values],
     }
-
-
-def _values(attributes: list[NameAttribute], name: str) -> list[str]:
-    return [attribute.value for attribute in attributes if attribute.oid == attribute_oid(name)]
 
 
 def _hosts(csr: CertificateRequest, grant: Grant) -> dict[str, list[str]]:

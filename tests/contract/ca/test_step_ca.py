@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,8 +29,10 @@ from gateway.ca.local import CaUrls
 from gateway.ca.verify import verify_issued
 from gateway.config.document import ConfigurationFaults
 from gateway.model import Extension, RevocationReason, SanKind
+from gateway.pki import base64url
 from gateway.pki.certificate import der_to_pem, parse_certificate
 from gateway.pki.extensions import eku_oid, make_san
+from gateway.pki.jwe import decrypt_jwe
 from gateway.pki.keys import generate_private_key, serialize_private_key
 from gateway.pki.names import format_name
 from tests.contract.ca.scripted import Scripted, scripted
@@ -114,6 +115,7 @@ async def test_used_tokens_outlive_step_ca(program: Path, tmp_path: Path) -> Non
             assert Capability.REPEATABLE in ca.capabilities
             await issue(ca, request)
             peer.stop()
+            await asyncio.sleep(0.1)  # for its closed connections to be seen
             with pytest.raises(NotSent):
                 await ca.issue(make_request())
             peer.start()
@@ -286,25 +288,23 @@ def fault_of(section: dict[str, Any]) -> str:
     with pytest.raises(ConfigurationFaults) as caught:
         make_ca(section)
     [problem] = caught.value.problems
-    return f"{'.'.join(map(str, problem.path))} {problem.message}"
+    return problem
 
 
 def test_a_plain_jwk(peer: StepPeer, tmp_path: Path) -> None:
-    from gateway.pki.jwe import decrypt_jwe
-
     plain = decrypt_jwe(json.dumps(peer.provisioners["gateway"]["full"]), step_ca.PASSWORD.encode()).decode()
     section = peer.section()
     section["provisioner"] = {"type": "jwk", "name": "gateway", "key": write_secret(tmp_path / "key", plain)}
     make_ca(section)
     section["provisioner"]["password"] = write_secret(tmp_path / "password", "x")
-    assert "provisioner.password is given, but" in fault_of(section)
+    assert "upstream_cas.there.provisioner.password: is given, but" in fault_of(section)
 
 
 def test_faults_of_a_jwk(peer: StepPeer, tmp_path: Path) -> None:
     section = peer.section()
     right = section["provisioner"]
     section["provisioner"] = {name: value for name, value in right.items() if name != "password"}
-    assert "provisioner.password is missing: file " in fault_of(section)
+    assert "upstream_cas.there.provisioner.password: is missing: file " in fault_of(section)
     section["provisioner"] = {**right, "password": write_secret(tmp_path / "password", "wrong")}
     assert fault_of(section).endswith("cannot be decrypted: the password is another one")
     section["provisioner"] = {"type": "jwk", "name": "x", "key": write_secret(tmp_path / "key", '{"kty":"EC"}')}
@@ -427,8 +427,6 @@ async def test_what_is_sent(peer: StepPeer) -> None:
 
 
 def read_token(token: str) -> dict[str, Any]:
-    from gateway.pki import base64url
-
     claims: dict[str, Any] = json.loads(base64url.decode(token.split(".")[1]))
     return claims
 
@@ -463,8 +461,6 @@ async def test_answers_to_a_revocation(peer: StepPeer, answer: Any, error: type[
 
 
 async def test_crls(peer: StepPeer) -> None:
-    pem = subprocess.run(["openssl", "version"], capture_output=True, check=True)  # the judge is there
-    assert pem.returncode == 0
     crl = b"\x30\x03\x02\x01\x07"
     async with play(peer) as (server, ca):
         for content in (crl, der_to_pem(crl, "X509 CRL")):
