@@ -45,7 +45,7 @@ _EKUS: Mapping[str, str] = MappingProxyType(
         "ocsp signing": "1.3.6.1.5.5.7.3.9",
     }
 )
-_ORDER = ("C", "O", "OU", "L", "ST", "CN", "serialNumber")
+_ORDER = ("C", "ST", "L", "O", "OU", "CN", "serialNumber")
 """Go writes the attributes of a subject in this order (crypto/x509/pkix, Name.ToRDNSequence)."""
 _HOSTS = frozenset({SanKind.DNS, SanKind.IP, SanKind.EMAIL, SanKind.URI})
 _DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:h|ms|m|s|us|µs|ns))+", re.ASCII)

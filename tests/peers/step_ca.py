@@ -32,7 +32,7 @@ from gateway.pki.keys import generate_private_key, load_private_key, public_key_
 from gateway.pki.names import parse_name_text
 from tests.conftest import free_port
 
-SOURCE = Path(__file__).parent / "step_ca" / "main.go"
+SOURCE = Path(__file__).parent / "smallstep" / "main.go"
 DEBIAN_GO = Path("/usr/lib/go/bin/go")
 DEBIAN_SOURCES = Path("/usr/share/gocode/src/github.com/smallstep/certificates")
 PACKAGES = ("golang-go", "golang-github-smallstep-certificates-dev")

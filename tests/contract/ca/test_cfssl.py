@@ -97,7 +97,7 @@ async def test_a_doubt_is_never_repeated(peer: CfsslPeer) -> None:
 
 async def test_names_of_the_grant_replace_those_of_the_request(peer: CfsslPeer) -> None:
     request = make_request(
-        subject="serialNumber=4711,CN=Gerät 7,ST=BE,L=Bern,OU=a,OU=b,O=Example AG,C=CH",
+        subject="serialNumber=4711,CN=Gerät 7,OU=a,OU=b,O=Example AG,L=Bern,ST=BE,C=CH",
         asked=("CN=wished,O=Wished", (make_san(SanKind.DNS, "wished.example.org"), make_san(SanKind.IP, "192.0.2.1"))),
     )
     async with opened(peer.section()) as ca:
@@ -105,7 +105,7 @@ async def test_names_of_the_grant_replace_those_of_the_request(peer: CfsslPeer) 
         with pytest.raises(UpstreamRejected, match="several values"):
             await ca.issue(request)
         request = make_request(
-            subject="serialNumber=4711,CN=Gerät 7,ST=BE,L=Bern,OU=a,O=Example AG,C=CH", asked=("CN=wished,O=Wished", (DNS,))
+            subject="serialNumber=4711,CN=Gerät 7,OU=a,O=Example AG,L=Bern,ST=BE,C=CH", asked=("CN=wished,O=Wished", (DNS,))
         )
         await issue(ca, request)
 
@@ -129,7 +129,7 @@ async def test_uris_become_something_else_and_are_found_out(peer: CfsslPeer) -> 
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
-        (make_request(subject="O=Example AG,CN=device"), "in the order C, O, OU"),
+        (make_request(subject="O=Example AG,CN=device"), "in the order C, ST, L, O, OU"),
         (make_request(subject="O=Example AG+CN=device"), "several attributes in one place"),
         (make_request(subject="CN=device,OU=b,OU=a"), "several values"),
         (make_request(subject="UID=7,CN=device"), "in subjects only"),
