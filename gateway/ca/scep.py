@@ -315,6 +315,8 @@ def _read_challenge(secret: bytes, setup: Setup) -> str:
 def _read_recipients(config: Config, setup: Setup) -> Recipients:
     """Return what requests go to; a CA that receives them itself may do so whatever its key usage says (scepserver's does)."""
     if config.ra is None:
+        if not setup.chain:  # the server is only asked for its chain
+            return Recipients(b"", ())
         if parse_certificate(setup.chain[0]).public_key.algorithm != "rsa":
             raise setup.fault("is needed: the issuing CA's key is not RSA, so requests cannot be encrypted to it", "ra")
         return Recipients(setup.chain[0], (setup.chain[0],))
