@@ -27,15 +27,17 @@ _COMMON_NAME, _SERIAL_NUMBER, _USER_ID = attribute_oid("CN"), attribute_oid("ser
 _FIXED = MappingProxyType(
     {
         "country": "2.5.4.6",
-        "organization": "2.5.4.10",
-        "ou": "2.5.4.11",
-        "locality": "2.5.4.7",
         "province": "2.5.4.8",
+        "locality": "2.5.4.7",
         "street_address": "2.5.4.9",
         "postal_code": "2.5.4.17",
+        "organization": "2.5.4.10",
+        "ou": "2.5.4.11",
     }
 )
-"""Fields of a role that become subject attributes, in the order in which they come to stand before the common name."""
+"""Fields of a role that become subject attributes, in the order in which Go 1.26 puts them before the common name."""
+_EARLIER_ORDER = ("country", "organization", "ou", "locality", "province", "street_address", "postal_code")
+"""As Go put them before; which Go a Vault was built with cannot be asked."""
 _USAGES = MappingProxyType(
     {name.lower(): name for name in KEY_USAGE_BITS}
     | {"contentcommitment": "nonRepudiation", "certsign": "keyCertSign"}  # Go's names
@@ -82,7 +84,8 @@ class Role:
     takes_not_after: bool = True
     key_usage: frozenset[str] = frozenset({"digitalSignature", "keyAgreement", "keyEncipherment"})
     ekus: frozenset[str] = frozenset({EKU_OIDS["serverAuth"], EKU_OIDS["clientAuth"]})
-    fixed_subject: Subject = ()
+    fixed_subjects: tuple[Subject, ...] = ((),)
+    """What stands before the common name, in each order that it may have."""
 
 
 VERBATIM = Role(require_cn=False, key_usage=frozenset(), ekus=frozenset())
@@ -108,7 +111,7 @@ def read_role(data: Mapping[str, Any]) -> Role:
         takes_not_after=data.get("not_after_bound") != "forbid",
         key_usage=frozenset(_USAGES.get(u.strip().lower(), u) for u in _texts(data, "key_usage")),
         ekus=frozenset(flags | named | set(_texts(data, "ext_key_usage_oids"))),
-        fixed_subject=_fixed_subject(data),
+        fixed_subjects=(_fixed_subject(data, _FIXED), _fixed_subject(data, _EARLIER_ORDER)),
     )
 
 
@@ -167,11 +170,11 @@ def _role_conflicts(csr: CertificateRequest, grant: Grant, role: Role) -> Iterab
     granted = parse_name(grant.subject_der)
     if role.require_cn and not granted.values(_COMMON_NAME):
         yield "the role demands a common name (require_cn), and none is granted"
-    expected = _expected_subject(csr.subject, granted, role)
-    if expected != _attributes(granted):
+    expected = _expected_subjects(csr.subject, granted, role)
+    if _attributes(granted) not in expected:
         source = "the request" if role.use_csr_common_name else "the gateway"
         yield (
-            f"the role makes the subject {_format(expected)}, with the common name of {source}"
+            f"the role makes the subject {_format(expected[0])}, with the common name of {source}"
             f" (use_csr_common_name) and its own organization, ou, country and so on; granted is {format_name(granted)}"
         )
     yield from _san_conflicts(csr, grant, role)
@@ -231,8 +234,8 @@ def _extension_conflicts(asked: tuple[Extension, ...], granted: tuple[Extension,
             yield f"the request's extension {extension.oid} would be certified, and was not granted"
 
 
-def _expected_subject(asked: Name, granted: Name, role: Role) -> Subject:
-    """The subject that the role makes: its own attributes, then common name, serial number and user IDs."""
+def _expected_subjects(asked: Name, granted: Name, role: Role) -> tuple[Subject, ...]:
+    """The subject that the role makes, in each order that it may have: its own, common name, serial number, user IDs."""
     own = asked.values(_COMMON_NAME) if role.use_csr_common_name else ()
     name = own[-1:] or granted.values(_COMMON_NAME)[:1]  # of several Go takes the last
     number = granted.values(_SERIAL_NUMBER)[:1]
@@ -244,11 +247,11 @@ def _expected_subject(asked: Name, granted: Name, role: Role) -> Subject:
         *(frozenset({(_SERIAL_NUMBER, value)}) for value in number if value),
         *(frozenset({(_USER_ID, value)}) for value in users),
     )
-    return (*role.fixed_subject, *parts)
+    return tuple((*fixed, *parts) for fixed in role.fixed_subjects)
 
 
-def _fixed_subject(data: Mapping[str, Any]) -> Subject:
-    found = (frozenset((oid, value) for value in _texts(data, name)) for name, oid in _FIXED.items())
+def _fixed_subject(data: Mapping[str, Any], order: Iterable[str]) -> Subject:
+    found = (frozenset((_FIXED[name], value) for value in _texts(data, name)) for name in order)
     return tuple(attributes for attributes in found if attributes)
 
 

@@ -1,4 +1,7 @@
-"""Tries what Vault or OpenBao would do for the gateway: node, clock, login, chain, rights, role; nothing is issued."""
+"""Tries what Vault or OpenBao would do for the gateway: node, clock, login, chain, rights, role; nothing is issued.
+
+A finding that is good and has advice is a warning.
+"""
 
 from __future__ import annotations
 
@@ -85,8 +88,10 @@ def _try_clock(health: Mapping[str, Any], now: datetime) -> Trial:
         return Trial("clock", good=True, finding="Vault tells no time")
     apart = abs(datetime.fromtimestamp(told, UTC) - now)
     finding = f"the clocks are {apart.total_seconds():.0f} s apart"
+    if apart < CLOCK_TOLERANCE:
+        return Trial("clock", good=True, finding=finding)
     advice = "certificates with dates more than five minutes off are refused: have both machines follow the same time"
-    return Trial("clock", good=apart < CLOCK_TOLERANCE, finding=finding, advice=advice)
+    return Trial("clock", good=False, finding=finding, advice=advice)
 
 
 async def _try_chain(session: VaultSession, place: Place, pinned: tuple[bytes, ...]) -> Trial:
@@ -94,7 +99,7 @@ async def _try_chain(session: VaultSession, place: Place, pinned: tuple[bytes, .
         chain = await fetch_chain(session, place)
     except UpstreamError as error:
         return Trial("chain", good=False, finding=str(error), advice="check `mount` and `issuer`")
-    if chain[0] == pinned[0]:
+    if chain[:1] == pinned[:1]:
         return Trial("chain", good=True, finding=f"the issuer {place.issuer} has the certificate that `chain` begins with")
     if chain[-1] in pinned:
         finding = f"the issuer {place.issuer} is another than `chain` begins with, below the same CA"
@@ -108,49 +113,43 @@ def _judge_token(token: Mapping[str, Any]) -> Trial:
     policies = token.get("policies")
     if isinstance(policies, list) and "root" in policies:
         advice = "give the gateway a login whose policy holds the paths of docs/upstream-cas.md and nothing else"
-        return Trial("login", good=False, finding="the login works; it has the policy root, which may do anything", advice=advice)
+        return Trial("login", good=True, finding="the login works; it has the policy root, which may do anything", advice=advice)
     ttl = token.get("ttl")
     renewable = token.get("renewable") is True
     if isinstance(ttl, int) and 0 < ttl < SOON.total_seconds() and not renewable and token.get("path") == "auth/token/create":
         finding = f"the token ends in {ttl // 3600} h and cannot be renewed"
-        return Trial("login", good=False, finding=finding, advice="use a periodic token (`-period`), or another way to log in")
+        return Trial("login", good=True, finding=finding, advice="use a periodic token (`-period`), or another way to log in")
     return Trial("login", good=True, finding="the login works")
 
 
 async def _try_rights(session: VaultSession, place: Place) -> AsyncIterator[Trial]:
-    """Ask Vault itself what the token may do (sys/capabilities-self)."""
-    mount = place.mount
-    needed = {place.sign_path.removeprefix("/v1/"): "update", f"{mount}/revoke": "update", f"{mount}/certs": "list"}
+    """Ask Vault itself what the token may do (sys/capabilities-self); without some rights the gateway works less well."""
+    sign, revoke, certs = place.sign_path.removeprefix("/v1/"), f"{place.mount}/revoke", f"{place.mount}/certs"
+    needed = [(sign, "update", "nothing can be issued", False), (revoke, "update", "nothing can be revoked", False)]
+    needed.append((certs, "list", "a request whose answer was lost is held until `pki-gateway requests resolve`", True))
     if place.role is not None:
-        needed[f"{mount}/roles/{place.role}"] = "read"
-    wanted_for = {
-        place.sign_path.removeprefix("/v1/"): "nothing can be issued",
-        f"{mount}/revoke": "nothing can be revoked",
-        f"{mount}/certs": "a request whose answer was lost is held until `pki-gateway requests resolve`",
-    }
+        lost = "what it cannot certify is seen only afterwards, and a request whose answer was lost is held"
+        needed.append((f"{place.mount}/roles/{place.role}", "read", lost, True))
     try:
-        answer = await session.read("/v1/sys/capabilities-self", WITHIN, body={"paths": list(needed)})
-        told = read_answer(answer)
+        told = read_answer(await session.read("/v1/sys/capabilities-self", WITHIN, body={"paths": [path for path, *_ in needed]}))
     except UpstreamError as error:
         yield Trial("rights", good=True, finding=f"Vault does not say what the token may do: {error}")
         return
     data = told["data"] if isinstance(told.get("data"), dict) else told
-    for path, right in needed.items():
+    for path, right, lost, can_do_without in needed:
         listed = data.get(path)
-        given = listed if isinstance(listed, list) else []
-        if right in given or "root" in given:
+        if isinstance(listed, list) and (right in listed or "root" in listed):
             yield Trial("rights", good=True, finding=f"the token may {right} {path}")
             continue
-        lost = wanted_for.get(path, "what the role certifies is seen only when it has been, and doubts are held")
         advice = f'add to its policy: path "{path}" {{ capabilities = ["{right}"] }}'
-        yield Trial("rights", good=False, finding=f"the token may not {right} {path}: {lost}", advice=advice)
+        yield Trial("rights", good=can_do_without, finding=f"the token may not {right} {path}: {lost}", advice=advice)
 
 
 async def _try_role(session: VaultSession, place: Place) -> Trial:
     try:
         answer = await session.read(f"/v1/{place.mount}/roles/{place.role}", WITHIN)
     except Denied:
-        return Trial("role", good=False, finding="the role may not be read", advice="add the right to read it to the policy")
+        return Trial("role", good=True, finding="the role may not be read", advice="add the right to read it to the policy")
     except UpstreamError as error:
         return Trial("role", good=False, finding=str(error))
     if answer.status != 200:
@@ -166,14 +165,14 @@ def _judge_role(role: Role, place: Place) -> Trial:
     name = f"the role {place.role}"
     if role.no_store:
         finding = f"{name} says no_store: a request whose answer was lost is held until `pki-gateway requests resolve`"
-        return Trial("role", good=False, finding=finding, advice="set no_store=false, with auto-tidy for what has ended")
+        return Trial("role", good=True, finding=finding, advice="set no_store=false, with auto-tidy for what has ended")
     if role.fixed_not_after:
         finding = f"{name} fixes not_after: what it issues is refused where another date was granted"
-        return Trial("role", good=False, finding=finding, advice='set not_after=""')
+        return Trial("role", good=True, finding=finding, advice='set not_after=""')
     if not place.verbatim and (role.use_csr_common_name or role.use_csr_sans):
         finding = f"{name} takes names from the request (use_csr_common_name, use_csr_sans): what a profile changes is refused"
         advice = "set use_csr_common_name=false and use_csr_sans=false: the gateway sends the granted names"
-        return Trial("role", good=False, finding=finding, advice=advice)
+        return Trial("role", good=True, finding=finding, advice=advice)
     return Trial("role", good=True, finding=f"{name} takes names from the gateway and keeps what it issues")
 
 

@@ -49,7 +49,9 @@ path "pki/revoke" { capabilities = ["update"] }
 class VaultSite(Protocol):
     """A Vault with a PKI engine at `pki`, whose issuing CA is the hierarchy's."""
 
-    url: str
+    @property
+    def url(self) -> str:
+        """Its address."""
 
     async def set_role(self, name: str, **fields: Any) -> None:
         """Write a role."""
