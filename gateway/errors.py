@@ -77,6 +77,8 @@ class Reason(StrEnum):
     # beyond us
     UPSTREAM_REJECTED = "upstream_rejected"
     UPSTREAM_UNAVAILABLE = "upstream_unavailable"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    """The CA could not be reached for as long as the request could wait."""
     UPSTREAM_MISMATCH = "upstream_mismatch"
     STORE_UNAVAILABLE = "store_unavailable"
     INTERNAL = "internal"

@@ -32,7 +32,9 @@ RANK = {
 }
 PURE = ("errors", "model", "acme", "asn1", "pki", "wire")
 CONCRETE = ("gateway.store.sqlite", "gateway.store.postgres", "gateway.wire", "gateway.web")
-BACKENDS = tuple(f"gateway.ca.{p.stem}" for p in (ROOT / "ca").glob("*.py") if p.stem not in {"__init__", "interfaces", "verify"})
+BACKENDS = tuple(
+    f"gateway.ca.{p.stem}" for p in (ROOT / "ca").glob("*") if p.stem not in {"__init__", "__pycache__", "interfaces", "verify"}
+)
 SOURCES = sorted(ROOT.rglob("*.py"))
 
 

@@ -17,8 +17,10 @@ from gateway.config.acme import AcmeEndpoint, AcmeValidation, TrustMode
 from gateway.config.acme_checks import attestation_formats
 from gateway.config.document import ConfigurationFaults, DataPath, Problem
 from gateway.config.load import Sources
+from gateway.config.remote_cas import GroupCA
 from gateway.config.schema import GatewayConfig, ProfileConfig
-from gateway.config.upstream_cas import ExecCA
+from gateway.config.upstream_cas import ExecCA, LocalCA
+from gateway.config.upstream_checks import url_of
 from gateway.errors import Rejection
 from gateway.model import ProfileName, UpstreamCAName
 from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
@@ -171,9 +173,14 @@ def _own_hosts(config: GatewayConfig) -> Iterator[str]:
     """Yield the hosts of this service and of its CAs, which no validation connects to; loopback is judged as what it is."""
     urls = [config.server.external_url.http, config.server.external_url.https]
     for upstream in config.upstream_cas.values():
-        if isinstance(upstream, ExecCA):
-            # A program that signs is told where its CA is by its environment, whatever it calls it.
-            urls += (value for value in upstream.environment.values() if isinstance(value, str) and "://" in value)
+        match upstream:
+            case LocalCA() | GroupCA():
+                continue
+            case ExecCA():
+                # A program that signs is told where its CA is by its environment, whatever it calls it.
+                urls += (value for value in upstream.environment.values() if isinstance(value, str) and "://" in value)
+            case _:
+                urls.append(url_of(upstream)[1])
     for url in urls:
         try:
             host = urlsplit(url).hostname

@@ -16,6 +16,7 @@ from gateway.config.document import DataPath, Problem
 from gateway.config.est import EstEndpoint
 from gateway.config.fields import RaPair
 from gateway.config.load import Sources
+from gateway.config.remote_cas import GroupCA
 from gateway.config.schema import GatewayConfig, ScepEndpoint
 from gateway.config.upstream_cas import LocalCA as LocalCAConfig
 from gateway.errors import Rejection
@@ -73,6 +74,8 @@ def name_certificates(
     for path, file, standing in _bundles(config):
         yield from (NamedCertificate(path, certificate, standing) for certificate in _read(sources.file(file)))
     for ca, upstream in cas.items():
+        if isinstance(config.upstream_cas[ca], GroupCA):
+            continue  # its members' have been named
         for number, der in enumerate(upstream.chain()):
             field = "chain" if number or not isinstance(config.upstream_cas[ca], LocalCAConfig) else "certificate"
             yield NamedCertificate(("upstream_cas", ca, field), parse_certificate(der))

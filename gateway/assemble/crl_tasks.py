@@ -1,19 +1,20 @@
-"""Runs the CRL publishers of the generation in force: one task for each CA whose CRL is signed here, never two."""
+"""Runs what looks after CRLs in the generation in force: one task for each CA whose CRL is signed or fetched here, never two."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
-from gateway.assemble.continuity import CrlDuty
+from gateway.assemble.continuity import CrlDuty, CrlWatch
 from gateway.ca.crl import CrlPublisher
 from gateway.model import UpstreamCAName
+from gateway.ra.crl_keeper import CrlKeeper
 
 
 class CrlTasks:
     """`duties` returns what is in force; `wake` says that it has been replaced."""
 
-    def __init__(self, duties: Callable[[], Mapping[UpstreamCAName, CrlDuty]]) -> None:
+    def __init__(self, duties: Callable[[], Mapping[UpstreamCAName, CrlDuty | CrlWatch]]) -> None:
         self._duties = duties
         self._changed = asyncio.Event()
 
@@ -23,7 +24,7 @@ class CrlTasks:
 
     async def run(self) -> None:
         """Publish until cancelled."""
-        running: dict[CrlPublisher, asyncio.Task[None]] = {}
+        running: dict[CrlPublisher | CrlKeeper, asyncio.Task[None]] = {}
         try:
             while True:
                 self._changed.clear()

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import structlog
 
 from gateway.assemble.acme_operations import AcmeOperations
-from gateway.assemble.continuity import Lasting
+from gateway.assemble.continuity import CrlDuty, Lasting
 from gateway.assemble.crl_tasks import CrlTasks
 from gateway.assemble.est import est_signers
 from gateway.assemble.generation import Built, Parts, build, prove_identity
@@ -30,6 +30,7 @@ from gateway.ra.acme.authority import AcmeAuthority
 from gateway.ra.administration import Administration
 from gateway.ra.authority import RegistrationAuthority
 from gateway.ra.credentials.passwords import ScryptPool
+from gateway.ra.recovery import ROWS_A_PASS
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite import SqliteStore, check_usable
 from gateway.validation.ocsp import OcspClient
@@ -127,17 +128,22 @@ class Gateway:
         built = prepared.take()
         self._succession.put_in_force(built)
         for duty in built.lasting.crls.values():
-            duty.publisher.follow(duty.ca, duty.schedule)
+            duty.follow()
         self._crls.wake()
 
     async def publish_crls(self) -> None:
-        """Publish the CRLs of the CAs in force, until cancelled; failures are logged and tried again."""
+        """Publish the CRLs of local CAs in force and fetch those of others, until cancelled; failures are tried again."""
         await self._crls.run()
 
     async def recover(self) -> None:
-        """Take up ledger rows whose worker died, and ask upstream CAs about what they accepted."""
+        """Take up ledger rows whose worker died, ask upstream CAs about what they accepted, and send what waits for them."""
         self.wanted.clear()
-        await self.authority.recover(self.generation.snapshot)
+        while await self.authority.recover(self.generation.snapshot) >= ROWS_A_PASS:
+            pass
+
+    async def tell_revocations(self) -> None:
+        """Tell upstream CAs of revocations that they could not be told of at once."""
+        await self.authority.tell_revocations(self.generation.snapshot)
 
     async def validate(self) -> None:
         """Take up validations and orders of ACME that are due and that nobody works on."""
@@ -175,7 +181,8 @@ class Gateway:
             raise ValueError("; ".join(ended))
 
     def _publishers(self) -> Mapping[UpstreamCAName, CrlPublisher]:
-        return {name: duty.publisher for name, duty in self._succession.current.lasting.crls.items()}
+        duties = self._succession.current.lasting.crls
+        return {name: duty.publisher for name, duty in duties.items() if isinstance(duty, CrlDuty)}
 
     async def close(self) -> None:
         """Close upstream CAs and store."""

@@ -9,14 +9,14 @@ from functools import partial
 from types import MappingProxyType
 
 from gateway.assemble.acme import acme_services, acme_terms
-from gateway.assemble.continuity import CrlDuty, Lasting, ca_fingerprints
+from gateway.assemble.continuity import CrlDuty, CrlWatch, Lasting, ca_fingerprints
 from gateway.assemble.credentials import Surroundings
 from gateway.assemble.est import Challenges, est_services
 from gateway.assemble.identities import Identities, establish
 from gateway.assemble.profiles import build_profile
 from gateway.assemble.scep_ra import prove_identity
 from gateway.ca.crl import CrlPublisher, CrlSchedule
-from gateway.ca.interfaces import UpstreamCA
+from gateway.ca.interfaces import Capability, UpstreamCA
 from gateway.ca.local import LocalCA
 from gateway.config.load import Sources, locate
 from gateway.config.schema import GatewayConfig, ProfileConfig, ScepEndpoint
@@ -28,6 +28,7 @@ from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.names import normalize_name
 from gateway.ra.credentials.http_schemes import www_authenticate
 from gateway.ra.credentials.passwords import ScryptPool
+from gateway.ra.crl_keeper import CrlKeeper
 from gateway.ra.policy.subject import ComparableName
 from gateway.ra.profile import Profile, Snapshot
 from gateway.store.interfaces import Store
@@ -132,19 +133,24 @@ def _schemes(profiles: Mapping[ProfileName, Profile], name: ProfileName) -> Chal
 
 def _crl_duties(
     config: GatewayConfig, cas: Mapping[UpstreamCAName, UpstreamCA], parts: Parts, before: Lasting
-) -> dict[UpstreamCAName, CrlDuty]:
-    """Return what CRLs are to be published; a CA that had a publisher keeps it, so that it never has two."""
-    duties = {}
+) -> dict[UpstreamCAName, CrlDuty | CrlWatch]:
+    """Return what CRLs are to be published or fetched; a CA that had a publisher keeps it, so that it never has two."""
+    duties: dict[UpstreamCAName, CrlDuty | CrlWatch] = {}
     for name, ca in cas.items():
-        configured = config.upstream_cas[name]
-        if isinstance(configured, LocalCAConfig) and isinstance(ca, LocalCA) and configured.crl is not None:
-            schedule, known = CrlSchedule(configured.crl.lifetime, configured.crl.refresh), before.crls.get(name)
-            publisher = known.publisher if known else CrlPublisher(parts.store, ca, parts.clock, parts.worker, schedule)
+        configured, known = config.upstream_cas[name], before.crls.get(name)
+        if not isinstance(configured, LocalCAConfig):
+            if Capability.CRL in ca.capabilities:
+                keeper = known.publisher if isinstance(known, CrlWatch) else None
+                duties[name] = CrlWatch(keeper or CrlKeeper(parts.store, ca, parts.clock, parts.worker), ca)
+        elif isinstance(ca, LocalCA) and configured.crl is not None:
+            schedule = CrlSchedule(configured.crl.lifetime, configured.crl.refresh)
+            publisher = known.publisher if isinstance(known, CrlDuty) else None
+            publisher = publisher or CrlPublisher(parts.store, ca, parts.clock, parts.worker, schedule)
             duties[name] = CrlDuty(publisher, ca, schedule)
     return duties
 
 
-def _publication(name: UpstreamCAName, ca: UpstreamCA, crl: CrlDuty | None) -> Publication:
+def _publication(name: UpstreamCAName, ca: UpstreamCA, crl: CrlDuty | CrlWatch | None) -> Publication:
     issuing = ca.chain()[0]
     return Publication(name, issuing, parse_certificate(issuing).sha256.hex(), crl.publisher if crl else None)
 

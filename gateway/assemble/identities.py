@@ -19,6 +19,7 @@ from gateway.ca.registry import CaUrls, create
 from gateway.config.document import ConfigurationFaults, DataPath, Problem
 from gateway.config.listener_checks import renews_by_est
 from gateway.config.load import Sources
+from gateway.config.remote_cas import GroupCA
 from gateway.config.schema import GatewayConfig
 from gateway.config.upstream_cas import LocalCA as LocalCAConfig
 from gateway.errors import ConfigurationError
@@ -57,15 +58,9 @@ def establish(
 
     The CAs in `kept` were built from the same configuration before and go on as they are.
     """
-    cas: dict[UpstreamCAName, UpstreamCA] = {}
     anchors: dict[ProfileName, ProfileAnchors] = {}
-    problems = list(_check_secrets(config, sources))
-    for text in config.upstream_cas:
-        name = UpstreamCAName(text)
-        try:
-            cas[name] = kept[name] if name in kept else _build_ca(name, config, sources, clock, newest_crl)
-        except ConfigurationFaults as error:
-            problems += error.faults
+    cas, found = build_cas(config, sources, clock, newest_crl, kept)
+    problems = [*_check_secrets(config, sources), *found]
     for text, profile in config.profiles.items():
         anchors[ProfileName(text)], faults = read_anchors(ProfileName(text), profile, sources)
         problems += faults
@@ -163,11 +158,40 @@ def _check_secrets(config: GatewayConfig, sources: Sources) -> Iterator[Problem]
             yield from (Problem(path, sentence) for sentence in error.problems)
 
 
+def build_cas(
+    config: GatewayConfig,
+    sources: Sources,
+    clock: Callable[[], datetime],
+    newest_crl: NewestCrl | None = None,
+    kept: Mapping[UpstreamCAName, UpstreamCA] = MappingProxyType({}),
+) -> tuple[dict[UpstreamCAName, UpstreamCA], list[Problem]]:
+    """Return every upstream CA that can be built, and what is wrong with the others; those in `kept` go on as they are."""
+    cas: dict[UpstreamCAName, UpstreamCA] = {}
+    problems: list[Problem] = []
+    for name in _members_first(config):
+        try:
+            cas[name] = kept[name] if name in kept else _build_ca(name, config, sources, clock, newest_crl, cas)
+        except ConfigurationFaults as error:
+            problems += error.faults
+    return cas, problems
+
+
+def _members_first(config: GatewayConfig) -> Iterator[UpstreamCAName]:
+    """Yield the names of all CAs, those of groups last."""
+    for name in sorted(config.upstream_cas, key=lambda name: isinstance(config.upstream_cas[name], GroupCA)):
+        yield UpstreamCAName(name)
+
+
 def _build_ca(
-    name: UpstreamCAName, config: GatewayConfig, sources: Sources, clock: Callable[[], datetime], newest_crl: NewestCrl | None
+    name: UpstreamCAName,
+    config: GatewayConfig,
+    sources: Sources,
+    clock: Callable[[], datetime],
+    newest_crl: NewestCrl | None,
+    others: Mapping[UpstreamCAName, UpstreamCA],
 ) -> UpstreamCA:
     ca = config.upstream_cas[name]
     url = config.server.external_url.http
     publishes = isinstance(ca, LocalCAConfig) and ca.crl is not None
     urls = CaUrls(crl=f"{url}/crl/{name}.crl" if publishes else None, ca_issuers=f"{url}/ca/{name}.crt")
-    return create(name, ca, sources, urls, clock=clock, newest_crl=newest_crl and (lambda: newest_crl(name)))
+    return create(name, ca, sources, urls, clock=clock, newest_crl=newest_crl and (lambda: newest_crl(name)), others=others)

@@ -98,6 +98,7 @@ class Operations:
             ("POST", "/v1/requests/{id}/fail", self._fail),
             ("GET", "/v1/certificates", self._list_certificates),
             ("GET", "/v1/certificates/{id}", self._show_certificate),
+            ("GET", "/v1/revocations", self._list_revocations),
             ("POST", "/v1/certificates/{id}/revoke", self._revoke_certificate),
             ("POST", "/v1/crl/publish", self._publish_crl),
             ("POST", "/v1/reload", self._reload),
@@ -199,12 +200,20 @@ class Operations:
         return [view(row) for row in await self._administration.export_certificates(wanted)]
 
     async def _show_certificate(self, _arguments: Arguments, _actor: str, path: Mapping[str, str]) -> Any:
-        return views.whole_certificate(await self._administration.show_certificate(path["id"]))
+        row = await self._administration.show_certificate(path["id"])
+        untold = await self._administration.find_revocation(row.sha256)
+        return {**views.whole_certificate(row), "untold": None if untold is None else views.revocation(untold)["cause"]}
+
+    async def _list_revocations(self, arguments: Arguments, _actor: str, _path: Mapping[str, str]) -> Any:
+        rows = await self._administration.list_revocations(_limit(arguments), arguments.integer("offset", 0, 0, 10**9))
+        return [views.revocation(row) for row in rows]
 
     async def _revoke_certificate(self, arguments: Arguments, actor: str, path: Mapping[str, str]) -> Any:
         reason = arguments.revocation_reason("reason", RevocationReason.UNSPECIFIED)
         row = await self._administration.revoke_certificate(path["id"], reason, actor)
-        return {**views.certificate(row), "crl_number": await self._publish_after_revocation(row.upstream_ca, actor)}
+        number = await self._publish_after_revocation(row.upstream_ca, actor)
+        untold = await self._administration.find_revocation(row.sha256)
+        return {**views.certificate(row), "crl_number": number, "ca_told": untold is None}
 
     async def _publish_after_revocation(self, name: UpstreamCAName, actor: str) -> int | None:
         """Have the revocation in a CRL before the operator is answered; None where it could not be signed at once."""

@@ -10,7 +10,7 @@ from typing import Any
 from gateway.pki.certificate import der_to_pem
 from gateway.pki.extensions import eku_name
 from gateway.pki.names import format_name, parse_name
-from gateway.store.interfaces import ChallengeRow, CRLRow, InventoryRow, LedgerRow
+from gateway.store.interfaces import ChallengeRow, CRLRow, InventoryRow, LedgerRow, PendingRevocation
 
 
 def certificate(row: InventoryRow) -> dict[str, Any]:
@@ -104,6 +104,21 @@ def challenge(row: ChallengeRow) -> dict[str, Any]:
         "owner": row.owner,
         "revoked_at": row.revoked_at,
         "used_by": row.used_by,
+    }
+
+
+def revocation(row: PendingRevocation) -> dict[str, Any]:
+    """Return a revocation that a CA has not been told of."""
+    return {
+        "sha256": row.sha256,
+        "serial": format(row.serial, "x"),
+        "upstream_ca": row.upstream_ca,
+        "reason": row.reason.name.lower(),
+        "revoked_at": row.revoked_at,
+        "not_after": row.not_after,
+        "attempts": row.attempts,
+        "next_at": row.next_at,
+        "cause": row.cause,
     }
 
 

@@ -26,14 +26,18 @@ from gateway.ca.interfaces import (
     Capability,
     IssueRequest,
     NotSent,
+    Trial,
     UnknownResult,
     UpstreamIssued,
     UpstreamPending,
 )
 from gateway.ca.program import ProgramResult, ProgramStartError, run_program
-from gateway.errors import ConfigurationError, Rejection
-from gateway.model import RequestForm, RevocationReason, UpstreamCAName
-from gateway.pki.certificate import parse_certificate
+from gateway.ca.remote import RemoteBackend
+from gateway.ca.setup import Setup
+from gateway.config.document import ConfigurationFaults, Problem
+from gateway.config.upstream_cas import ExecCA as Config
+from gateway.errors import ConfigurationError
+from gateway.model import RevocationReason
 
 MAX_OUTPUT = 262_144
 """Bytes that a program may write to standard output."""
@@ -50,6 +54,8 @@ STATUS_BY_OPERATION: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 """What each operation may be answered with, beside `rejected`, `not_sent` and `unknown`."""
+
+_CAPABILITIES = MappingProxyType({"find": Capability.FIND, "poll": Capability.POLL, "revoke": Capability.REVOKE})
 
 log = structlog.get_logger("gateway.ca.exec")
 
@@ -68,36 +74,25 @@ class ExecSettings:
         return f"ExecSettings(command={self.command[0]!r}, deadline={self.deadline})"
 
 
-class ExecCA:
+class ExecCA(RemoteBackend):
     """An `UpstreamCA` behind a program that signs one request at a time.
 
     The program is trusted to sign and not trusted to be right: whatever it does beyond the contract (crash, stall,
     garbage, too much output, a non-zero status) is `UnknownResult`, because it may have issued before that.
     """
 
-    accepts = frozenset({RequestForm.PKCS10})
-
-    def __init__(self, name: UpstreamCAName, settings: ExecSettings, chain: tuple[bytes, ...]) -> None:
-        self.name = name
+    def __init__(self, setup: Setup, settings: ExecSettings) -> None:
+        super().__init__(setup)
         self.capabilities = settings.capabilities
         self._settings = settings
-        self._chain = chain
-        self._certificates = tuple(parse_certificate(der) for der in chain)
         self._environment = {**DEFAULT_ENVIRONMENT, **settings.environment}
         self._slots = asyncio.Semaphore(settings.concurrency)
 
     async def start(self) -> None:
         """Check that the program is there and may be run; raises ConfigurationError."""
-        program = self._settings.command[0]
-        if shutil.which(program, path=self._environment["PATH"]) is None:
+        if not self._is_there():
+            program = self._settings.command[0]
             raise ConfigurationError((f"upstream_cas.{self.name}.command: {program} is not a program that this user may run",))
-
-    async def close(self) -> None:
-        """Nothing is kept between requests."""
-
-    def new_serial(self) -> None:
-        """Return None: the program chooses."""
-        return
 
     async def issue(self, request: IssueRequest) -> UpstreamIssued | UpstreamPending:
         """Have one certificate issued; raises NotSent, UpstreamRejected, UnknownResult."""
@@ -125,17 +120,20 @@ class ExecCA:
             self._settings.deadline,
         )
 
-    def chain(self) -> tuple[bytes, ...]:
-        """Return the configured CA certificates, issuing CA first, DER."""
-        return self._chain
+    async def health(self) -> None:
+        """Check that the program is there; raises NotSent."""
+        if not self._is_there():
+            raise NotSent(f"{self._settings.command[0]} is not a program that this user may run")
 
-    def not_after_limit(self, now: datetime) -> datetime | None:
-        """Return the first notAfter in the chain: nothing issued can be verified beyond it."""
-        return min(certificate.not_after for certificate in self._certificates)
+    async def check(self) -> tuple[Trial, ...]:
+        """Say whether the program can be run; what it does only a request shows."""
+        if self._is_there():
+            return (Trial("program", good=True, finding=f"{self._settings.command[0]} can be run"),)
+        finding = f"{self._settings.command[0]} is not a program that this user may run"
+        return (Trial("program", good=False, finding=finding, advice="install it, or correct `command`"),)
 
-    async def crl(self) -> bytes | None:
-        """Return None: the CA behind the program publishes its own."""
-        return None
+    def _is_there(self) -> bool:
+        return shutil.which(self._settings.command[0], path=self._environment["PATH"]) is not None
 
     def _require(self, capability: Capability, operation: str) -> None:
         if capability not in self.capabilities:
@@ -178,30 +176,12 @@ class ExecCA:
     def _issued_or_pending(self, answer: Answer) -> UpstreamIssued | UpstreamPending:
         match answer:
             case UpstreamIssued():
-                return UpstreamIssued(answer.certificate, self._complete(answer.chain), answer.reference)
+                return UpstreamIssued(answer.certificate, self.complete(answer.chain), answer.reference)
             case UpstreamPending():
                 self._require(Capability.POLL, "poll, and answered pending")
                 return answer
             case Found():
                 raise UnknownResult(f"the program of upstream CA {self.name} answered {answer.value}")
-
-    def _complete(self, chain: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """Return the chain up to the configured root; `verify_issued` judges whether it holds.
-
-        A program may give no chain (the configured one is meant) or one that ends below a configured certificate.
-        """
-        if not chain:
-            return self._chain
-        if chain[-1] in self._chain:
-            return chain + self._chain[self._chain.index(chain[-1]) + 1 :]
-        try:
-            issuer = parse_certificate(chain[-1]).issuer_der
-        except Rejection as error:
-            raise UnknownResult(f"the program of upstream CA {self.name} gave a chain that cannot be read") from error
-        above = next(
-            (i for i, certificate in enumerate(self._certificates) if certificate.subject.der == issuer), len(self._chain)
-        )
-        return chain + self._chain[above:]
 
 
 def _describe_fault(result: ProgramResult) -> str | None:
@@ -220,3 +200,31 @@ def _describe_fault(result: ProgramResult) -> str | None:
 def _printable(data: bytes) -> str:
     text = data.decode("utf-8", "replace").strip()
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def create(config: Config, setup: Setup) -> ExecCA:
+    """Return the backend, ready for `start`; raises ConfigurationFaults for a program that cannot be run."""
+    environment, faults = {}, []
+    for key, value in config.environment.items():
+        try:
+            environment[key] = value if isinstance(value, str) else setup.sources.secret(value).decode("utf-8")
+        except UnicodeDecodeError:
+            faults.append(Problem(setup.where("environment", key), "the secret is not UTF-8 text"))
+    program, *arguments = config.command
+    if "/" in program:
+        program = str(setup.sources.resolve(program))
+    if shutil.which(program, path=environment.get("PATH", DEFAULT_ENVIRONMENT["PATH"])) is None:
+        faults.append(Problem(setup.where("command"), f"{program} is not a program that this user may run"))
+    if faults:
+        raise ConfigurationFaults(*faults)
+    capabilities = Capability.NONE
+    for operation in config.operations:
+        capabilities |= _CAPABILITIES[operation]
+    settings = ExecSettings(
+        command=(program, *arguments),
+        deadline=config.deadline.total_seconds(),
+        concurrency=config.concurrency,
+        capabilities=capabilities,
+        environment=environment,
+    )
+    return ExecCA(setup, settings)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Flag, auto
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gateway.model import Grant, ProfileName, RequestForm, RequestId, RevocationReason, UpstreamCAName
 
@@ -21,6 +21,16 @@ class Capability(Flag):
     CRL = auto()
     CHOOSES_SERIAL = auto()
     """The registration authority draws the serial with `new_serial` and stores it before `issue`."""
+    RENEWAL_HINT = auto()
+    """`renewal_hint` says when the CA itself wants a certificate renewed (RFC 9773)."""
+    REPEATABLE = auto()
+    """The same request may be sent again after any doubt: the CA gives the same certificate, or its first sending is void."""
+    CHOOSES_VALIDITY = auto()
+    """The CA sets the dates by rules of its own: a certificate may end sooner than was granted, and begin up to a day earlier."""
+    CHOOSES_COMMON_NAME = auto()
+    """Of a subject the CA keeps at most the common name, and may write one of the names there, or nothing."""
+    POLL_SENDS = auto()
+    """`poll` sends the request itself once more (RFC 7030 §4.2.3): without an answer it leaves the same doubt as `issue`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +38,8 @@ class IssueRequest:
     """One certificate to be issued; the same `request_id` never yields two.
 
     `request` is the PKCS#10 or CRMF DER as received, `public_key` the SubjectPublicKeyInfo DER, `timeout` the seconds
-    that the caller will wait.
+    that the caller will wait. `in_doubt_since` is set where an earlier sending has no answer: when the request began. `reference`
+    is what the CA called it when it was pending last.
     """
 
     request_id: RequestId
@@ -39,6 +50,8 @@ class IssueRequest:
     grant: Grant
     serial: int | None
     timeout: float
+    in_doubt_since: datetime | None = None
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +87,49 @@ class NotSent(UpstreamError):
         self.retry_after = retry_after
 
 
+class AuthFailed(NotSent):
+    """The CA does not take our credentials, so it processed nothing: an operator has to look."""
+
+
+class Unavailable(NotSent):
+    """The CA says that it cannot work now and processed nothing (503, sealed, standby)."""
+
+
 class UnknownResult(UpstreamError):
     """The request may or may not have been processed: only `find` or an operator can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One finding of `check`: `good` or not, in a sentence; `advice` says what to do where it is not."""
+
+    subject: str
+    good: bool
+    finding: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalHint:
+    """When the CA wants a certificate renewed, and in how many seconds that should be asked again."""
+
+    start: datetime
+    end: datetime
+    retry_after: int
+    explanation_url: str | None = None
 
 
 class UpstreamCA(Protocol):
     """A backend. Every method but `new_serial` and `chain` may raise `UpstreamError`."""
 
     name: UpstreamCAName
-    capabilities: Capability
     accepts: frozenset[RequestForm]
+    queue: timedelta
+    """How long requests and revocations wait for a CA that cannot be reached; 0 where clients are told so at once."""
+
+    @property
+    def capabilities(self) -> Capability:
+        """What the backend can do; it may learn of the CA that it can do less."""
 
     async def start(self) -> None:
         """Check what can be checked without issuing; called once before the first use."""
@@ -114,3 +160,20 @@ class UpstreamCA(Protocol):
 
     async def crl(self) -> bytes | None:
         """The current CRL, DER, or None. Needs `CRL`."""
+
+    async def health(self) -> None:
+        """Ask cheaply, without credentials where that is possible, whether the CA works; raises `UpstreamError`."""
+
+    async def renewal_hint(self, certificate: bytes) -> RenewalHint | None:
+        """Ask when a certificate, DER, should be renewed. Needs `RENEWAL_HINT`."""
+
+    async def check(self) -> tuple[Trial, ...]:
+        """Try connection, credentials, chain and, where the CA can, a dry run; issues nothing and never raises."""
+
+
+@runtime_checkable
+class ChainTeller(Protocol):
+    """A backend whose CA says which certificates it has: for whoever pins them, and never believed without being compared."""
+
+    async def fetch_chain(self) -> tuple[bytes, ...]:
+        """Return what the CA says, DER, issuing CA first; raises `UpstreamError`."""

@@ -7,24 +7,30 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from gateway.ca.interfaces import (
     Capability,
     IssueRequest,
     NotSent,
+    Trial,
     UnknownResult,
     UpstreamIssued,
     UpstreamPending,
     UpstreamRejected,
 )
+from gateway.ca.setup import read_certificates, utc_now
+from gateway.config.document import ConfigurationFaults, Problem
+from gateway.config.load import Sources
+from gateway.config.upstream_cas import LocalCA as Config
 from gateway.errors import Rejection
 from gateway.model import UNLIMITED_NOT_AFTER, RequestForm, RevocationReason, UpstreamCAName
 from gateway.pki.certificate import Certificate, Issuer, build_certificate, new_serial, parse_certificate
 from gateway.pki.crl import build_crl, parse_crl
-from gateway.pki.keys import PrivateKey
-from gateway.pki.trust import verify_crl, verify_issued_by
+from gateway.pki.keys import PrivateKey, load_private_key
+from gateway.pki.names import format_name
+from gateway.pki.trust import check_pair, verify_crl, verify_issued_by
 
 T = TypeVar("T")
 
@@ -89,6 +95,7 @@ class LocalCA:
     """
 
     accepts = frozenset({RequestForm.PKCS10, RequestForm.CRMF})
+    queue = timedelta(0)
 
     def __init__(
         self,
@@ -98,7 +105,7 @@ class LocalCA:
         urls: CaUrls,
         *,
         publishes_crl: bool = True,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
         newest_crl: Callable[[], Awaitable[bytes | None]] | None = None,
     ) -> None:
         self.name = name
@@ -120,7 +127,7 @@ class LocalCA:
         self._executor = ThreadPoolExecutor(SIGNING_THREADS, thread_name_prefix=f"ca-{name}")
 
     async def start(self) -> None:
-        """Nothing to do: `registry.create` refuses what cannot sign."""
+        """Nothing to do: `create` refuses what cannot sign."""
 
     async def close(self) -> None:
         """End the signing threads when they have signed what they were given."""
@@ -164,6 +171,21 @@ class LocalCA:
     async def crl(self) -> bytes | None:
         """Return the newest published CRL, DER, or None."""
         return None if self._newest_crl is None else await self._newest_crl()
+
+    async def health(self) -> None:
+        """Do nothing: a key in memory works."""
+
+    async def renewal_hint(self, certificate: bytes) -> None:
+        """Return None: the gateway's own rules say when to renew."""
+        return
+
+    async def check(self) -> tuple[Trial, ...]:
+        """Say whether every certificate of the chain is in force."""
+        now = self._clock()
+        ended = [c for c in map(parse_certificate, self.chain()) if not c.not_before <= now <= c.not_after]
+        names = ", ".join(format_name(c.subject) for c in ended)
+        advice = "put a certificate that is in force in its place and reload" if ended else ""
+        return (Trial("chain", not ended, f"not in force: {names}" if ended else "every certificate is in force", advice),)
 
     async def sign_crl(
         self,
@@ -220,3 +242,38 @@ class LocalCA:
         if not self._slow:
             return sign()
         return await asyncio.get_running_loop().run_in_executor(self._executor, sign)
+
+
+def create(
+    name: UpstreamCAName,
+    config: Config,
+    sources: Sources,
+    urls: CaUrls,
+    clock: Callable[[], datetime] = utc_now,
+    newest_crl: Callable[[], Awaitable[bytes | None]] | None = None,
+) -> LocalCA:
+    """Return the CA; `newest_crl` reads what it published last. Raises ConfigurationFaults with why it cannot sign.
+
+    Dates are judged by whoever starts a service; here a CA whose time is over answers each request with NotSent.
+    """
+    where = ("upstream_cas", name)
+    above = (((*where, "chain", number), file) for number, file in enumerate(config.chain))
+    chain, faults = read_certificates((((*where, "certificate"), config.certificate), *above), sources)
+    if not faults:
+        found = find_ca_faults(tuple(map(parse_certificate, chain)), signs_crl=config.crl is not None)
+        faults = [Problem((*where, "certificate"), fault) for fault in found]
+    key = None
+    try:
+        key = _read_key(config, sources)
+        if chain:
+            check_pair(chain[0], key)
+    except ValueError as error:
+        faults.append(Problem((*where, "key"), f"{config.key}: {error}"))
+    if faults or key is None:
+        raise ConfigurationFaults(*faults)
+    return LocalCA(name, key, chain, urls, publishes_crl=config.crl is not None, clock=clock, newest_crl=newest_crl)
+
+
+def _read_key(config: Config, sources: Sources) -> PrivateKey:
+    password = None if config.key_password is None else sources.secret(config.key_password)
+    return load_private_key(sources.secret(config.key), password)

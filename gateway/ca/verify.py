@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from gateway.ca.interfaces import IssueRequest
+from gateway.ca.interfaces import Capability, IssueRequest
 from gateway.errors import Reason, Rejection
 from gateway.model import Grant, Name, SanKind, SubjectAltName
 from gateway.pki.certificate import Certificate, parse_certificate
@@ -16,6 +16,9 @@ from gateway.pki.trust import verify_chain
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """How far the dates of a CA that reckons validity itself may lie from the granted ones: its clock is not ours."""
+EARLIEST_START = timedelta(days=1)
+"""How much earlier than granted a certificate may begin where the CA sets the dates by rules of its own."""
+_COMMON_NAME = "2.5.4.3"
 PUBLIC_DETAIL = "the CA returned a certificate that is not what was granted"
 
 CA_EXTENSIONS = frozenset(
@@ -34,6 +37,7 @@ CA_EXTENSIONS = frozenset(
         "1.3.6.1.4.1.11129.2.4.2",  # signed certificate timestamps
         "1.3.6.1.4.1.311.20.2",  # Microsoft template name
         "1.3.6.1.4.1.311.21.7",  # Microsoft template
+        "1.3.6.1.4.1.37476.9000.64.1",  # smallstep's provisioner
         "2.16.840.1.113730.1.13",  # Netscape comment, which openssl.cnf adds
     }
 )
@@ -41,21 +45,27 @@ CA_EXTENSIONS = frozenset(
 
 
 def verify_issued(
-    request: IssueRequest, leaf: Certificate, chain: tuple[bytes, ...], ca_chain: tuple[bytes, ...], now: datetime
+    request: IssueRequest,
+    leaf: Certificate,
+    chain: tuple[bytes, ...],
+    ca_chain: tuple[bytes, ...],
+    now: datetime,
+    capabilities: Capability = Capability.NONE,
 ) -> None:
     """Raise Rejection UPSTREAM_MISMATCH unless the certificate is what was granted to this key and chains to the CA.
 
     `ca_chain` holds the trusted CA certificates, DER; `chain`, which came with the leaf, must lead from its issuer to one
     of them. Where the gateway chose the serial it chose all: serial and dates must be equal. Another CA may leave out the
-    backdating, and its dates may differ from the granted ones by five minutes.
+    backdating, and its dates may differ from the granted ones by five minutes. What else it may do to dates and subject its
+    `capabilities` say; never does a certificate last longer than was granted.
     """
     parsed = tuple(_parse_ca(der) for der in chain)
     faults = (
         *_key_faults(request, leaf),
-        *_name_faults(request.grant, leaf),
+        *_name_faults(request.grant, leaf, capabilities),
         *_usage_faults(request.grant, leaf),
         *_extension_faults(request.grant, leaf),
-        *_validity_faults(request, leaf, now),
+        *_validity_faults(request, leaf, now, capabilities),
     )
     if faults:
         raise _mismatch("; ".join(faults))
@@ -86,11 +96,25 @@ def _key_faults(request: IssueRequest, leaf: Certificate) -> Iterable[str]:
         yield "it is a CA certificate"
 
 
-def _name_faults(grant: Grant, leaf: Certificate) -> Iterable[str]:
-    if leaf.subject.der != grant.subject_der and _attributes(leaf.subject) != _attributes(parse_name(grant.subject_der)):
+def _name_faults(grant: Grant, leaf: Certificate, capabilities: Capability) -> Iterable[str]:
+    if leaf.subject.der != grant.subject_der and not _is_subject(leaf.subject, grant, capabilities):
         yield "its subject is not the granted one"
     if _san_set(leaf.sans) != _san_set(grant.sans) or len(leaf.sans) != len(grant.sans):
         yield "its subject alternative names are not the granted ones"
+
+
+def _is_subject(subject: Name, grant: Grant, capabilities: Capability) -> bool:
+    """Say whether a subject stands for the granted one."""
+    found, granted = _attributes(subject), _attributes(parse_name(grant.subject_der))
+    if found == granted:
+        return True
+    if Capability.CHOOSES_COMMON_NAME not in capabilities or any(oid != _COMMON_NAME for rdn in granted for oid, _ in rdn):
+        return False
+    hosts = {san.value for san in grant.sans if san.kind in {SanKind.DNS, SanKind.IP}}
+    names = {value for rdn in granted for _, value in rdn} | hosts
+    return len(found) <= 1 and all(
+        len(rdn) == 1 and oid == _COMMON_NAME and value in names for rdn in found for oid, value in rdn
+    )
 
 
 def _attributes(name: Name) -> tuple[frozenset[tuple[str, str]], ...]:
@@ -124,16 +148,19 @@ def _extension_faults(grant: Grant, leaf: Certificate) -> Iterable[str]:
             yield f"it holds the extension {oid}, which was not granted"
 
 
-def _validity_faults(request: IssueRequest, leaf: Certificate, now: datetime) -> Iterable[str]:
+def _validity_faults(request: IssueRequest, leaf: Certificate, now: datetime, capabilities: Capability) -> Iterable[str]:
     grant = request.grant
     if request.serial is not None:
         if (leaf.not_before, leaf.not_after) != (grant.not_before, grant.not_after):
             yield f"it is valid {_span(leaf.not_before, leaf.not_after)}, not {_span(grant.not_before, grant.not_after)}"
         return
+    free = Capability.CHOOSES_VALIDITY in capabilities
+    earliest_start = grant.not_before - (EARLIEST_START if free else CLOCK_TOLERANCE)
     latest_start = max(now, grant.not_before) + CLOCK_TOLERANCE
-    if not grant.not_before - CLOCK_TOLERANCE <= leaf.not_before <= latest_start:
+    if not earliest_start <= leaf.not_before <= latest_start:
         yield f"its notBefore is {leaf.not_before:%Y-%m-%dT%H:%M:%SZ}, granted was {grant.not_before:%Y-%m-%dT%H:%M:%SZ}"
-    if abs(leaf.not_after - grant.not_after) > CLOCK_TOLERANCE:
+    longer = leaf.not_after - grant.not_after
+    if longer > CLOCK_TOLERANCE or (-longer > CLOCK_TOLERANCE and not free):
         yield f"its notAfter is {leaf.not_after:%Y-%m-%dT%H:%M:%SZ}, granted was {grant.not_after:%Y-%m-%dT%H:%M:%SZ}"
 
 

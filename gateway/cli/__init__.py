@@ -42,6 +42,7 @@ COMMANDS = {
     "requests": Command("gateway.cli.requests", "app", "Enrollments that wait for a person."),
     "certs": Command("gateway.cli.certs", "app", "The inventory of certificates."),
     "crl": Command("gateway.cli.crl", "app", "Certificate revocation lists."),
+    "upstream": Command("gateway.cli.upstream", "app", "Upstream CAs: list them, try them, ask for their chains."),
     "policy": Command("gateway.cli.policy", "app", "What the certificate policy says."),
     "store": Command("gateway.cli.store", "app", "The store: schema, backup, check, keys."),
     "audit": Command("gateway.cli.audit", "app", "The audit trail."),

@@ -25,6 +25,7 @@ from gateway.cli.options import (
 app = typer.Typer(no_args_is_help=True)
 
 COLUMNS = ("serial", "subject", "sans", "profile", "requester", "not_after", "revoked_at")
+UNTOLD = ("serial", "upstream_ca", "reason", "revoked_at", "attempts", "next_at", "cause")
 PAGE = 500
 
 NameArgument = Annotated[str, typer.Argument(help="SHA-256 of the certificate, or its serial; hex, colons allowed.")]
@@ -106,7 +107,23 @@ def revoke(
         return
     number = row["crl_number"]
     told = f"CRL {number} says so" if number is not None else "no CRL was signed here"
+    if not row["ca_told"]:
+        told = "its CA could not be told and is told later: `certs untold` says why"
     print(f"Certificate {row['serial']} ({row['subject']}) is revoked since {row['revoked_at']}; {told}.")
+
+
+@app.command()
+@with_exit_codes
+def untold(
+    config: ConfigOption,
+    admin_socket: AdminSocketOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
+    offset: Annotated[int, typer.Option(min=0)] = 0,
+    format: FormatOption = OutputFormat.TABLE,
+) -> None:
+    """List revocations that upstream CAs have not been told of yet, and why not."""
+    rows = AdminClient(config, admin_socket).get("/v1/revocations", limit=limit, offset=offset)
+    print_records(rows, format, UNTOLD, empty="Every upstream CA was told of every revocation.")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -16,14 +17,18 @@ from urllib.parse import urlsplit
 
 from gateway.assemble.anchors import NamedCrl
 from gateway.assemble.certificates import NamedCertificate, Standing, warn_of_dates
+from gateway.assemble.identities import build_cas
 from gateway.assemble.judgement import Judgement, judge
+from gateway.assemble.trials import try_upstreams
 from gateway.audit import parse_audit_key
 from gateway.cli.client import connect, read_admin_socket
 from gateway.cli.options import ConfigOption, ExitCode, FormatOption, OutputFormat, fail, print_records, with_exit_codes
 from gateway.config.document import dotted
 from gateway.config.listener_checks import addresses
 from gateway.config.load import Sources, read
+from gateway.config.remote_cas import GroupCA
 from gateway.config.schema import GatewayConfig
+from gateway.config.upstream_cas import LocalCA
 from gateway.errors import ConfigurationError, Rejection, StoreRefused, StoreUnavailable
 from gateway.model import SanKind, SubjectAltName
 from gateway.pki.certificate import parse_certificate, pem_to_ders
@@ -65,7 +70,7 @@ class Finding:
 
 @with_exit_codes
 def doctor(config: ConfigOption, format: FormatOption = OutputFormat.TABLE) -> None:
-    """Check clock, keys, certificates, ports, disk, file modes and store; exit 1 when something must be mended."""
+    """Check clock, keys, certificates, ports, upstream CAs, disk, file modes and store; exit 1 when something must be mended."""
     parsed, sources = read(config)
     findings = tuple(examine(config.absolute().parent, parsed, sources, datetime.now(UTC)))
     rows = [{"check": f.check, "verdict": f.verdict.value, "found": f.found, "advice": f.advice} for f in findings]
@@ -82,6 +87,7 @@ def examine(folder: Path, config: GatewayConfig, sources: Sources, now: datetime
     yield check_clock(judged, sources.resolve(config.store.path), now)
     yield from check_ports(config, connect(read_admin_socket(sources.path)))
     yield from check_hosts(config, sources)
+    yield from check_upstreams(config, sources, now)
     yield check_disk(sources.resolve(config.store.path).parent)
     yield check_modes(folder, sources.resolve(config.store.path))
     yield check_store(config, sources)
@@ -184,6 +190,16 @@ def covers_host(san: SubjectAltName, host: str) -> bool:
 
 def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def check_upstreams(config: GatewayConfig, sources: Sources, now: datetime) -> Iterator[Finding]:
+    """Yield what came of trying each CA beyond this process; those that cannot be built have been told of."""
+    cas, _ = build_cas(config, sources, lambda: now)
+    beyond = [ca for name, ca in cas.items() if not isinstance(config.upstream_cas[name], LocalCA | GroupCA)]
+    for tried in asyncio.run(try_upstreams(beyond, now)):
+        for trial in tried.trials:
+            verdict = Verdict.FAIL if not trial.good else Verdict.WARN if trial.advice else Verdict.OK
+            yield Finding(f"upstream {tried.name}", verdict, f"{trial.subject}: {trial.finding}", trial.advice)
 
 
 def check_disk(folder: Path) -> Finding:

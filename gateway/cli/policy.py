@@ -23,6 +23,7 @@ from gateway.cli.options import (
     with_exit_codes,
 )
 from gateway.config.load import read
+from gateway.config.remote_cas import GroupCA
 from gateway.config.schema import GatewayConfig
 from gateway.config.sources import Sources
 from gateway.config.upstream_cas import LocalCA, UpstreamCAConfig
@@ -97,7 +98,7 @@ def _decide(config: GatewayConfig, sources: Sources, name: str, request: Certifi
     profile = config.profiles.get(name)
     if profile is None:
         fail(f"there is no profile {name}; there are: {', '.join(config.profiles)}", ExitCode.USAGE)
-    chain = _read_certificates(sources, _chain_files(config.upstream_cas[profile.upstream_ca]))
+    chain = _read_certificates(sources, _chain_files(config, config.upstream_cas[profile.upstream_ca]))
     return decide(
         profile.policy,
         request,
@@ -111,13 +112,15 @@ def _decide(config: GatewayConfig, sources: Sources, name: str, request: Certifi
 
 def _reserved_names(config: GatewayConfig, sources: Sources) -> frozenset[ComparableName]:
     """Return the names of all CAs and RAs, which a server grants to nobody."""
-    files = [path for upstream in config.upstream_cas.values() for path in _chain_files(upstream)]
+    files = [path for upstream in config.upstream_cas.values() for path in _chain_files(config, upstream)]
     files += [profile.endpoints.scep.ra_certificate for profile in config.profiles.values() if profile.endpoints.scep]
     return frozenset(normalize_name(certificate.subject) for certificate in _read_certificates(sources, files))
 
 
-def _chain_files(upstream: UpstreamCAConfig) -> tuple[str, ...]:
-    """Return the files of a CA's certificates, issuing CA first."""
+def _chain_files(config: GatewayConfig, upstream: UpstreamCAConfig) -> tuple[str, ...]:
+    """Return the files of a CA's certificates, issuing CA first; for a group those of all members."""
+    if isinstance(upstream, GroupCA):
+        return tuple(file for name in upstream.members for file in _chain_files(config, config.upstream_cas[name]))
     return (upstream.certificate, *upstream.chain) if isinstance(upstream, LocalCA) else upstream.chain
 
 

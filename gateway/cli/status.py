@@ -16,4 +16,6 @@ def status(config: ConfigOption, admin_socket: AdminSocketOption = None, format:
     if format is OutputFormat.TABLE:
         for name, crl in found.pop("crls").items():
             found[f"crl_{name}"] = f"number {crl['number']}, next update {crl['next_update']}" if crl else "none"
+        untold = found["revocations_to_tell"]
+        found["revocations_to_tell"] = ", ".join(f"{count} of {name}" for name, count in sorted(untold.items())) or 0
     print_record(found, format)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import timedelta
 from typing import Any
 
 from gateway.config.acme_checks import check_acme, check_acme_across
 from gateway.config.credential_checks import check_credentials
-from gateway.config.defaults import DEMO_PROFILE, UPSTREAM_CALL_SECONDS
+from gateway.config.defaults import DEMO_PROFILE
 from gateway.config.document import DataPath, Problem
 from gateway.config.duration_checks import positive
 from gateway.config.est_checks import check_est, check_labels, check_linking, check_proxies
@@ -20,7 +19,7 @@ from gateway.config.scep_checks import check_scep
 from gateway.config.schema import Endpoints, ProfileLimits, Renewal
 from gateway.config.sentences import suggest
 from gateway.config.sources import Sources
-from gateway.config.upstream_cas import ExecCA, LocalCA, UpstreamCAConfig
+from gateway.config.upstream_checks import check_upstream_across, check_upstream_ca
 
 
 def check(parts: Parts, sources: Sources) -> tuple[Problem, ...]:
@@ -30,9 +29,10 @@ def check(parts: Parts, sources: Sources) -> tuple[Problem, ...]:
     found += check_labels(parts)
     found += check_linking(parts)
     found += check_acme_across(parts)
+    found += check_upstream_across(parts)
     found += _check_store_and_audit(parts)
     for name, upstream_ca in parts.upstream_cas.items():
-        found += _under(("upstream_cas", name), _check_upstream_ca(upstream_ca))
+        found += _under(("upstream_cas", name), check_upstream_ca(upstream_ca))
     for name, profile in parts.profiles.items():
         found += _under(("profiles", name), _check_profile(profile, sources))
         found += _under(("profiles", name), _check_references(profile.written, parts))
@@ -76,26 +76,6 @@ def _check_store_and_audit(parts: Parts) -> Iterator[Problem]:
 
 def _same_secret(one: SecretSource, other: SecretSource) -> bool:
     return str(one) == str(other)
-
-
-def _check_upstream_ca(upstream_ca: UpstreamCAConfig | None) -> Iterator[Problem]:
-    match upstream_ca:
-        case LocalCA(crl=crl) if crl is not None:
-            yield from positive(("crl", "refresh"), crl.refresh)
-            if crl.refresh >= crl.lifetime:
-                yield Problem(("crl", "refresh"), "must be shorter than lifetime, or clients meet an expired CRL")
-        case ExecCA():
-            yield from positive(("deadline",), upstream_ca.deadline)
-            if upstream_ca.deadline > timedelta(seconds=UPSTREAM_CALL_SECONDS):
-                yield Problem(
-                    ("deadline",),
-                    f"must not be longer than {UPSTREAM_CALL_SECONDS}s; a program that needs longer answers pending",
-                )
-            for name in upstream_ca.environment:
-                if not name or "=" in name or "\0" in name:
-                    yield Problem(("environment", name), "is not the name of an environment variable")
-        case _:
-            return
 
 
 def _check_profile(profile: ProfileParts, sources: Sources) -> Iterator[Problem]:

@@ -96,7 +96,8 @@ class TlsCertificateCredential(Model):
 
 
 class RaCertificateCredential(Model):
-    """A registration authority's TLS client certificate (id-kp-cmcRA), which asks for others, with their proof of possession."""
+    """A registration authority's certificate (id-kp-cmcRA), which asks for others, with their proof of possession: its TLS client
+    certificate by EST, the signer of its messages by SCEP."""
 
     type: Literal["ra_certificate"]
     """Certificates of registration authorities."""

@@ -24,7 +24,7 @@ from gateway.config.policy import RuleMode, Unlisted
 from gateway.config.sentences import choice
 from gateway.pki.names import attribute_oid, parse_name_text
 
-EST_ONLY = frozenset({"tls_certificate", "ra_certificate", "basic", "digest_md5_legacy", "bearer"})
+EST_ONLY = frozenset({"tls_certificate", "basic", "digest_md5_legacy", "bearer"})
 """Kinds that no SCEP message can carry."""
 _MAX_WAIT = timedelta(seconds=30)
 """Most that a responder may be waited for: devices give up by then."""
@@ -46,8 +46,11 @@ def check_carriers(profile: ProfileParts) -> Iterator[Problem]:
     if profile.endpoints is None or profile.endpoints.est is not None:
         return
     for path, credential in each_credential(profile.credentials):
-        if credential.type in EST_ONLY:
+        is_ra = credential.type == "ra_certificate"
+        if credential.type in EST_ONLY or (is_ra and "of" in path):
             yield Problem(path, f"{credential.type} comes by EST only, which this profile does not open")
+        elif is_ra and profile.endpoints.scep is None:
+            yield Problem(path, "ra_certificate comes by EST or SCEP, neither of which this profile opens")
 
 
 def check_once(types: tuple[str, ...]) -> Iterator[Problem]:

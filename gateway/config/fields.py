@@ -189,6 +189,12 @@ class FilePath(_Path):
     __slots__ = ()
 
 
+class LivePath(_Path):
+    """A file that others write anew again and again, read each time that it is needed."""
+
+    __slots__ = ()
+
+
 class StatePath(_Path):
     """A file that the program writes."""
 

@@ -77,7 +77,12 @@ def check_client_certificates(parts: Parts) -> Iterator[Problem]:
     if server is None:
         return
     for name, profile in parts.profiles.items():
-        asking = [place for place, _ in tls_credentials(profile.credentials)]
+        is_scep_alone = profile.endpoints is not None and profile.endpoints.est is None
+        asking = [
+            place
+            for place, credential in tls_credentials(profile.credentials)
+            if not (is_scep_alone and isinstance(credential, RaCertificateCredential))
+        ]
         if _requires_by_scep(profile):
             asking.append(("endpoints", "scep", "client_certificate"))
         for place in asking if not sees_certificates(server) else ():

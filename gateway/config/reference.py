@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from gateway.config import fields
 from gateway.config.durations import format_duration, parse_duration
-from gateway.config.fields import Address, FilePath, SecretSource, SocketPath, StatePath
+from gateway.config.fields import Address, FilePath, LivePath, SecretSource, SocketPath, StatePath
 from gateway.config.schema import GatewayConfig
 from gateway.config.shape import alternatives, models, tag
 
@@ -40,6 +40,7 @@ _PLAIN_TYPES: dict[Any, str] = {
     type(None): "null",
     FilePath: "file",
     StatePath: "path",
+    LivePath: "path",
     SocketPath: "path",
 }
 _INTRODUCTION = """\

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.config.fields import Duration, FilePath, Model, SecretSource
+from gateway.config.remote_cas import AcmeCA, CfsslCA, EstCA, GroupCA, ScepCA, StepCA, VaultCA
 
 
 class CrlConfig(Model):
@@ -54,4 +55,6 @@ class ExecCA(Model):
     """Most programs at once, in one worker."""
 
 
-UpstreamCAConfig = Annotated[LocalCA | ExecCA, Field(discriminator="type")]
+UpstreamCAConfig = Annotated[
+    LocalCA | ExecCA | VaultCA | StepCA | CfsslCA | AcmeCA | EstCA | ScepCA | GroupCA, Field(discriminator="type")
+]

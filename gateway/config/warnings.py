@@ -16,6 +16,7 @@ from gateway.config.listener_checks import each_credential, listeners
 from gateway.config.policy import RuleMode
 from gateway.config.schema import GatewayConfig, ProfileConfig, ScepEndpoint, Server
 from gateway.config.sources import Sources
+from gateway.config.upstream_warnings import warn_of_upstreams
 from gateway.pki.certificate import pem_to_ders
 
 _PRINTABLE = re.compile(rb"[A-Za-z0-9 '()+,./:=?-]*")
@@ -38,6 +39,7 @@ def warn(config: GatewayConfig, sources: Sources) -> tuple[Problem, ...]:
         found += _warn_of_challenges((*where, "credentials"), profile, sources)
     found += warn_of_est(config)
     found += warn_of_acme(config)
+    found += warn_of_upstreams(config)
     found += _warn_of_shared_anchors(config, sources)
     return tuple(found)
 

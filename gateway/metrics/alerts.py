@@ -77,7 +77,7 @@ _LIMITED = f'reason="{Reason.RATE_LIMITED}"'
 _READ = f'operation!="{Operation.UNKNOWN}"'
 _OURS = (CertificateKind.RA, CertificateKind.CA, CertificateKind.TLS)
 _ANCHORS = (CertificateKind.CHALLENGE_ANCHOR, CertificateKind.CLIENT_ANCHOR)
-_UNANSWERED = f'result=~"{UpstreamResult.NOT_SENT}|{UpstreamResult.TIMEOUT}|{UpstreamResult.FAILED}"'
+_UNANSWERED = f'result=~"{UpstreamResult.NOT_SENT}|{UpstreamResult.AUTH_FAILED}|{UpstreamResult.TIMEOUT}|{UpstreamResult.FAILED}"'
 
 ENROLLMENT = Group(
     "pki-gateway-enrollment",
@@ -279,6 +279,14 @@ SERVICE = Group(
             "Its clients are told to come later; it is tried again on its own. The log says how it failed.",
         ),
         Rule(
+            "PkiGatewayUpstreamRefusesUs",
+            f'sum by (upstream_ca) (increase({m.UPSTREAM_SECONDS.name}_count{{result="{UpstreamResult.AUTH_FAILED}"}}[10m])) > 0',
+            "0m",
+            Severity.PAGE,
+            "Upstream CA {{ $labels.upstream_ca }} does not take the gateway's credentials.",
+            "pki-gateway upstream test says which; give it others and reload.",
+        ),
+        Rule(
             "PkiGatewayUpstreamSlow",
             f"histogram_quantile(0.95, sum by (upstream_ca, le) (rate({m.UPSTREAM_SECONDS.name}_bucket[10m]))) > 10",
             "15m",
@@ -293,6 +301,22 @@ SERVICE = Group(
             Severity.NOTIFY,
             "Of {{ $value }} requests it is not known what the upstream CA did.",
             "pki-gateway requests list --state unknown shows them, requests resolve ends those that nobody can ask about.",
+        ),
+        Rule(
+            "PkiGatewayRequestsQueued",
+            f'max by (instance) ({m.PENDING_REQUESTS.name}{{waiting_for="{Waiting.QUEUE}"}}) > 0',
+            "15m",
+            Severity.NOTIFY,
+            "{{ $value }} requests wait for an upstream CA that cannot be reached.",
+            "They are sent when it is back, and ended when they have waited for `queue`; requests list --state open shows them.",
+        ),
+        Rule(
+            "PkiGatewayRevocationsWait",
+            f"max by (instance, upstream_ca) ({m.PENDING_REVOCATIONS.name}) > 0",
+            "1h",
+            Severity.NOTIFY,
+            "Upstream CA {{ $labels.upstream_ca }} has not been told of {{ $value }} revocations: its CRL and OCSP lack them.",
+            "pki-gateway certs untold says why; it is tried again until it takes them. Revoke there by hand what cannot wait.",
         ),
         Rule(
             "PkiGatewayApprovalsWait",

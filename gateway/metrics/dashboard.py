@@ -100,11 +100,21 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "{{upstream_ca}}",
             ),
             Panel(
+                "Requests that a member of a group did not take",
+                _increase(m.UPSTREAM_FAILOVERS, "group, upstream_ca", _INSTANCE),
+                "{{group}} {{upstream_ca}}",
+            ),
+            Panel(
                 "Requests that wait",
                 f"max by (waiting_for) ({m.PENDING_REQUESTS.name}{{{_INSTANCE}}})",
                 "{{waiting_for}}",
             ),
             Panel("Unfinished work of ACME", f"max by (work) ({m.ACME_UNFINISHED.name}{{{_INSTANCE}}})", "{{work}}"),
+            Panel(
+                "Revocations that CAs have not been told of",
+                f"max by (upstream_ca) ({m.PENDING_REVOCATIONS.name}{{{_INSTANCE}}})",
+                "{{upstream_ca}}",
+            ),
         ),
     ),
     (

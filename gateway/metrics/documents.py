@@ -50,6 +50,7 @@ _SETS: Mapping[str, type[StrEnum]] = {
 _WORDS: Mapping[str, str] = {
     "profile": "a profile of the configuration",
     "upstream_ca": "an upstream CA of the configuration",
+    "group": "an upstream CA of type `group`",
     "name": "the configuration field that names the file; `#2` and so on for the following ones of one file",
     "kind": "`one_time`, `intune_jws`",
     "worker": "1 to the number of workers",

@@ -77,6 +77,9 @@ class UpstreamOperation(StrEnum):
     ISSUE = "issue"
     FIND = "find"
     POLL = "poll"
+    REVOKE = "revoke"
+    CRL = "crl"
+    RENEWAL_HINT = "renewal_hint"
 
 
 class UpstreamResult(StrEnum):
@@ -86,6 +89,8 @@ class UpstreamResult(StrEnum):
     REJECTED = "rejected"
     NOT_SENT = "not_sent"
     """The request did not reach it."""
+    AUTH_FAILED = "auth_failed"
+    """It does not take the gateway's credentials."""
     TIMEOUT = "timeout"
     FAILED = "failed"
     """Anything else: what it did is in doubt."""
@@ -114,6 +119,8 @@ class Waiting(StrEnum):
 
     APPROVAL = "approval"
     UPSTREAM = "upstream"
+    QUEUE = "queue"
+    """Until its CA, which could not be reached, can be."""
     DOUBT = "doubt"
     """Until it is known what the upstream CA did: it is asked, or an operator ends it."""
 
@@ -199,6 +206,12 @@ UPSTREAM_CIRCUIT_OPEN = Family(
     ("upstream_ca",),
     merge=Merge.SUM,
 )
+UPSTREAM_FAILOVERS = Family(
+    "gateway_upstream_failovers_total",
+    Kind.COUNTER,
+    "Requests that a member of a group of CAs did not take, so that the next one was asked.",
+    ("group", "upstream_ca"),
+)
 STORE_COMMIT_SECONDS = Family(
     "gateway_store_commit_seconds",
     Kind.HISTOGRAM,
@@ -235,6 +248,13 @@ ACME_UNFINISHED = Family(
     Kind.GAUGE,
     "Orders of ACME that wait for their accounts or for their certificates, and challenges that are tried.",
     ("work",),
+    merge=Merge.NEWEST,
+)
+PENDING_REVOCATIONS = Family(
+    "gateway_pending_revocations",
+    Kind.GAUGE,
+    "Revocations that an upstream CA has not been told of yet.",
+    ("upstream_ca",),
     merge=Merge.NEWEST,
 )
 RESERVATIONS = Family(
@@ -327,12 +347,14 @@ FAMILIES = (
     LEGACY_ALGORITHMS,
     UPSTREAM_SECONDS,
     UPSTREAM_CIRCUIT_OPEN,
+    UPSTREAM_FAILOVERS,
     STORE_COMMIT_SECONDS,
     AUDIT_WRITE_FAILURES,
     IN_FLIGHT,
     CONNECTIONS,
     PENDING_REQUESTS,
     ACME_UNFINISHED,
+    PENDING_REVOCATIONS,
     RESERVATIONS,
     CRL_NEXT_UPDATE,
     CERTIFICATE_NOT_AFTER,

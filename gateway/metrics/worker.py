@@ -75,12 +75,14 @@ _signed_challenges = _counter(registry.SIGNED_CHALLENGES)
 _legacy_algorithms = _counter(registry.LEGACY_ALGORITHMS)
 _upstream_seconds = _histogram(registry.UPSTREAM_SECONDS)
 _upstream_circuit_open = _gauge(registry.UPSTREAM_CIRCUIT_OPEN)
+_upstream_failovers = _counter(registry.UPSTREAM_FAILOVERS)
 _store_commit_seconds = _histogram(registry.STORE_COMMIT_SECONDS)
 _audit_write_failures = _counter(registry.AUDIT_WRITE_FAILURES)
 _in_flight = _gauge(registry.IN_FLIGHT)
 _connections = _gauge(registry.CONNECTIONS)
 _pending_requests = _gauge(registry.PENDING_REQUESTS)
 _acme_unfinished = _gauge(registry.ACME_UNFINISHED)
+_pending_revocations = _gauge(registry.PENDING_REVOCATIONS)
 _reservations = _gauge(registry.RESERVATIONS)
 _crl_next_update = _gauge(registry.CRL_NEXT_UPDATE)
 
@@ -147,6 +149,11 @@ def set_circuit(upstream_ca: UpstreamCAName, *, is_open: bool) -> None:
     _upstream_circuit_open.labels(upstream_ca).set(is_open)
 
 
+def count_failover(group: UpstreamCAName, upstream_ca: UpstreamCAName) -> None:
+    """Count one request that a member of a group did not take."""
+    _upstream_failovers.labels(group, upstream_ca).inc()
+
+
 def observe_commit(result: CommitResult, seconds: float) -> None:
     """Count one group of writes."""
     _commits(result).observe(seconds)
@@ -173,6 +180,12 @@ def set_acme_unfinished(counts: Mapping[AcmeWork, int]) -> None:
     """Say how much of ACME is not done yet in the whole store."""
     for work, count in counts.items():
         _acme_unfinished.labels(work.value).set(count)
+
+
+def set_pending_revocations(counts: Mapping[UpstreamCAName, int]) -> None:
+    """Say how many revocations each of these CAs has not been told of."""
+    for upstream_ca, count in counts.items():
+        _pending_revocations.labels(upstream_ca).set(count)
 
 
 def set_reservations(counts: Mapping[str, int]) -> None:

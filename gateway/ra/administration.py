@@ -11,7 +11,16 @@ import structlog
 from gateway.audit import AuditEvent
 from gateway.config.durations import format_duration
 from gateway.errors import Reason, Rejection
-from gateway.model import CredentialKind, NameBinding, ProfileName, Protocol, RequestId, RevocationReason, SanKind
+from gateway.model import (
+    CredentialKind,
+    NameBinding,
+    ProfileName,
+    Protocol,
+    RequestId,
+    RevocationReason,
+    SanKind,
+    UpstreamCAName,
+)
 from gateway.pki.extensions import make_san
 from gateway.pki.names import format_name, parse_name_text
 from gateway.ra.credentials.http_schemes import Composite
@@ -20,9 +29,18 @@ from gateway.ra.credentials.one_time import new_challenge
 from gateway.ra.profile import Profile, Snapshot
 from gateway.ra.resolution import Resolution
 from gateway.ra.revocation import revoke_certificate
+from gateway.ra.timing import Timing
 from gateway.ra.transactions import new_request_id
 from gateway.ra.walk import Clock, Verify
-from gateway.store.interfaces import CertificateFilter, ChallengeRow, InventoryRow, LedgerRow, LedgerState, Store
+from gateway.store.interfaces import (
+    CertificateFilter,
+    ChallengeRow,
+    InventoryRow,
+    LedgerRow,
+    LedgerState,
+    PendingRevocation,
+    Store,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +78,9 @@ class Status:
     waiting_for_upstream: int
     in_doubt: int
     expiring_in_30_days: int
+    waiting_for_unreachable_ca: int
+    revocations_to_tell: dict[UpstreamCAName, int]
+    """Revocations that CAs were not told of yet, by CA."""
 
 
 class Administration:
@@ -82,6 +103,7 @@ class Administration:
         self._snapshot = snapshot
         self._clock = clock
         self._macs = macs
+        self._revoke_within = Timing().revoke_within
         self._resolution = Resolution(store, snapshot, clock, verify, wake)
 
     async def new_challenge(
@@ -220,7 +242,15 @@ class Administration:
         snapshot = self._snapshot()
         with snapshot.occupancy:
             upstream = snapshot.upstream_cas.get(row.upstream_ca)
-            return await revoke_certificate(self._store, upstream, row, reason, self._clock(), event)
+            return await revoke_certificate(self._store, upstream, row, reason, self._clock(), event, self._revoke_within)
+
+    async def list_revocations(self, limit: int = 100, offset: int = 0) -> tuple[PendingRevocation, ...]:
+        """Return revocations that CAs were not told of yet, oldest first."""
+        return await self._store.list_revocations(limit, offset)
+
+    async def find_revocation(self, sha256: bytes) -> PendingRevocation | None:
+        """Return the revocation of one certificate, where its CA was not told of it yet."""
+        return await self._store.find_revocation(sha256)
 
     async def status(self) -> Status:
         """Return what is in force and what waits for an operator."""
@@ -233,6 +263,7 @@ class Administration:
         for name in snapshot.upstream_cas:
             crl = await self._store.newest_crl(name)
             crls[name] = CRLStatus(crl.number, crl.this_update, crl.next_update) if crl else None
+        tally = await self._store.tally(())
         return Status(
             generation=snapshot.generation,
             profiles=tuple(snapshot.profiles),
@@ -242,6 +273,8 @@ class Administration:
             waiting_for_upstream=sum(row.waiting_for == "upstream" for row in waiting),
             in_doubt=len(doubt),
             expiring_in_30_days=sum(row.not_after > now for row in await self._store.list_certificates(expiring)),
+            waiting_for_unreachable_ca=tally.queue,
+            revocations_to_tell=dict(tally.revocations),
         )
 
     def _one_time_profile(self, name: str) -> Profile:

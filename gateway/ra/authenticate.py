@@ -15,7 +15,6 @@ from gateway.ra.profile import Profile
 _EST_ONLY = frozenset(
     {
         CredentialKind.TLS_CERTIFICATE,
-        CredentialKind.RA_CERTIFICATE,
         CredentialKind.BASIC,
         CredentialKind.DIGEST,
         CredentialKind.BEARER,
@@ -72,7 +71,8 @@ def _providers(profile: Profile, request: EnrollmentRequest) -> Iterator[Credent
         yield from (p for p in profile.credentials if p.kind is CredentialKind.ACME_ORDER)
         return
     is_est = request.protocol is Protocol.EST
-    if is_est:
+    # by SCEP a registration authority has devices renew as if it was their first time
+    if is_est or not request.is_renewal:
         yield from (p for p in profile.credentials if p.kind is CredentialKind.RA_CERTIFICATE)
     if profile.renewal is not None:
         yield from [p for p in profile.credentials if p.kind is CredentialKind.CERTIFICATE]

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import structlog
 
+from gateway.ca.interfaces import RenewalHint
 from gateway.config.durations import format_duration
 from gateway.errors import Reason, Rejection, StoreUnavailable
 from gateway.metrics import worker as metrics
@@ -32,11 +33,13 @@ from gateway.ra import journal
 from gateway.ra.authenticate import authenticate
 from gateway.ra.compliance import check_compliance
 from gateway.ra.credentials.intune_jws import ChallengeRefused
+from gateway.ra.hints import Hints
 from gateway.ra.journal import Trail
 from gateway.ra.leases import Leases, done_within
 from gateway.ra.look_up import LookUp
 from gateway.ra.policy import decide, precheck_names
 from gateway.ra.profile import Profile, Snapshot
+from gateway.ra.reach import Reach
 from gateway.ra.recovery import Recovery, taken_back
 from gateway.ra.requests import (
     AcknowledgeOutcome,
@@ -55,6 +58,7 @@ from gateway.ra.requests import (
     Sought,
 )
 from gateway.ra.revocation import Revocation
+from gateway.ra.revocation_queue import RevocationQueue
 from gateway.ra.server_keys import KeyMaker, ServerKey, place_of
 from gateway.ra.strangers import Strangers
 from gateway.ra.timing import Timing
@@ -63,6 +67,7 @@ from gateway.ra.walk import Clock, Verify, Walk
 from gateway.store.interfaces import (
     AlreadyOpen,
     Inventory,
+    InventoryRow,
     Ledger,
     LedgerRow,
     LedgerState,
@@ -88,6 +93,9 @@ REFUSED_OPENINGS = {
     Reason.RENEWAL_REFUSED: "this certificate was renewed with another key already",
 }
 
+GIVEN_BACK = frozenset({Reason.UPSTREAM_UNAVAILABLE, Reason.UPSTREAM_TIMEOUT, Reason.STORE_UNAVAILABLE})
+"""Why a request was ended of which nothing was issued."""
+
 
 class RegistrationAuthority:
     """Walks every request through authentication, policy, ledger and upstream CA; nothing is answered without its audit row.
@@ -109,12 +117,16 @@ class RegistrationAuthority:
         self._clock = clock
         self._worker = worker
         self._timing = timing or Timing()
-        self._walk = Walk(ledger, clock, worker, verify, self._timing)
+        self._reach = Reach(clock, self._timing)
+        self._walk = Walk(ledger, clock, worker, verify, self._timing, self._reach)
+        self._key_walk = Walk(ledger, clock, worker, verify, self._timing, self._reach, queues=False)
         self._leases: Leases[Work] = Leases(ledger, clock, worker, self._timing)
-        background = Walk(ledger, clock, worker, verify, self._timing, background=True)
-        self._recovery = Recovery(ledger, clock, worker, background, self._leases, self._timing)
-        self._revocation = Revocation(ledger, inventory, clock)
-        self._lookup = LookUp(ledger, inventory, clock)
+        background = Walk(ledger, clock, worker, verify, self._timing, self._reach, background=True)
+        self._recovery = Recovery(ledger, clock, worker, background, self._leases, self._timing, self._reach)
+        self._revocation = Revocation(ledger, inventory, clock, self._timing.revoke_within)
+        self._revocations = RevocationQueue(inventory, clock, worker, self._timing, self._reach)
+        self._hints = Hints(clock)
+        self._lookup = LookUp(ledger, inventory, clock, self._hints)
         self._strangers = Strangers()
         self._keys = KeyMaker()
 
@@ -168,13 +180,23 @@ class RegistrationAuthority:
         trail.recorded = True
         return await self._audited(trail, self._look_up_renewal(snapshot, request))
 
+    async def renewal_hint(self, snapshot: Snapshot, row: InventoryRow) -> RenewalHint | None:
+        """Return when its CA wants a certificate renewed; None where it does not say. Never raises."""
+        return await self._hints.find(snapshot, row)
+
     async def recover(self, snapshot: Snapshot) -> int:
         """Take up every ledger row that is due and that nobody works on; returns how many. Raises StoreUnavailable."""
         with snapshot.occupancy:
             return await self._recovery.pass_over(snapshot)
 
+    async def tell_revocations(self, snapshot: Snapshot) -> int:
+        """Tell CAs of revocations that they could not be told of at once; returns how many. Raises StoreUnavailable."""
+        with snapshot.occupancy:
+            return await self._revocations.pass_over(snapshot)
+
     async def drain(self, seconds: float) -> int:
         """Refuse new work, let what runs finish for `seconds`, cancel the rest; returns how many were cancelled."""
+        self._hints.close()
         return await self._leases.drain(seconds)
 
     async def _audited(self, trail: Trail, work: Awaitable[A]) -> A | Rejected | Unavailable:
@@ -239,7 +261,7 @@ class RegistrationAuthority:
         # Between the look into the ledger and here another request with this key may have begun in this very process.
         if (task := self._leases.find(key)) is not None:
             return await self._join(snapshot, key, task, trail, joined=True)
-        task = self._leases.start(key, self._open_and_issue(profile, opening))
+        task = self._leases.start(key, self._open_and_issue(profile, opening, self._walk))
         snapshot.occupancy.extend(task)
         return await self._join(snapshot, key, task, trail, joined=False)
 
@@ -290,7 +312,7 @@ class RegistrationAuthority:
         detail = trail.tell(warnings or ("waits for approval" if profile.manual_approval else ""))
         return new_opening(row, request, requester, profile, journal.change(row, event, "pending", now, detail=detail))
 
-    async def _open_and_issue(self, profile: Profile, opening: Opening, make_way: MakeWay | None = None) -> Work:
+    async def _open_and_issue(self, profile: Profile, opening: Opening, walk: Walk, make_way: MakeWay | None = None) -> Work:
         """Step 4 and all that follows, as one tracked task; what has to `make_way` does so before anything is sent."""
         try:
             opened = await self._ledger.open(opening)
@@ -309,7 +331,7 @@ class RegistrationAuthority:
             row = await self._replace(opened.row, make_way)
         if not isinstance(row, LedgerRow):
             return row or opened.row
-        return await self._walk.issue(row, profile.upstream_ca)
+        return await walk.issue(row, profile.upstream_ca)
 
     async def _replace(self, row: LedgerRow, make_way: MakeWay) -> LedgerRow | Rejected | Unavailable | None:
         """Return a row, sent as of now, whose predecessor made way; else why not, and the predecessor answers again.
@@ -406,7 +428,7 @@ class RegistrationAuthority:
         if not self._may_start(same):
             return busy
         make_way = None if earlier is None else partial(self._revocation.supersede, snapshot, earlier, trail.event)
-        task = self._leases.start(same, self._open_and_issue(profile, opening, make_way))
+        task = self._leases.start(same, self._open_and_issue(profile, opening, self._key_walk, make_way))
         snapshot.occupancy.extend(task)
         return await self._await_key(task, opening.row, trail)
 
@@ -486,7 +508,8 @@ class RegistrationAuthority:
         return await self._lookup.answer(profile, request, trail)
 
     async def _look_up_renewal(self, snapshot: Snapshot, request: RenewalWindowRequest) -> RenewalWindow:
-        return await self._lookup.renewal_window(snapshot.profile(request.profile, request.protocol), request)
+        profile = snapshot.profile(request.profile, request.protocol)
+        return await self._lookup.renewal_window(snapshot, profile, request)
 
 
 def _described(broken: tuple[Verdict, ...]) -> str:
@@ -519,6 +542,6 @@ def _unheld(outcome: Outcome) -> Issued | Rejected | Unavailable:
 
 def _for_retransmission(outcome: Outcome, retry_after: int) -> Outcome:
     """Say "try again" where the request was given back because its CA or the store was down: it may begin anew."""
-    if isinstance(outcome, Rejected) and outcome.reason in {Reason.UPSTREAM_UNAVAILABLE, Reason.STORE_UNAVAILABLE}:
+    if isinstance(outcome, Rejected) and outcome.reason in GIVEN_BACK:
         return Unavailable(outcome.reason, retry_after)
     return outcome

@@ -12,8 +12,9 @@ from gateway.model import Name, Protocol, SignerCertificate
 from gateway.pki.certificate import parse_certificate
 from gateway.pki.names import format_name, normalize_name, parse_name
 from gateway.pki.renewal_window import opening_window, past_window
+from gateway.ra.hints import Hints
 from gateway.ra.journal import Trail
-from gateway.ra.profile import Profile
+from gateway.ra.profile import Profile, Snapshot
 from gateway.ra.requests import Found, LookUpRequest, RenewalWindow, RenewalWindowRequest, Sought
 from gateway.store.interfaces import Inventory, InventoryRow, Ledger
 
@@ -28,10 +29,11 @@ class LookUp:
     all that is not found: what a client can tell apart here would tell it whether its envelope was deciphered.
     """
 
-    def __init__(self, ledger: Ledger, inventory: Inventory, clock: Callable[[], datetime]) -> None:
+    def __init__(self, ledger: Ledger, inventory: Inventory, clock: Callable[[], datetime], hints: Hints) -> None:
         self._ledger = ledger
         self._inventory = inventory
         self._clock = clock
+        self._hints = hints
 
     async def answer(self, profile: Profile, request: LookUpRequest, trail: Trail) -> Found:
         """Return what was sought; CA certificates and unsigned CRL look-ups are public and leave no audit row.
@@ -49,9 +51,10 @@ class LookUp:
             raise _no_signer("the query is not signed")
         return await self._certificate(profile, request, signer, trail)
 
-    async def renewal_window(self, profile: Profile, request: RenewalWindowRequest) -> RenewalWindow:
+    async def renewal_window(self, snapshot: Snapshot, profile: Profile, request: RenewalWindowRequest) -> RenewalWindow:
         """Say when a certificate that this profile renews should be renewed; public, and nothing but times.
 
+        What its CA says goes before what the profile suggests, as far as the profile lets it be renewed by then.
         Raises Rejection UNKNOWN_CERTIFICATE and StoreUnavailable.
         """
         row = await self._inventory.find_serial(profile.upstream_ca.name, request.serial)
@@ -61,6 +64,10 @@ class LookUp:
             raise _not_found()
         if parse_certificate(row.der).authority_key_id != request.authority_key_id:
             raise _not_found()
+        if row.revoked_at is None and (hint := await self._hints.find(snapshot, row)) is not None:
+            opens = hint.start if profile.renewal.window is None else max(hint.start, row.not_after - profile.renewal.window)
+            if opens < hint.end:
+                return RenewalWindow(opens, hint.end)
         return _suggest_window(row, profile.renewal.window)
 
     async def _check_signer(self, profile: Profile, request: LookUpRequest, trail: Trail) -> SignerCertificate | None:

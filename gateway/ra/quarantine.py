@@ -7,13 +7,16 @@ from datetime import datetime
 
 import structlog
 
-from gateway.ca.interfaces import Capability, UpstreamCA
-from gateway.errors import Rejection
+from gateway.ca.interfaces import Capability, UpstreamCA, UpstreamRejected
+from gateway.errors import Rejection, StoreUnavailable
+from gateway.metrics.registry import UpstreamOperation
 from gateway.model import RevocationReason
 from gateway.pki.certificate import Certificate
 from gateway.ra import journal
+from gateway.ra.revocation_queue import new_pending
 from gateway.ra.transactions import NOBODY, inventory_row
-from gateway.store.interfaces import LedgerRow, LedgerState, Transition, WaitingFor
+from gateway.ra.upstream import ask
+from gateway.store.interfaces import Ledger, LedgerRow, LedgerState, Transition, WaitingFor
 
 log = structlog.get_logger(__name__)
 
@@ -47,16 +50,48 @@ def rejection(row: LedgerRow, certificate: Certificate, error: Rejection, now: d
     )
 
 
-async def revoke(row: LedgerRow, upstream: UpstreamCA, certificate: Certificate, now: datetime) -> None:
-    """Revoke at the CA a certificate that nobody got; a failure is logged with what to do."""
+async def revoke(
+    row: LedgerRow, upstream: UpstreamCA, certificate: Certificate, now: datetime, ledger: Ledger, within: float
+) -> None:
+    """Revoke at the CA a certificate that nobody got, within these seconds; a CA that has a queue is told later.
+
+    Any other failure is logged with what to do.
+    """
     told = {"request_id": row.id, "upstream_ca": row.upstream_ca, "serial": format(certificate.serial, "x")}
     if Capability.REVOKE not in upstream.capabilities:
         log.error("this backend cannot revoke: revoke the certificate at the CA", **told)
         return
+    cause = ""
     try:
-        await upstream.revoke(certificate.der, certificate.serial, REASON, now)
-    except Exception as error:  # noqa: BLE001  whatever went wrong, an operator has to revoke it
-        log.error("the CA did not revoke: revoke the certificate there", **told, cause=str(error) or type(error).__name__)  # noqa: TRY400
+        question = upstream.revoke(certificate.der, certificate.serial, REASON, now)
+        await ask(upstream, UpstreamOperation.REVOKE, question, within)
+    except UpstreamRejected as refusal:
+        cause = str(refusal) or "it refuses"
+    except Exception as error:  # noqa: BLE001  whatever went wrong, it has to be revoked
+        cause = str(error) or type(error).__name__
+        if upstream.queue and await _queue(row, certificate, now, ledger, cause):
+            log.warning("the CA did not revoke and is told later", **told, cause=cause)
+            return
+    if cause:
+        log.error("the CA did not revoke: revoke the certificate there", **told, cause=cause)
+
+
+async def _queue(row: LedgerRow, certificate: Certificate, now: datetime, ledger: Ledger, cause: str) -> bool:
+    pending = new_pending(
+        certificate.der,
+        certificate.sha256,
+        row.upstream_ca,
+        certificate.serial,
+        certificate.not_after,
+        REASON,
+        now,
+        cause,
+    )
+    try:
+        await ledger.queue_revocation(pending)
+    except StoreUnavailable:
+        return False
+    return True
 
 
 def report_foreign(row: LedgerRow, certificate: Certificate, cause: str) -> None:

@@ -9,11 +9,12 @@ from datetime import datetime
 import structlog
 
 from gateway.errors import Reason, Rejection, StoreUnavailable
-from gateway.model import Outcome
+from gateway.model import Outcome, UpstreamCAName
 from gateway.ra import journal
 from gateway.ra.alerts import alert_unconfigured
 from gateway.ra.leases import Leases
 from gateway.ra.profile import Snapshot
+from gateway.ra.reach import Reach
 from gateway.ra.timing import Timing
 from gateway.ra.transactions import NOBODY, is_due, latest_lease
 from gateway.ra.walk import Walk
@@ -57,6 +58,7 @@ class Recovery:
         walk: Walk,
         leases: Leases[Outcome | LedgerRow],
         timing: Timing,
+        reach: Reach,
     ) -> None:
         self._ledger = ledger
         self._clock = clock
@@ -64,23 +66,36 @@ class Recovery:
         self._walk = walk
         self._leases = leases
         self._timing = timing
+        self._reach = reach
 
     async def pass_over(self, snapshot: Snapshot) -> int:
         """Take up every row that is due, wait until each is ended or rests again; returns how many were taken up.
 
-        Raises StoreUnavailable when the ledger cannot be read.
+        What waits for a CA that rests is left alone, but for one row when its time has come; when that has an answer, the others
+        follow at once. Raises StoreUnavailable when the ledger cannot be read.
         """
-        if self._leases.draining:
-            return 0
+        taken = 0
+        while not self._leases.draining:
+            count, waiting = await self._round(snapshot)
+            taken += count
+            if not count or not any(self._reach.is_reached(ca) for ca in waiting):
+                break
+        return taken
+
+    async def _round(self, snapshot: Snapshot) -> tuple[int, frozenset[UpstreamCAName]]:
+        """Take up what is due; returns how many rows, and the CAs in whose queues some were left."""
         now = self._clock()
-        rows = await self._ledger.find_lapsed(now, ROWS_A_PASS, latest_lease(now, self._timing.lease))
+        beyond = latest_lease(now, self._timing.lease)
+        rows = await self._ledger.find_lapsed(now, ROWS_A_PASS, beyond, self._reach.resting())
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def take(row: LedgerRow) -> bool:
             async with gate:
                 return await self._finish(snapshot, row)
 
-        return sum(await asyncio.gather(*(take(row) for row in rows)))
+        done = await asyncio.gather(*(take(row) for row in rows))
+        left = (row for row, taken in zip(rows, done, strict=True) if not taken and row.waiting_for is WaitingFor.QUEUE)
+        return sum(done), frozenset(row.upstream_ca for row in left)
 
     async def _finish(self, snapshot: Snapshot, row: LedgerRow) -> bool:
         task = self.resume(snapshot, row)
@@ -95,9 +110,11 @@ class Recovery:
         return error is None
 
     def resume(self, snapshot: Snapshot, row: LedgerRow) -> asyncio.Task[Outcome | LedgerRow] | None:
-        """Start work on a row that is due; None when this worker is at it."""
+        """Start work on a row that is due; None when this worker is at it, or its CA rests."""
         due = is_due(row, self._clock(), self._timing.lease)
         if self._leases.draining or self._leases.find(row.request_key) is not None or not due:
+            return None
+        if row.waiting_for is WaitingFor.QUEUE and not self._reach.admit(row.upstream_ca):
             return None
         task = self._leases.start(row.request_key, self._take_up(snapshot, row))
         snapshot.occupancy.extend(task)

@@ -15,6 +15,7 @@ from gateway.ra.walk import Clock, Verify
 from gateway.store.interfaces import Ledger, LedgerRow, LedgerState, Transition, WaitingFor
 
 IN_DOUBT = frozenset({LedgerState.UNKNOWN})
+QUEUED = frozenset({LedgerState.OPEN})
 ENDABLE = frozenset({LedgerState.UNKNOWN, LedgerState.PENDING})
 
 
@@ -76,7 +77,7 @@ class Resolution:
         now = self._clock()
         try:
             parsed = parse_certificate(certificate)
-            self._verify(to_issue_request(row, 0), parsed, chain, upstream.chain(), now)
+            self._verify(to_issue_request(row, 0), parsed, chain, upstream.chain(), now, upstream.capabilities)
         except Rejection as error:
             raise Rejection(Reason.UPSTREAM_MISMATCH, f"this is not the certificate of this request: {error.cause}") from error
         event = journal.change(row, "request.attached", "granted", now, actor=actor, serial=parsed.serial)
@@ -100,8 +101,13 @@ class Resolution:
         return await self._to_recovery(await self._endable(id, IN_DOUBT), "request.reissued", actor)
 
     async def fail(self, id: RequestId, actor: str, detail: str) -> LedgerRow:
-        """End a request without a certificate; what it had taken stays taken, since nobody knows what the CA did."""
-        return await self._end(await self._endable(id, ENDABLE), "request.failed", actor, detail or "ended by an operator")
+        """End a request without a certificate; what it had taken stays taken, since nobody knows what the CA did.
+
+        So it does of one that waits in the queue of its CA: the same request sent again gets this answer.
+        """
+        row = await self.find(id)
+        states = QUEUED if row.waiting_for is WaitingFor.QUEUE else ENDABLE
+        return await self._end(await self._endable(id, states), "request.failed", actor, detail or "ended by an operator")
 
     async def _awaiting_approval(self, id: RequestId) -> LedgerRow:
         row = await self.find(id)
@@ -133,6 +139,7 @@ class Resolution:
             new_worker=NOBODY,
             lease_until=now,
             waiting_for=WaitingFor.NOTHING,
+            queued_at=None if row.queued_at is None else now,
             sent=False,
         )
         changed = await self._apply(freed)

@@ -11,15 +11,26 @@ from hmac import compare_digest
 import structlog
 
 from gateway.audit import AuditEvent
-from gateway.ca.interfaces import Capability, UpstreamCA, UpstreamError, UpstreamRejected
+from gateway.ca.interfaces import Capability, UnknownResult, UpstreamCA, UpstreamError, UpstreamRejected
 from gateway.errors import Reason, Rejection
+from gateway.metrics.registry import UpstreamOperation
 from gateway.model import Issued, Rejected, RevocationReason, Unavailable
 from gateway.ra import journal
 from gateway.ra.journal import Trail
 from gateway.ra.profile import Profile, Snapshot
 from gateway.ra.requests import Acknowledged, AcknowledgeOutcome, ConfirmRequest, RevokeRequest
+from gateway.ra.revocation_queue import new_pending
 from gateway.ra.transactions import DELIVERABLE
-from gateway.store.interfaces import Inventory, InventoryRow, Ledger, LedgerRow, LedgerState, Transition
+from gateway.ra.upstream import ask
+from gateway.store.interfaces import (
+    Inventory,
+    InventoryRow,
+    Ledger,
+    LedgerRow,
+    LedgerState,
+    PendingRevocation,
+    Transition,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -34,34 +45,57 @@ async def revoke_certificate(
     reason: RevocationReason,
     at: datetime,
     audit: AuditEvent,
+    within: float,
 ) -> InventoryRow:
     """Revoke one certificate at its CA, then in the inventory; the row as it is then is returned.
 
-    In this order a failure leaves nothing half known: the CA takes the same revocation again as success. `upstream` is None
+    In this order a failure leaves nothing half known: the CA takes the same revocation again as success. A CA with a queue that
+    does not answer `within` these seconds, or fails, is told later: the inventory has the revocation at once. `upstream` is None
     where the CA is not configured any more. Raises UpstreamError and StoreUnavailable; Rejection UNKNOWN_CERTIFICATE.
     """
+    pending = None
     if row.revoked_at is None:
         if upstream is not None and Capability.REVOKE in upstream.capabilities:
-            await upstream.revoke(row.der, row.serial, reason, at)
+            pending = await _tell(upstream, row, reason, at, within)
         else:
             log.warning(
                 "revoked in the inventory only: revoke the certificate at its CA as well",
                 upstream_ca=row.upstream_ca,
                 serial=format(row.serial, "x"),
             )
-    marked = await inventory.mark_revoked(row.sha256, at, reason, audit)
+    if pending is not None:
+        audit = replace(audit, detail=f"{audit.detail}; the CA is told later: {pending.cause}")
+    marked = await inventory.mark_revoked(row.sha256, at, reason, audit, pending)
     if marked is None:
         raise Rejection(Reason.UNKNOWN_CERTIFICATE, "there is no such certificate")
     return marked
 
 
+async def _tell(
+    upstream: UpstreamCA, row: InventoryRow, reason: RevocationReason, at: datetime, within: float
+) -> PendingRevocation | None:
+    """Revoke a certificate at its CA; what the CA is to be told later, where it could not be now, is returned."""
+    try:
+        await ask(upstream, UpstreamOperation.REVOKE, upstream.revoke(row.der, row.serial, reason, at), within)
+    except UpstreamRejected:
+        raise
+    except (UpstreamError, TimeoutError) as error:
+        cause = str(error) or "the CA did not answer in time"
+        if not upstream.queue:
+            raise UnknownResult(cause) if isinstance(error, TimeoutError) else error from error
+        log.warning("revoked in the inventory; the CA is told later", upstream_ca=upstream.name, cause=cause)
+        return new_pending(row.der, row.sha256, upstream.name, row.serial, row.not_after, reason, at, cause)
+    return None
+
+
 class Revocation:
     """What clients may do to their own certificates after they were issued."""
 
-    def __init__(self, ledger: Ledger, inventory: Inventory, clock: Callable[[], datetime]) -> None:
+    def __init__(self, ledger: Ledger, inventory: Inventory, clock: Callable[[], datetime], within: float) -> None:
         self._ledger = ledger
         self._inventory = inventory
         self._clock = clock
+        self._within = within
 
     async def confirm(self, profile: Profile, row: LedgerRow, request: ConfirmRequest, trail: Trail) -> AcknowledgeOutcome:
         """Confirm the certificate of `row`, or revoke it when the client refused it."""
@@ -122,7 +156,7 @@ class Revocation:
             detail=reason.name.lower(),
         )
         try:
-            await revoke_certificate(self._inventory, upstream, row, reason, now, audit)
+            await revoke_certificate(self._inventory, upstream, row, reason, now, audit, self._within)
         except UpstreamRejected as error:
             return Rejected(Reason.UPSTREAM_REJECTED, str(error))
         except UpstreamError as error:

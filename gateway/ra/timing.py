@@ -40,6 +40,17 @@ class Timing:
     attempts: int = 3
     """How often a row is sent to the CA while its client waits, when the CA says definitely that it did nothing the last time."""
 
+    first_trial: timedelta = timedelta(seconds=10)
+    """After this what waits for a CA that could not be reached is tried again; it doubles with each failure."""
+    longest_trial: timedelta = timedelta(minutes=2)
+    """The longest such pause: so much later than its CA a request is finished at most."""
+    trial: timedelta = timedelta(minutes=2)
+    """How long one trial may go without an answer before another is made."""
+    longest_poll: timedelta = timedelta(days=1)
+    """The longest that a CA may put off what it has accepted."""
+    revoke_within: float = 15.0
+    """What a revocation at its CA may take while somebody waits for it."""
+
 
 def rest_for(timing: Timing, age: timedelta) -> timedelta:
     """Return the pause before the next question about a row of this age: as long again as it has lasted, within bounds."""

@@ -214,6 +214,7 @@ def to_issue_request(row: LedgerRow, timeout: float) -> IssueRequest:
         grant=row.grant,
         serial=row.serial,
         timeout=timeout,
+        reference=row.upstream_reference,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from time import perf_counter
 from typing import TypeVar
 
-from gateway.ca.interfaces import NotSent, UpstreamCA, UpstreamRejected
+from gateway.ca.interfaces import AuthFailed, NotSent, UpstreamCA, UpstreamRejected
 from gateway.metrics import worker as metrics
 from gateway.metrics.registry import UpstreamOperation, UpstreamResult
 from gateway.tracing import span
@@ -26,6 +26,9 @@ async def ask(upstream: UpstreamCA, operation: UpstreamOperation, question: Awai
         result = UpstreamResult.ANSWERED
     except UpstreamRejected:
         result = UpstreamResult.REJECTED
+        raise
+    except AuthFailed:
+        result = UpstreamResult.AUTH_FAILED
         raise
     except NotSent:
         result = UpstreamResult.NOT_SENT

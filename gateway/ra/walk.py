@@ -26,6 +26,7 @@ from gateway.model import Issued, Outcome, Pending, Rejected, Unavailable
 from gateway.pki.certificate import Certificate, parse_certificate
 from gateway.ra import journal, quarantine
 from gateway.ra.alerts import alert_held, alert_resting, alert_unrecorded
+from gateway.ra.reach import Reach
 from gateway.ra.timing import Timing, rest_for
 from gateway.ra.transactions import NOBODY, inventory_row, outcome_of, to_issue_request
 from gateway.ra.upstream import ask
@@ -35,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 Clock = Callable[[], datetime]
 IN_HAND = frozenset({LedgerState.OPEN, LedgerState.UNKNOWN, LedgerState.PENDING})
+CAN_TELL = Capability.FIND | Capability.REPEATABLE
+"""Either ends a doubt without an operator."""
 EAGER_ATTEMPTS = 8
 """A row that was taken up so often is sent again only after a rest: its CA loses every request, or its workers die of it."""
 
@@ -43,7 +46,14 @@ class Verify(Protocol):
     """Judges what came back by the stored grant; raises Rejection UPSTREAM_MISMATCH."""
 
     def __call__(
-        self, request: IssueRequest, leaf: Certificate, chain: tuple[bytes, ...], ca_chain: tuple[bytes, ...], now: datetime, /
+        self,
+        request: IssueRequest,
+        leaf: Certificate,
+        chain: tuple[bytes, ...],
+        ca_chain: tuple[bytes, ...],
+        now: datetime,
+        capabilities: Capability,
+        /,
     ) -> None:
         """Return when the certificate is what was granted."""
 
@@ -55,20 +65,32 @@ class Walk:
     compare-and-swap that carries its audit event; when it no longer applies, the row belongs to somebody else, and what
     the ledger says then is the answer.
 
-    In the foreground a client waits: a CA in doubt is asked for a while, and a CA that was not reached gives the request
-    back. In the background the client has been told to come back: a CA in doubt is asked once, and a CA that was not
-    reached is tried again later.
+    In the foreground a client waits: a CA in doubt is asked for a while, and a request whose CA was not reached is put into that
+    CA's queue, or given back where it has none. In the background the client has been told to come back: a CA in doubt is asked
+    once, and a CA that was not reached is tried again later. With `queues` false nothing waits for its CA: whoever asked has a
+    key that is kept nowhere.
     """
 
     def __init__(
-        self, ledger: Ledger, clock: Clock, worker: str, verify: Verify, timing: Timing, *, background: bool = False
+        self,
+        ledger: Ledger,
+        clock: Clock,
+        worker: str,
+        verify: Verify,
+        timing: Timing,
+        reach: Reach | None = None,
+        *,
+        background: bool = False,
+        queues: bool = True,
     ) -> None:
         self._ledger = ledger
         self._clock = clock
         self._worker = worker
         self._verify = verify
         self._timing = timing
+        self._reach = reach or Reach(clock, timing)
         self._background = background
+        self._queues = queues
 
     async def issue(self, row: LedgerRow, upstream: UpstreamCA) -> Outcome:
         """Send an OPEN row that is marked sent to its CA."""
@@ -80,58 +102,88 @@ class Walk:
             question = upstream.issue(to_issue_request(held, within))
             answer = await ask(upstream, UpstreamOperation.ISSUE, question, within)
         except UpstreamRejected as refusal:
+            self._reach.answer(upstream.name)
             return await self._refuse(held, upstream, refusal)
         except NotSent as error:
             return await self._withdraw(held, upstream, error)
         except Exception as error:  # noqa: BLE001  anything else that escapes a backend leaves the result unknown
             return await self._doubt(held, upstream, _cause(error))
+        self._reach.answer(upstream.name)
         return await self._judge(held, upstream, answer)
 
     async def settle(self, row: LedgerRow, upstream: UpstreamCA) -> Outcome:
-        """Ask the CA what became of an UNKNOWN row; let it rest or hold it where the CA cannot say."""
-        if Capability.FIND not in upstream.capabilities:
+        """Ask the CA what became of an UNKNOWN row; let it rest or hold it where the CA cannot say.
+
+        A CA that answers the same request with the same certificate is asked by the request itself. The row stays UNKNOWN
+        meanwhile: whatever becomes of the second sending, the first is in doubt until there is an answer.
+        """
+        if not upstream.capabilities & CAN_TELL:
             return await self._hold(row, row.detail or "the CA cannot be asked what it did")
         until = monotonic() + (0 if self._background else self._timing.find_for)
         pause = self._timing.find_pause
         while True:
             try:
-                within = self._timing.issue_within
-                question = upstream.find(to_issue_request(row, within))
-                found = await ask(upstream, UpstreamOperation.FIND, question, within)
+                found = await self._ask_again(row, upstream)
             except UpstreamRejected as refusal:
                 return await self._refuse(row, upstream, refusal)
             except Exception as error:  # noqa: BLE001  a question that failed is asked again
                 if monotonic() + pause > until:
-                    return await self._rest(row, f"the CA could not be asked what it did: {_cause(error)}")
+                    cause = f"the CA could not be asked what it did: {_cause(error)}"
+                    return await (self._hold if _is_in_vain(row, upstream, error) else self._rest)(row, cause)
             else:
                 return await (self._again(row, upstream) if found is None else self._judge(row, upstream, found))
             await asyncio.sleep(pause)
             pause *= 2
 
+    async def _ask_again(self, row: LedgerRow, upstream: UpstreamCA) -> UpstreamIssued | UpstreamPending | None:
+        """Return what the CA did about a row in doubt; None: nothing, and it never will."""
+        within = self._timing.issue_within
+        request = replace(to_issue_request(row, within), in_doubt_since=row.sent_at or row.created_at)
+        if Capability.FIND in upstream.capabilities:
+            return await ask(upstream, UpstreamOperation.FIND, upstream.find(request), within)
+        return await ask(upstream, UpstreamOperation.ISSUE, upstream.issue(request), within)
+
     async def poll(self, row: LedgerRow, upstream: UpstreamCA) -> Outcome:
         """Ask the CA about a PENDING row that it accepted earlier."""
+        if Capability.POLL_SENDS not in upstream.capabilities:
+            return await self._poll(row, upstream)
+        # the CA may issue by it: whoever takes the row up after us must find it in doubt
+        sent = await self._commit(self.sending(row))
+        return await self._as_it_stands(row) if sent is None else await self._poll(sent, upstream)
+
+    async def _poll(self, row: LedgerRow, upstream: UpstreamCA) -> Outcome:
         try:
             within = self._timing.issue_within
             question = upstream.poll(to_issue_request(row, within), row.upstream_reference or "")
             answer = await ask(upstream, UpstreamOperation.POLL, question, within)
         except UpstreamRejected as refusal:
             return await self._refuse(row, upstream, refusal)
-        except Exception as error:  # noqa: BLE001  a poll changes nothing upstream, so it is simply asked again
+        except Exception as error:  # noqa: BLE001  most polls change nothing upstream, and are simply asked again
+            if Capability.POLL_SENDS in upstream.capabilities and not isinstance(error, NotSent):
+                return await self._doubt(row, upstream, _cause(error))
             log.warning("upstream poll failed", request_id=row.id, upstream_ca=row.upstream_ca, cause=_cause(error))
-            return await self._wait(row, row.upstream_reference or "", self._timing.rest)
+            return await self._wait(row, row.upstream_reference or "", self._pause_after_poll(row, error))
+        self._reach.answer(upstream.name)
         return await self._judge(row, upstream, answer)
+
+    def _pause_after_poll(self, row: LedgerRow, error: Exception) -> timedelta:
+        """Return when to poll again after a failure: the older the row, the later, for each poll is on record."""
+        rest = self._reach.fail(row.upstream_ca, error.retry_after) if isinstance(error, NotSent) else timedelta(0)
+        return max(self._timing.rest, rest, min(self._timing.longest_rest, (self._clock() - row.created_at) / 8))
 
     async def _judge(self, row: LedgerRow, upstream: UpstreamCA, answer: UpstreamIssued | UpstreamPending) -> Outcome:
         if isinstance(answer, UpstreamPending):
             if Capability.POLL not in upstream.capabilities:
                 return await self._hold(row, f"the CA answered pending ({answer.reference}), and this backend cannot poll")
-            return await self._wait(row, answer.reference, timedelta(seconds=max(1, answer.retry_after)))
+            longest = int(self._timing.longest_poll.total_seconds())
+            return await self._wait(row, answer.reference, timedelta(seconds=max(1, min(answer.retry_after, longest))))
         try:
             certificate = parse_certificate(answer.certificate)
         except Rejection as error:
             return await self._doubt(row, upstream, f"the CA returned what is no certificate: {error.cause}")
         try:
-            self._verify(to_issue_request(row, 0), certificate, answer.chain, upstream.chain(), self._clock())
+            request, now = to_issue_request(row, 0), self._clock()
+            self._verify(request, certificate, answer.chain, upstream.chain(), now, upstream.capabilities)
         except Rejection as error:
             return await self._mismatch(row, upstream, certificate, error)
         return await self._record(row, upstream, answer, certificate)
@@ -191,7 +243,7 @@ class Walk:
         """Revoke a second certificate; one with the serial of the first (a local CA signed it twice) must not be."""
         alert_unrecorded(row, mine.der, "another certificate was recorded for this request")
         if mine.serial != row.serial:
-            await quarantine.revoke(row, upstream, mine, self._clock())
+            await quarantine.revoke(row, upstream, mine, self._clock(), self._ledger, self._timing.revoke_within)
 
     async def _mismatch(self, row: LedgerRow, upstream: UpstreamCA, certificate: Certificate, error: Rejection) -> Outcome:
         """End a row whose CA certified something that was not granted; a foreign key leaves it in doubt instead.
@@ -211,7 +263,7 @@ class Walk:
             return await self._foreign(row, upstream, certificate, known.cause)
         if ended is None:
             return await self._as_it_stands(row)
-        await quarantine.revoke(row, upstream, certificate, now)
+        await quarantine.revoke(row, upstream, certificate, now, self._ledger, self._timing.revoke_within)
         return Rejected(error.reason, error.detail)
 
     async def _foreign(self, row: LedgerRow, upstream: UpstreamCA, certificate: Certificate, cause: str) -> Outcome:
@@ -225,11 +277,40 @@ class Walk:
         return await self._end(row, upstream, outcome, outcome.detail)
 
     async def _withdraw(self, row: LedgerRow, upstream: UpstreamCA, error: NotSent) -> Outcome:
-        """Give a request back that did not reach its CA, or try again later when its client does not wait for it."""
+        """Let a request wait that did not reach its CA; give it back where its CA has no queue and its client waits for it."""
+        rest = self._reach.fail(upstream.name, error.retry_after)
+        if self._queues and upstream.queue:
+            return await self._queue(row, upstream, rest, str(error))
         if not self._background:
-            return await self._end(row, upstream, Unavailable(Reason.UPSTREAM_UNAVAILABLE, max(1, error.retry_after)), str(error))
-        pause = max(self._timing.rest, timedelta(seconds=error.retry_after))
-        return await self._postpone(row, pause, str(error))
+            seconds = max(1, min(error.retry_after, int(self._timing.longest_rest.total_seconds())))
+            return await self._end(row, upstream, Unavailable(Reason.UPSTREAM_UNAVAILABLE, seconds), str(error))
+        return await self._postpone(row, max(self._timing.rest, rest), str(error))
+
+    async def _queue(self, row: LedgerRow, upstream: UpstreamCA, pause: timedelta, cause: str) -> Outcome:
+        """Let a row wait of which nothing is at its CA, with all that it has reserved; end it when it has waited too long.
+
+        This sending was none, so it does not count among the attempts: what was in doubt before is told by those that do.
+        """
+        now = self._clock()
+        since = row.queued_at or now
+        if now >= min(since + upstream.queue, row.grant.not_after):
+            ended = Rejected(Reason.UPSTREAM_TIMEOUT, "the CA could not be reached for as long as the request could wait")
+            return await self._end(row, upstream, ended, cause)
+        queued = Transition(
+            id=row.id,
+            expected=IN_HAND,
+            worker=self._worker,
+            to=LedgerState.OPEN,
+            at=now,
+            audit=journal.change(row, "enrollment.queued", "pending", now, reason=Reason.UPSTREAM_UNAVAILABLE, detail=cause),
+            new_worker=NOBODY,
+            lease_until=now + pause,
+            waiting_for=WaitingFor.QUEUE,
+            queued_at=since,
+            sent=False,
+            attempts=max(0, row.attempts - 1),
+        )
+        return await self._outcome(await self._commit(queued), row)
 
     async def _postpone(self, row: LedgerRow, pause: timedelta, cause: str) -> Outcome:
         """Let a row go of which nothing is at the CA; whoever takes it up after `pause` sends it."""
@@ -250,7 +331,8 @@ class Walk:
     async def _end(self, row: LedgerRow, upstream: UpstreamCA, outcome: Rejected | Unavailable, cause: str) -> Outcome:
         """Reject a row for which nothing was issued and never will be, and give back what it had taken.
 
-        An operator may have had a request sent again whose first sending cannot be asked about: nothing is given back then.
+        Nothing is given back where an earlier sending is in doubt and cannot be asked about: an operator had it sent again, or it
+        was repeated.
         """
         now = self._clock()
         ended = Transition(
@@ -264,7 +346,7 @@ class Walk:
             waiting_for=WaitingFor.NOTHING,
             reason=outcome.reason,
             detail=outcome.detail if isinstance(outcome, Rejected) else "the CA could not be reached",
-            release=row.attempts <= 1 or Capability.FIND in upstream.capabilities,
+            release=Capability.FIND in upstream.capabilities or (row.attempts <= 1 and row.state is not LedgerState.UNKNOWN),
         )
         return outcome if await self._commit(ended) is not None else await self._as_it_stands(row)
 
@@ -286,7 +368,7 @@ class Walk:
 
     async def _doubt(self, row: LedgerRow, upstream: UpstreamCA, cause: str) -> Outcome:
         """Mark a row unknown and ask the CA at once where it can be asked."""
-        if Capability.FIND not in upstream.capabilities or row.state is LedgerState.UNKNOWN:
+        if not upstream.capabilities & CAN_TELL or row.state is LedgerState.UNKNOWN:
             return await self._hold(row, cause)
         unknown = await self._commit(self._unknown(row, cause, self._worker, self._clock() + self._timing.lease))
         if unknown is None:
@@ -300,12 +382,17 @@ class Walk:
             pause = timedelta(0) if row.attempts < EAGER_ATTEMPTS else rest_for(self._timing, self._clock() - row.created_at)
             return await self._postpone(row, pause, cause)
         if row.attempts >= self._timing.attempts:
+            if self._queues and upstream.queue:
+                return await self._queue(row, upstream, self._timing.rest, cause)
             return await self._end(row, upstream, Unavailable(Reason.UPSTREAM_UNAVAILABLE, self._timing.hold_retry), cause)
         opened = await self._commit(self.sending(row, again=True))
         return await self._as_it_stands(row) if opened is None else await self.issue(opened, upstream)
 
     def sending(self, row: LedgerRow, *, again: bool = False) -> Transition:
-        """Return the change that marks a row as sent, before the first byte goes to the CA."""
+        """Return the change that marks a row as sent, before the first byte goes to the CA.
+
+        Sendings that never reached it do not count among the attempts: before the first that counts, nothing was sent.
+        """
         now = self._clock()
         attempts = row.attempts + 1 if again else max(1, row.attempts)
         return Transition(
@@ -318,6 +405,7 @@ class Walk:
             lease_until=now + self._timing.lease,
             waiting_for=WaitingFor.NOTHING,
             sent=True,
+            sent_at=now if attempts <= 1 else None,
             attempts=attempts,
         )
 
@@ -393,6 +481,12 @@ class Walk:
 
 class _NotThisRequests(Rejection):
     """The inventory holds the certificate, or its serial, under another request."""
+
+
+def _is_in_vain(row: LedgerRow, upstream: UpstreamCA, error: Exception) -> bool:
+    """Whether a request was repeated often enough: its CA was reached each time, and neither repeats its answer nor gives one."""
+    repeats = Capability.FIND not in upstream.capabilities and not isinstance(error, NotSent)
+    return repeats and row.attempts >= EAGER_ATTEMPTS
 
 
 def _cause(error: Exception) -> str:

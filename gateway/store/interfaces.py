@@ -53,13 +53,15 @@ class LedgerState(StrEnum):
 class WaitingFor(StrEnum):
     """What a PENDING row waits for.
 
-    An OPEN one waits for its PREDECESSOR to be revoked: until then nothing is sent for it.
+    An OPEN one waits for its PREDECESSOR to be revoked: until then nothing is sent for it; or in the QUEUE of its CA, which could
+    not be reached, with nothing of it at the CA.
     """
 
     NOTHING = ""
     APPROVAL = "approval"
     UPSTREAM = "upstream"
     PREDECESSOR = "predecessor"
+    QUEUE = "queue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,10 @@ class LedgerRow:
     detail: str | None = None
     certificate: bytes | None = field(default=None, repr=False)
     chain: tuple[bytes, ...] = field(default=(), repr=False)
+    queued_at: datetime | None = None
+    """Since when it waits for a CA that cannot be reached; None: it never did."""
+    sent_at: datetime | None = None
+    """Before this nothing of it can have reached its CA; None: it may have since it was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +189,8 @@ class Transition:
     detail: str | None = None
     certificate: InventoryRow | None = None
     chain: tuple[bytes, ...] | None = None
+    queued_at: datetime | None = None
+    sent_at: datetime | None = None
     release: bool = False
     opened: LedgerRow | None = field(default=None, repr=False)
 
@@ -234,13 +242,29 @@ class ChallengeRow:
 
 @dataclass(frozen=True, slots=True)
 class CRLRow:
-    """The newest CRL of one local CA."""
+    """The newest CRL of one CA; `number` is 0 for one of a CA beyond this machine that has none, or one too long to be kept."""
 
     upstream_ca: UpstreamCAName
     number: int
     der: bytes = field(repr=False)
     this_update: datetime
     next_update: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRevocation:
+    """A revocation that the certificate's CA has not been told of; `cause` says why not, `next_at` when it is tried again."""
+
+    sha256: bytes
+    der: bytes = field(repr=False)
+    upstream_ca: UpstreamCAName
+    serial: int
+    reason: RevocationReason
+    revoked_at: datetime
+    not_after: datetime
+    next_at: datetime
+    attempts: int = 0
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +292,9 @@ class CertificateFilter:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Unfinished requests by what they wait for (`doubt`: to know what the upstream CA did), and reservations by kind.
+    """Unfinished requests by what they wait for (`doubt`: to know what the upstream CA did, `queue`: for it to be reached).
 
+    Also reservations by kind, and by CA the revocations that it was not told of.
     Of ACME: orders that wait for their accounts, orders that are finalized, challenges that are tried.
     """
 
@@ -277,6 +302,8 @@ class Tally:
     upstream: int
     doubt: int
     reserved: Mapping[str, int]
+    queue: int = 0
+    revocations: Mapping[UpstreamCAName, int] = field(default_factory=dict)
     acme_orders: int = 0
     acme_finalizations: int = 0
     acme_challenges: int = 0
@@ -320,10 +347,13 @@ class Ledger(Protocol):
         It becomes UNKNOWN if `sent`, else stays OPEN.
         """
 
-    async def find_lapsed(self, now: datetime, limit: int, beyond: datetime | None = None) -> tuple[LedgerRow, ...]:
+    async def find_lapsed(
+        self, now: datetime, limit: int, beyond: datetime | None = None, resting: Collection[UpstreamCAName] = ()
+    ) -> tuple[LedgerRow, ...]:
         """Rows to be looked after: OPEN or UNKNOWN with a lapsed lease, PENDING for upstream with `poll_at` passed.
 
         So are rows that a worker holds with a lease that ends after `beyond`: it was taken under a clock that ran ahead.
+        Those that wait in the queue of a CA of `resting` are left out.
         """
 
     async def list_rows(
@@ -343,6 +373,9 @@ class Ledger(Protocol):
     async def append_audit(self, events: Sequence[AuditEvent]) -> None:
         """Write audit rows that belong to no other change."""
 
+    async def queue_revocation(self, pending: PendingRevocation) -> None:
+        """Remember a revocation that a CA is to be told of; one that is remembered already stays as it is."""
+
 
 class Inventory(Protocol):
     """Certificates, challenges and CRLs: what operators and the local CA need."""
@@ -353,11 +386,39 @@ class Inventory(Protocol):
     async def find_serial(self, upstream_ca: UpstreamCAName, serial: int) -> InventoryRow | None:
         """Return one inventory row by issuer and serial."""
 
-    async def mark_revoked(self, sha256: bytes, at: datetime, reason: RevocationReason, audit: AuditEvent) -> InventoryRow | None:
+    async def mark_revoked(
+        self,
+        sha256: bytes,
+        at: datetime,
+        reason: RevocationReason,
+        audit: AuditEvent,
+        pending: PendingRevocation | None = None,
+    ) -> InventoryRow | None:
         """Mark one certificate (and its ledger row) revoked; None if unknown.
 
-        Already revoked changes nothing and returns the row as it is.
+        With `pending` its CA is to be told of it later, which is remembered in the same transaction. Already revoked changes
+        nothing and returns the row as it is.
         """
+
+    async def find_due_revocations(
+        self, now: datetime, limit: int, resting: Collection[UpstreamCAName] = ()
+    ) -> tuple[PendingRevocation, ...]:
+        """Revocations that CAs are to be told of now, the longest due first; none of a CA of `resting`."""
+
+    async def put_off_revocation(self, seen: PendingRevocation, until: datetime, cause: str | None = None) -> bool:
+        """Let a revocation wait until then; False when another changed it since it was `seen`.
+
+        With a `cause` an attempt has failed; without, it begins, and nobody else makes one before `until`.
+        """
+
+    async def end_revocation(self, sha256: bytes, audit: AuditEvent) -> bool:
+        """Forget a revocation of which its CA knows, or need not know any more; False when another was first."""
+
+    async def list_revocations(self, limit: int, offset: int = 0) -> tuple[PendingRevocation, ...]:
+        """Revocations that CAs were not told of yet, the oldest first."""
+
+    async def find_revocation(self, sha256: bytes) -> PendingRevocation | None:
+        """Return the revocation of one certificate that its CA was not told of yet."""
 
     async def add_challenge(self, row: ChallengeRow, audit: AuditEvent) -> None:
         """Store one one-time challenge."""
@@ -385,6 +446,15 @@ class Inventory(Protocol):
 
     async def put_crl(self, row: CRLRow, audit: AuditEvent) -> bool:
         """Store a CRL whose number is one above the newest; False when another holder was first."""
+
+    async def count_revocations(self, upstream_ca: UpstreamCAName) -> int:
+        """Return how many revocations were ever recorded for a CA."""
+
+    async def keep_crl(self, row: CRLRow, seen: CRLRow | None, covers: int) -> bool:
+        """Store a CRL that another CA has signed, in place of the one that was `seen`; False when another was first.
+
+        `covers` is the count of revocations that was read before the CRL was asked for.
+        """
 
 
 class Upkeep(Protocol):

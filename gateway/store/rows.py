@@ -14,7 +14,15 @@ from sqlalchemy import Table
 from gateway.errors import Reason, StoreRefused, StoreUnavailable
 from gateway.model import Grant, ProfileName, RequestForm, RequestId, RevocationReason, SanKind, UpstreamCAName
 from gateway.store import tables
-from gateway.store.interfaces import ChallengeRow, CRLRow, InventoryRow, LedgerRow, LedgerState, WaitingFor
+from gateway.store.interfaces import (
+    ChallengeRow,
+    CRLRow,
+    InventoryRow,
+    LedgerRow,
+    LedgerState,
+    PendingRevocation,
+    WaitingFor,
+)
 from gateway.store.keys import KeyRing
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,6 +62,7 @@ CHALLENGE_SELECT = (
     "r.request_id FROM challenges h "
     "LEFT JOIN reservations r ON r.kind = 'one_time' AND r.name = h.id "
 )
+PENDING_SELECT = f"SELECT {columns(tables.pending_revocations, 'p')} FROM pending_revocations p "  # noqa: S608
 CRL_SELECT = "SELECT upstream_ca, number, der, this_update, next_update FROM crls "
 
 
@@ -112,11 +121,14 @@ def ledger_columns(row: LedgerRow, sealed_request: bytes) -> Columns:
         "detail": row.detail,
         "chain_sha256": None,
         "quota_slots": "[]",
+        "queued_at": _micros_or_none(row.queued_at),
+        "sent_at": _micros_or_none(row.sent_at),
     }
 
 
 CHANGING = (
-    "state, waiting_for, sent, worker, lease_until, poll_at, upstream_reference, attempts, updated_at, reason, detail, serial"
+    "state, waiting_for, sent, worker, lease_until, poll_at, upstream_reference, attempts, updated_at, reason, detail, serial, "
+    "queued_at, sent_at"
 )
 """The columns of a ledger row that change after it was opened, beside its certificate and chain."""
 
@@ -157,6 +169,8 @@ def read_changed(r: Sequence[Any], opened: LedgerRow, certificate: bytes, chain:
         reason=Reason(r[9]) if r[9] else None,
         detail=r[10],
         serial=_serial_or_none(r[11]),
+        queued_at=_moment_or_none(r[12]),
+        sent_at=_moment_or_none(r[13]),
         certificate=certificate,
         chain=chain,
     )
@@ -198,8 +212,10 @@ def read_ledger(r: Sequence[Any], keys: KeyRing) -> LedgerRow:
         updated_at=from_micros(r[30]),
         reason=Reason(r[31]) if r[31] else None,
         detail=r[32],
-        certificate=r[35],
-        chain=unpack_chain(r[36]) if r[36] is not None else (),
+        queued_at=_moment_or_none(r[35]),
+        sent_at=_moment_or_none(r[36]),
+        certificate=r[37],
+        chain=unpack_chain(r[38]) if r[38] is not None else (),
     )
 
 
@@ -295,6 +311,38 @@ def read_challenge(r: Sequence[Any]) -> ChallengeRow:
 def read_crl(r: Sequence[Any]) -> CRLRow:
     """Read one row of CRL_SELECT."""
     return CRLRow(UpstreamCAName(r[0]), r[1], r[2], from_micros(r[3]), from_micros(r[4]))
+
+
+def pending_columns(row: PendingRevocation) -> Columns:
+    """Return the columns of a revocation that a CA is to be told of."""
+    return {
+        "sha256": row.sha256,
+        "der": row.der,
+        "upstream_ca": row.upstream_ca,
+        "serial": to_serial(row.serial),
+        "reason": row.reason.value,
+        "revoked_at": to_micros(row.revoked_at),
+        "not_after": to_micros(row.not_after),
+        "next_at": to_micros(row.next_at),
+        "attempts": row.attempts,
+        "cause": row.cause,
+    }
+
+
+def read_pending(r: Sequence[Any]) -> PendingRevocation:
+    """Read one row of PENDING_SELECT."""
+    return PendingRevocation(
+        sha256=r[0],
+        der=r[1],
+        upstream_ca=UpstreamCAName(r[2]),
+        serial=int(r[3], 16),
+        reason=RevocationReason(r[4]),
+        revoked_at=from_micros(r[5]),
+        not_after=from_micros(r[6]),
+        next_at=from_micros(r[7]),
+        attempts=r[8],
+        cause=r[9],
+    )
 
 
 def to_serial(serial: int | None) -> str | None:

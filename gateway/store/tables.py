@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every schema revision that this program knows, oldest first."""
 
 SCHEMA = REVISIONS[-1]
@@ -71,6 +71,8 @@ ledger = Table(
     Column("detail", Text),
     Column("chain_sha256", LargeBinary),
     Column("quota_slots", Text, nullable=False),
+    Column("queued_at", BigInteger),
+    Column("sent_at", BigInteger),
 )
 """One row an enrollment; the certificate is in `inventory`, the chain once for all in `chains`."""
 
@@ -211,6 +213,22 @@ revocations = Table(
     Column("revoked", BigInteger, nullable=False),
 )
 """How many revocations were ever recorded for a CA: tells a stale CRL without trusting clocks."""
+
+pending_revocations = Table(
+    "pending_revocations",
+    metadata,
+    Column("sha256", LargeBinary, primary_key=True),
+    Column("der", LargeBinary, nullable=False),
+    Column("upstream_ca", Text, nullable=False),
+    Column("serial", Text, nullable=False),
+    Column("reason", Integer, nullable=False),
+    Column("revoked_at", BigInteger, nullable=False),
+    Column("not_after", BigInteger, nullable=False),
+    Column("next_at", BigInteger, nullable=False, index=True),
+    Column("attempts", Integer, nullable=False),
+    Column("cause", Text, nullable=False),
+)
+"""Revocations that their CA has not been told of yet; one goes when it was, or when the certificate has ended."""
 
 audit = Table(
     "audit",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.assemble import Gateway
 from gateway.metrics import worker as metrics
 from gateway.metrics.registry import AcmeWork, Waiting
-from gateway.model import CredentialKind
+from gateway.model import CredentialKind, UpstreamCAName
 from gateway.ra.credentials import intune_jws, one_time
 from gateway.ra.credentials.challenge_labels import ChallengeLabel
 from gateway.ra.profile import Profile
@@ -24,6 +24,7 @@ class Gauges:
         self._gateway = gateway
         self._endpoints = endpoints
         self._opened = 0
+        self._cas: set[UpstreamCAName] = set()
 
     async def note_load(self) -> None:
         """Set what changes with every request; begin the series of profiles that a reload has brought."""
@@ -38,7 +39,17 @@ class Gauges:
     async def note_store(self) -> None:
         """Set what the store counts and when the published CRLs end. Raises StoreUnavailable."""
         tally = await self._gateway.store.tally(_RESERVED)
-        metrics.set_pending({Waiting.APPROVAL: tally.approval, Waiting.UPSTREAM: tally.upstream, Waiting.DOUBT: tally.doubt})
+        metrics.set_pending(
+            {
+                Waiting.APPROVAL: tally.approval,
+                Waiting.UPSTREAM: tally.upstream,
+                Waiting.QUEUE: tally.queue,
+                Waiting.DOUBT: tally.doubt,
+            }
+        )
+        # A CA that was named once keeps its series: what is told in the end must be seen to be nought.
+        self._cas |= self._gateway.generation.snapshot.upstream_cas.keys() | tally.revocations.keys()
+        metrics.set_pending_revocations({ca: tally.revocations.get(ca, 0) for ca in self._cas})
         metrics.set_reservations(tally.reserved)
         metrics.set_acme_unfinished(
             {

@@ -152,15 +152,15 @@ class SignedCrl(Protocol):
 
 
 class CrlSource(Protocol):
-    """Signs and keeps the CRL of one CA."""
+    """Signs or fetches the CRL of one CA, and keeps it."""
 
     async def current(self) -> SignedCrl | None:
-        """Return the newest CRL, or None when none was signed yet."""
+        """Return the newest CRL, or None when there was none yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What one upstream CA publishes: its own certificate, DER, and a CRL where the gateway signs it."""
+    """What one upstream CA publishes: its own certificate, DER, and its CRL where the gateway signs or fetches it."""
 
     name: UpstreamCAName
     certificate: bytes = field(repr=False)

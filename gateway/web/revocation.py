@@ -38,7 +38,7 @@ class RevocationEndpoint:
             return plain(404, "there is no such CRL")
         crl = await publication.crl.current()
         if crl is None:
-            return plain(503, "the first CRL is not signed yet", retry_after=RETRY_WITHOUT_CRL)
+            return plain(503, "there is no CRL yet", retry_after=RETRY_WITHOUT_CRL)
         tag = f"{crl.number}-{int(crl.this_update.timestamp())}"
         return _cached(request, crl.der, "application/pkix-crl", tag, self._crl_headers(crl))
 

@@ -40,9 +40,9 @@ class Renewals:
         row = await self._find(snapshot, certificate)
         if row is None:
             raise Rejection(Reason.UNKNOWN_CERTIFICATE, "there is no such certificate")
+        retry_after = max(1, int(terms.config.renewal.retry_after.total_seconds()))
         incident = await self._means.records.find_incident(row.sha256)
-        (start, end), explained = _window(snapshot, terms, row, incident)
-        return RenewalInfo(start, end, explained, max(1, int(terms.config.renewal.retry_after.total_seconds())))
+        return await self._info(snapshot, terms, row, incident, retry_after)
 
     async def replaced(
         self, snapshot: Snapshot, terms: AcmeTerms, account: Account, request: OrderRequest, now: datetime
@@ -64,8 +64,23 @@ class Renewals:
         if identifiers_of(row).isdisjoint(request.identifiers):
             raise Rejection(Reason.MALFORMED, "the certificate in 'replaces' shares no identifier with this order")
         incident = await self._means.records.find_incident(row.sha256)
-        (start, _), _ = _window(snapshot, terms, row, incident)
-        return Replaced(row.sha256, incident is not None or (start <= now and _has_served(row, now)))
+        info = await self._info(snapshot, terms, row, incident, 1)
+        return Replaced(row.sha256, incident is not None or (info.start <= now and _has_served(row, now)))
+
+    async def _info(
+        self, snapshot: Snapshot, terms: AcmeTerms, row: InventoryRow, incident: Incident | None, retry_after: int
+    ) -> RenewalInfo:
+        """Say when to renew a certificate: at once where something happened, else as its CA says, else as its profile does."""
+        times = [at for at in (row.revoked_at, None if incident is None else incident.created_at) if at is not None]
+        if times:
+            explained = None if incident is None else incident.explanation_url
+            return RenewalInfo(*past_window(row.not_before, min(times)), explained, retry_after)
+        hint = await self._means.authority.renewal_hint(snapshot, row)
+        if hint is not None:
+            return RenewalInfo(hint.start, hint.end, hint.explanation_url, min(retry_after, hint.retry_after))
+        own = snapshot.profiles.get(row.profile)
+        config = (own.acme if own is not None and own.acme is not None else terms).config
+        return RenewalInfo(*suggest_window(row.not_before, row.not_after, config.renewal.before), None, retry_after)
 
     async def _find(self, snapshot: Snapshot, certificate: CertificateId) -> InventoryRow | None:
         """Return the certificate that has this serial under a CA of the configuration, and this very authority key identifier."""
@@ -87,16 +102,3 @@ def identifiers_of(row: InventoryRow) -> frozenset[Identifier]:
     named = [text.partition(":") for text in row.sans]
     found = [to_identifier(SubjectAltName(SanKind(kind), value, b"")) for kind, _, value in named]
     return frozenset([one for one in found if one is not None])
-
-
-def _window(
-    snapshot: Snapshot, terms: AcmeTerms, row: InventoryRow, incident: Incident | None
-) -> tuple[tuple[datetime, datetime], str | None]:
-    """Return the window and where it is explained; for what should be replaced at once it is past (RFC 9773 §4.2)."""
-    explained = None if incident is None else incident.explanation_url
-    times = [at for at in (row.revoked_at, None if incident is None else incident.created_at) if at is not None]
-    if times:
-        return past_window(row.not_before, min(times)), explained
-    own = snapshot.profiles.get(row.profile)
-    config = (own.acme if own is not None and own.acme is not None else terms).config
-    return suggest_window(row.not_before, row.not_after, config.renewal.before), None

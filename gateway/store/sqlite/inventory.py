@@ -7,11 +7,19 @@ from datetime import datetime
 from gateway.audit import AuditEvent
 from gateway.model import RevocationReason, UpstreamCAName
 from gateway.store import tables
-from gateway.store.interfaces import CertificateFilter, ChallengeRow, CRLRow, InventoryRow, RevokedEntry
+from gateway.store.interfaces import (
+    CertificateFilter,
+    ChallengeRow,
+    CRLRow,
+    InventoryRow,
+    PendingRevocation,
+    RevokedEntry,
+)
 from gateway.store.rows import (
     CHALLENGE_SELECT,
     CRL_SELECT,
     INVENTORY_SELECT,
+    Columns,
     challenge_columns,
     from_micros,
     insert,
@@ -21,6 +29,7 @@ from gateway.store.rows import (
     to_micros,
     to_serial,
 )
+from gateway.store.sqlite import revocations
 from gateway.store.sqlite.ledger import forget_request_key
 from gateway.store.sqlite.transaction import Queries, Transaction
 
@@ -29,6 +38,11 @@ _PUT_CRL = insert(
     tables.crls,
     "ON CONFLICT (upstream_ca) DO UPDATE SET number = excluded.number, der = excluded.der, this_update = excluded.this_update, "
     "next_update = excluded.next_update, covers = excluded.covers WHERE crls.number = excluded.number - 1",
+)
+_KEEP_CRL = insert(
+    tables.crls,
+    "ON CONFLICT (upstream_ca) DO UPDATE SET number = excluded.number, der = excluded.der, this_update = excluded.this_update, "
+    "next_update = excluded.next_update, covers = excluded.covers WHERE crls.der = :seen",
 )
 _TAKE_LEASE = insert(
     tables.leases,
@@ -90,7 +104,12 @@ def find_issued(sql: Queries, issuer_der: bytes, serial: int) -> InventoryRow | 
 
 
 def mark_revoked(
-    tx: Transaction, sha256: bytes, at: datetime, reason: RevocationReason, audit: AuditEvent
+    tx: Transaction,
+    sha256: bytes,
+    at: datetime,
+    reason: RevocationReason,
+    audit: AuditEvent,
+    pending: PendingRevocation | None = None,
 ) -> InventoryRow | None:
     """Revoke a certificate and its ledger row, and let a retransmission of its request begin anew."""
     row = find_certificate(tx, sha256)
@@ -106,6 +125,8 @@ def mark_revoked(
             "UPDATE ledger SET state = 'revoked', updated_at = :at WHERE id = :id", {"at": to_micros(at), "id": row.request_id}
         )
     tx.execute(_COUNT_REVOCATION, {"upstream_ca": row.upstream_ca, "revoked": 1})
+    if pending is not None:
+        revocations.add(tx, pending)
     tx.audit(audit)
     return find_certificate(tx, sha256)
 
@@ -150,7 +171,7 @@ def take_lease(tx: Transaction, name: str, holder: str, now: datetime, until: da
 
 def list_revoked(sql: Queries, upstream_ca: UpstreamCAName, not_expired_at: datetime) -> tuple[int, tuple[RevokedEntry, ...]]:
     """Return how many revocations were counted before the list was read, and the list."""
-    covered = _count_revocations(sql, upstream_ca)
+    covered = count_revocations(sql, upstream_ca)
     rows = sql.all(
         "SELECT serial, revoked_at, revocation_reason FROM inventory WHERE upstream_ca = :ca AND revoked_at IS NOT NULL "
         "AND not_after >= :at ORDER BY revoked_at, serial",
@@ -168,12 +189,25 @@ def newest_crl(sql: Queries, upstream_ca: UpstreamCAName) -> CRLRow | None:
 def crl_is_stale(sql: Queries, upstream_ca: UpstreamCAName) -> bool:
     """Whether the newest CRL was made before the newest revocation was counted."""
     row = sql.one("SELECT covers FROM crls WHERE upstream_ca = :ca", {"ca": upstream_ca})
-    return row is None or bool(row[0] < _count_revocations(sql, upstream_ca))
+    return row is None or bool(row[0] < count_revocations(sql, upstream_ca))
 
 
 def put_crl(tx: Transaction, row: CRLRow, covers: int, audit: AuditEvent) -> bool:
     """Store the next CRL; False when the newest is not the one before it. The first may have any number."""
-    columns = {
+    if tx.execute(_PUT_CRL, _crl_columns(row, covers)) != 1:
+        return False
+    tx.audit(audit)
+    return True
+
+
+def keep_crl(tx: Transaction, row: CRLRow, seen: CRLRow | None, covers: int) -> bool:
+    """Store another CA's CRL; False when the newest is not the one that was seen."""
+    before = {"seen": None if seen is None else seen.der}
+    return tx.execute(_KEEP_CRL, _crl_columns(row, covers) | before) == 1
+
+
+def _crl_columns(row: CRLRow, covers: int) -> Columns:
+    return {
         "upstream_ca": row.upstream_ca,
         "number": row.number,
         "der": row.der,
@@ -181,13 +215,10 @@ def put_crl(tx: Transaction, row: CRLRow, covers: int, audit: AuditEvent) -> boo
         "next_update": to_micros(row.next_update),
         "covers": covers,
     }
-    if tx.execute(_PUT_CRL, columns) != 1:
-        return False
-    tx.audit(audit)
-    return True
 
 
-def _count_revocations(sql: Queries, upstream_ca: UpstreamCAName) -> int:
+def count_revocations(sql: Queries, upstream_ca: UpstreamCAName) -> int:
+    """Return how many revocations were ever recorded for a CA."""
     row = sql.one("SELECT revoked FROM revocations WHERE upstream_ca = :ca", {"ca": upstream_ca})
     return int(row[0]) if row else 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -63,8 +63,8 @@ _STRANDED = "(l.worker <> '' AND l.lease_until > :beyond)"
 _LAPSED = LEDGER_SELECT + (
     f"WHERE {_WAITING} AND ((l.state IN ('open', 'unknown') AND (l.lease_until <= :now OR {_STRANDED})) OR "
     f"(l.state = 'pending' AND l.waiting_for = 'upstream' AND (l.poll_at <= :now OR {_STRANDED}))) "
-    "ORDER BY l.lease_until, l.id LIMIT :limit"
 )
+_OLDEST_LEASE = "ORDER BY l.lease_until, l.id LIMIT :limit"
 
 _INSERT_LEDGER = insert(tables.ledger)
 _ADD_CERTIFICATE = insert(tables.inventory, "ON CONFLICT DO NOTHING")
@@ -141,10 +141,22 @@ def find_transaction(
     return read_ledger(row, keys) if row else None
 
 
-def find_lapsed(sql: Queries, keys: KeyRing, now: datetime, limit: int, beyond: datetime | None) -> tuple[LedgerRow, ...]:
+def find_lapsed(
+    sql: Queries, keys: KeyRing, now: datetime, limit: int, beyond: datetime | None, resting: Collection[str] = ()
+) -> tuple[LedgerRow, ...]:
     """Return rows that need looking after, the longest lapsed first."""
     parameters = {"now": to_micros(now), "limit": limit, "beyond": None if beyond is None else to_micros(beyond)}
-    return tuple(read_ledger(row, keys) for row in sql.all(_LAPSED, parameters))
+    named = {f"r{number}": name for number, name in enumerate(sorted(resting))}
+    return tuple(read_ledger(row, keys) for row in sql.all(lapsed(len(named)), parameters | named))
+
+
+@lru_cache(maxsize=64)
+def lapsed(resting: int) -> str:
+    """Return the query of `find_lapsed`, which leaves out the queues of so many CAs."""
+    if not resting:
+        return _LAPSED + _OLDEST_LEASE
+    names = ", ".join(f":r{number}" for number in range(resting))
+    return f"{_LAPSED} AND NOT (l.waiting_for = 'queue' AND l.upstream_ca IN ({names})) {_OLDEST_LEASE}"
 
 
 def list_rows(
@@ -393,6 +405,8 @@ def _change_columns(change: Transition, chain_sha256: bytes | None) -> dict[str,
         "reason": None if change.reason is None else change.reason.value,
         "detail": change.detail,
         "chain_sha256": chain_sha256,
+        "queued_at": None if change.queued_at is None else to_micros(change.queued_at),
+        "sent_at": None if change.sent_at is None else to_micros(change.sent_at),
     }
     return {column: value for column, value in given.items() if value is not None}
 

@@ -20,13 +20,14 @@ from gateway.store.interfaces import (
     Opened,
     Opening,
     OpeningRefused,
+    PendingRevocation,
     RevokedEntry,
     Tally,
     Transition,
 )
 from gateway.store.keys import KeyRing
 from gateway.store.rows import seal_request
-from gateway.store.sqlite import inventory, ledger, tally
+from gateway.store.sqlite import inventory, ledger, revocations, tally
 from gateway.store.sqlite.acme.records import AcmeFile
 
 
@@ -95,9 +96,11 @@ class SqliteStore(AcmeFile):
         """Make a lapsed OPEN or UNKNOWN row ours by compare-and-swap; `audit.at` is the time of the take-over."""
         return await self._write(lambda tx: ledger.take_over(tx, self._keys, id, seen_worker, seen_lease, worker, until, audit))
 
-    async def find_lapsed(self, now: datetime, limit: int, beyond: datetime | None = None) -> tuple[LedgerRow, ...]:
+    async def find_lapsed(
+        self, now: datetime, limit: int, beyond: datetime | None = None, resting: Collection[UpstreamCAName] = ()
+    ) -> tuple[LedgerRow, ...]:
         """Rows to be looked after, the longest lapsed first, with those that a worker holds until after `beyond`."""
-        return self._read(lambda sql: ledger.find_lapsed(sql, self._keys, now, limit, beyond))
+        return self._read(lambda sql: ledger.find_lapsed(sql, self._keys, now, limit, beyond, resting))
 
     async def list_rows(
         self, states: frozenset[LedgerState], profile: str | None, limit: int, offset: int = 0
@@ -122,6 +125,10 @@ class SqliteStore(AcmeFile):
         if events:
             await self._write(lambda tx: tx.audit(*events))
 
+    async def queue_revocation(self, pending: PendingRevocation) -> None:
+        """Remember a revocation that a CA is to be told of; one that is remembered already stays as it is."""
+        await self._write(lambda tx: revocations.add(tx, pending))
+
     # Inventory
 
     async def list_certificates(self, filter: CertificateFilter) -> tuple[InventoryRow, ...]:
@@ -132,9 +139,38 @@ class SqliteStore(AcmeFile):
         """Return one inventory row by issuer and serial."""
         return self._read(lambda sql: inventory.find_serial(sql, upstream_ca, serial))
 
-    async def mark_revoked(self, sha256: bytes, at: datetime, reason: RevocationReason, audit: AuditEvent) -> InventoryRow | None:
+    async def mark_revoked(
+        self,
+        sha256: bytes,
+        at: datetime,
+        reason: RevocationReason,
+        audit: AuditEvent,
+        pending: PendingRevocation | None = None,
+    ) -> InventoryRow | None:
         """Mark a certificate and its ledger row revoked; already revoked changes nothing. None if unknown."""
-        return await self._write(lambda tx: inventory.mark_revoked(tx, sha256, at, reason, audit))
+        return await self._write(lambda tx: inventory.mark_revoked(tx, sha256, at, reason, audit, pending))
+
+    async def find_due_revocations(
+        self, now: datetime, limit: int, resting: Collection[UpstreamCAName] = ()
+    ) -> tuple[PendingRevocation, ...]:
+        """Revocations that CAs are to be told of now, the longest due first."""
+        return self._read(lambda sql: revocations.find_due(sql, now, limit, resting))
+
+    async def put_off_revocation(self, seen: PendingRevocation, until: datetime, cause: str | None = None) -> bool:
+        """Let a revocation wait until then; False when another changed it since it was `seen`."""
+        return await self._write(lambda tx: revocations.put_off(tx, seen, until, cause))
+
+    async def end_revocation(self, sha256: bytes, audit: AuditEvent) -> bool:
+        """Forget a revocation of which its CA knows, or need not know any more; False when another was first."""
+        return await self._write(lambda tx: revocations.end(tx, sha256, audit))
+
+    async def list_revocations(self, limit: int, offset: int = 0) -> tuple[PendingRevocation, ...]:
+        """Revocations that CAs were not told of yet, the oldest first."""
+        return await self._read_aside(lambda sql: revocations.list_pending(sql, limit, offset))
+
+    async def find_revocation(self, sha256: bytes) -> PendingRevocation | None:
+        """Return the revocation of one certificate that its CA was not told of yet."""
+        return self._read(lambda sql: revocations.find(sql, sha256))
 
     async def add_challenge(self, row: ChallengeRow, audit: AuditEvent) -> None:
         """Store one challenge, its `mac` made with the newest store key; raises StoreUnavailable where it exists already."""
@@ -173,3 +209,11 @@ class SqliteStore(AcmeFile):
         """Store the CRL made from the last `list_revoked`; False when another holder was first."""
         covers = self._covered.pop(row.upstream_ca, 0)
         return await self._write(lambda tx: inventory.put_crl(tx, row, covers, audit), is_long=True)
+
+    async def count_revocations(self, upstream_ca: UpstreamCAName) -> int:
+        """Return how many revocations were ever recorded for a CA."""
+        return self._read(lambda sql: inventory.count_revocations(sql, upstream_ca))
+
+    async def keep_crl(self, row: CRLRow, seen: CRLRow | None, covers: int) -> bool:
+        """Store a CRL that another CA has signed, in place of the one that was `seen`; False when another was first."""
+        return await self._write(lambda tx: inventory.keep_crl(tx, row, seen, covers), is_long=True)

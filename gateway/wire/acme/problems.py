@@ -95,6 +95,7 @@ SPELLINGS: Mapping[Reason, Spelling] = MappingProxyType(
         # beyond the client
         Reason.UPSTREAM_REJECTED: Spelling("unauthorized", 403),
         Reason.UPSTREAM_UNAVAILABLE: Spelling("serverInternal", 503),
+        Reason.UPSTREAM_TIMEOUT: Spelling("serverInternal", 503),
         Reason.UPSTREAM_MISMATCH: Spelling("serverInternal", 500),
         Reason.STORE_UNAVAILABLE: Spelling("serverInternal", 503),
         Reason.INTERNAL: Spelling("serverInternal", 500),

@@ -46,6 +46,7 @@ FAIL_INFO: Mapping[Reason, CmcFailInfo] = MappingProxyType(
         Reason.RATE_LIMITED: CmcFailInfo.TRY_LATER,
         Reason.OVERLOADED: CmcFailInfo.TRY_LATER,
         Reason.UPSTREAM_UNAVAILABLE: CmcFailInfo.TRY_LATER,
+        Reason.UPSTREAM_TIMEOUT: CmcFailInfo.TRY_LATER,
         Reason.STORE_UNAVAILABLE: CmcFailInfo.TRY_LATER,
         # badRequest: transaction not permitted or supported
         Reason.MALFORMED: CmcFailInfo.BAD_REQUEST,

@@ -55,6 +55,7 @@ HTTP_STATUS: Mapping[Reason, int] = MappingProxyType(
         Reason.UPSTREAM_MISMATCH: 502,
         Reason.OVERLOADED: 503,
         Reason.UPSTREAM_UNAVAILABLE: 503,
+        Reason.UPSTREAM_TIMEOUT: 503,
         Reason.STORE_UNAVAILABLE: 503,
         # ACME's own, which no request of this protocol comes to
         Reason.BAD_NONCE: 403,

@@ -48,6 +48,7 @@ FAIL_INFO: Mapping[Reason, FailInfo] = MappingProxyType(
         Reason.DENIED: FailInfo.BAD_REQUEST,
         Reason.RATE_LIMITED: FailInfo.BAD_REQUEST,
         Reason.UPSTREAM_REJECTED: FailInfo.BAD_REQUEST,
+        Reason.UPSTREAM_TIMEOUT: FailInfo.BAD_REQUEST,
         Reason.UPSTREAM_MISMATCH: FailInfo.BAD_REQUEST,
         # ACME's own, which no request of this protocol comes to
         Reason.BAD_NONCE: FailInfo.BAD_REQUEST,

@@ -16,6 +16,8 @@ from gateway.ca.bootstrap import Hierarchy, KeyChoice, create_hierarchy
 from gateway.ca.exec import ExecCA, ExecSettings
 from gateway.ca.interfaces import Capability, IssueRequest, UpstreamCA, UpstreamIssued
 from gateway.ca.local import CaUrls, LocalCA
+from gateway.ca.setup import Setup
+from gateway.config.load import Sources
 from gateway.model import Grant, ProfileName, RequestForm, RequestId, SanKind, UpstreamCAName
 from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.csr import build_csr
@@ -26,6 +28,7 @@ from gateway.pki.names import parse_name_text
 DOCUMENT = Path(__file__).parents[3] / "docs" / "upstream-exec.md"
 FAULTY_SIGNER = Path(__file__).parent / "faulty_signer.py"
 NAME = UpstreamCAName("lab")
+NO_SOURCES = Sources(Path("/nowhere/profiles.yaml"), "profiles.yaml", b"", {}, {})
 URLS = CaUrls("http://127.0.0.1:8080/crl/lab.crl", "http://127.0.0.1:8080/ca/lab.crt")
 
 
@@ -124,7 +127,7 @@ def make_exec(
         capabilities=capabilities,
         environment={"CA_DIR": str(folder)},
     )
-    return Lab(ExecCA(NAME, settings, chain), folder, lambda: len(list((folder / "issued").glob("*.pem"))))
+    return Lab(ExecCA(Setup(NAME, chain, NO_SOURCES), settings), folder, lambda: len(list((folder / "issued").glob("*.pem"))))
 
 
 @pytest.fixture(params=["local", "exec"])

@@ -17,6 +17,7 @@ from gateway.model import (
     RequestForm,
     RequestId,
     Reservation,
+    RevocationReason,
     SanKind,
     SubjectAltName,
     UpstreamCAName,
@@ -29,6 +30,7 @@ from gateway.store.interfaces import (
     LedgerState,
     Opened,
     Opening,
+    PendingRevocation,
     QuotaTake,
     Store,
     Transition,
@@ -158,6 +160,22 @@ def challenge(id: str = "c1", **fields: Any) -> ChallengeRow:
         "created_by": "uid:0 (root)",
     }
     return ChallengeRow(**(base | fields))
+
+
+def pending_revocation(**fields: Any) -> PendingRevocation:
+    """A revocation that its CA is to be told of, due at once."""
+    der = b"certificate" + secrets.token_bytes(16)
+    base: dict[str, Any] = {
+        "sha256": hashlib.sha256(der).digest(),
+        "der": der,
+        "upstream_ca": CA,
+        "serial": secrets.randbits(158) | 1 << 158,
+        "reason": RevocationReason.KEY_COMPROMISE,
+        "revoked_at": NOW,
+        "not_after": NOW + timedelta(days=365),
+        "next_at": NOW,
+    }
+    return PendingRevocation(**(base | fields))
 
 
 async def opened(store: Store, **fields: Any) -> LedgerRow:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.audit import AuditHead, verify_chain
 from gateway.errors import Reason, StoreUnavailable
+from gateway.model import UpstreamCAName
 from gateway.store.interfaces import LedgerState, Opened, OpeningRefused, QuotaTake, Store, Tally, WaitingFor
 from tests.contract.store.conftest import AUDIT_KEY, Open
 from tests.contract.store.rows import (
@@ -22,6 +23,7 @@ from tests.contract.store.rows import (
     ledger_row,
     opened,
     opening,
+    pending_revocation,
     reservation,
     transition,
 )
@@ -153,3 +155,15 @@ async def test_a_tally_counts_what_waits_and_what_is_reserved(store: Store) -> N
     assert await store.transition(transition(done, LedgerState.REJECTED)) is not None
     kind = reservation().kind
     assert await store.tally((kind,)) == Tally(approval=3, upstream=2, doubt=1, reserved={kind: 3})
+
+
+async def test_tally_tells_what_waits_in_the_queue_of_a_ca(store: Store) -> None:
+    await opened(store, worker="", waiting_for=WaitingFor.QUEUE)
+    await opened(store, worker="w1", waiting_for=WaitingFor.QUEUE)
+    await opened(store, worker="")
+    for number in range(3):
+        await store.queue_revocation(pending_revocation(upstream_ca=UpstreamCAName("far"), sha256=bytes([number])))
+    await store.queue_revocation(pending_revocation(upstream_ca=UpstreamCAName("near")))
+    found = await store.tally(())
+    assert (found.queue, found.upstream) == (2, 1)
+    assert found.revocations == {"far": 3, "near": 1}

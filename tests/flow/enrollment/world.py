@@ -108,10 +108,14 @@ class FaultyCA:
     def __init__(self, folder: Path, capabilities: Capability = Capability.NONE, name: UpstreamCAName = CA_NAME) -> None:
         self.name = name
         self.capabilities = capabilities
+        self.queue = timedelta(0)
+        self.down = False
+        """Nothing reaches it."""
         self.faults: list[str] = []
         self.find_faults: list[str] = []
         self.calls: list[str] = []
         self.revoked: list[int] = []
+        self.revoke_faults: list[str] = []
         self.gate = asyncio.Event()
         self.reached = asyncio.Event()
         self._folder = folder
@@ -139,6 +143,7 @@ class FaultyCA:
         self.calls.append(f"issue {request.request_id}")
         self.reached.set()
         await asyncio.sleep(0)
+        self._refuse_while_down()
         fault = self.faults.pop(0) if self.faults else ""
         match fault:
             case "rejected":
@@ -188,13 +193,30 @@ class FaultyCA:
     async def find(self, request: IssueRequest) -> UpstreamIssued | UpstreamPending | None:
         self.calls.append(f"find {request.request_id}")
         await asyncio.sleep(0)
+        self._refuse_while_down()
         if self.find_faults and self.find_faults.pop(0):
             raise UnknownResult("the CA does not answer")
         found = self.issued_for(request.request_id)
         return self._answer(found[0]) if found else None
 
     async def revoke(self, certificate: bytes, serial: int, reason: RevocationReason, when: datetime) -> None:
-        self.revoked.append(serial)
+        self.calls.append(f"revoke {serial:x}")
+        await asyncio.sleep(0)
+        self._refuse_while_down()
+        match self.revoke_faults.pop(0) if self.revoke_faults else "":
+            case "rejected":
+                raise UpstreamRejected("the CA does not know it")
+            case "lost after":
+                self.revoked.append(serial)
+                raise UnknownResult("connection reset after it was read")
+            case "stall":
+                await asyncio.sleep(3600)
+            case _:
+                self.revoked.append(serial)
+
+    def _refuse_while_down(self) -> None:
+        if self.down:
+            raise NotSent("connection refused", 7)
 
     def chain(self) -> tuple[bytes, ...]:
         return (self._root,)

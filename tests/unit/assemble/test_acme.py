@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from gateway.assemble.acme import build_acme_identities, open_modes
+from gateway.assemble.acme import _own_hosts, build_acme_identities, open_modes
 from gateway.assemble.generation import Parts, build
 from gateway.config.acme import AcmeValidation, TrustMode
 from gateway.model import CredentialKind, ProfileName, Protocol
@@ -200,3 +200,21 @@ def test_nonces_have_a_key_of_their_own_for_each_key_of_the_store() -> None:
     keys = parts.acme_nonce_keys()
     assert [len(nonce_key) for nonce_key in keys] == [32, 32]
     assert len({*keys, *parts.nonce_macs(b"")}) == 4
+
+
+def test_hosts_of_this_service_and_of_its_cas_are_no_targets(installation: Installation) -> None:
+    remote = {
+        "chain": [installation.ca("other")],
+        "account_key": {"file": "token"},
+        "dns": {"type": "hook", "command": ["/bin/true"]},
+    }
+    installation.write("token", b"a key")
+    installation.data["server"]["external_url"] = {"http": "http://pki.example.com", "https": "https://pki.example.org"}
+    installation.data["upstream_cas"] |= {
+        "public": {"type": "acme", "directory": "https://acme.example.net:8443/directory", **remote},
+        "near": {"type": "cfssl", "url": "http://127.0.0.1:8888", "profile": "x", "chain": [installation.ca("other")]},
+        "far": {"type": "cfssl", "url": "https://cfssl.example.net", "profile": "x", "chain": [installation.ca("other")]},
+        "both": {"type": "group", "members": ["near", "far"]},
+    }
+    config, _ = installation.read()
+    assert set(_own_hosts(config)) == {"pki.example.com", "pki.example.org", "acme.example.net", "cfssl.example.net"}

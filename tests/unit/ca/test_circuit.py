@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.ca.circuit import FAILURES, FIRST_REST_SECONDS, LONGEST_REST_SECONDS, TRIAL_SECONDS, Circuit, GuardedCA
-from gateway.ca.interfaces import NotSent, UnknownResult, UpstreamCA, UpstreamRejected
+from gateway.ca.interfaces import AuthFailed, NotSent, Unavailable, UnknownResult, UpstreamCA, UpstreamRejected
 from gateway.metrics import worker as metrics
 from gateway.model import RevocationReason
 
@@ -56,6 +56,13 @@ class TestCircuit:
         for _ in range(50):
             circuit.fail(5)
         assert circuit.wait(5) == FIRST_REST_SECONDS - 5
+
+    @pytest.mark.parametrize(("asked", "rest"), [(0, 10), (60, 60), (86400, LONGEST_REST_SECONDS)])
+    def test_rests_as_long_as_the_ca_asks_for(self, asked: int, rest: float) -> None:
+        circuit = Circuit()
+        for _ in range(FAILURES):
+            circuit.fail(0, asked)
+        assert circuit.wait(0) == rest
 
     def test_a_trial_without_an_end_is_followed_by_another(self) -> None:
         circuit = self.opened()
@@ -146,3 +153,54 @@ async def test_questions_about_earlier_requests_reach_a_ca_that_rests_and_end_it
     await guarded.poll(REQUEST, "reference")
     await guarded.revoke(b"", 1, RevocationReason.SUPERSEDED, datetime.now(UTC))
     assert ca.asked[FAILURES:] == ["find", "poll", "revoke"]
+
+
+async def test_a_ca_that_asks_for_time_gets_it() -> None:
+    now = [0.0]
+    guarded = guard(FailingCA(*[Unavailable("503", 90)] * FAILURES), now)
+    await fail(guarded)
+    with pytest.raises(NotSent) as refused:
+        await guarded.issue(REQUEST)
+    assert refused.value.retry_after == 90
+
+
+async def test_credentials_that_are_not_taken_are_told_once() -> None:
+    guarded = guard(FailingCA(*[AuthFailed("the token has expired")] * 3, "issued", AuthFailed("again")), [0.0])
+    with capture_logs() as lines:
+        await fail(guarded, 3)
+        await guarded.issue(REQUEST)
+        await fail(guarded, 1)
+    assert [(line["event"], line["cause"]) for line in lines] == [
+        ("the upstream CA does not take our credentials", "the token has expired"),
+        ("the upstream CA does not take our credentials", "again"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ask", "failed"),
+    [
+        pytest.param(lambda ca: ca.revoke(b"", 1, RevocationReason.SUPERSEDED, datetime.now(UTC)), UnknownResult, id="revoke"),
+        pytest.param(lambda ca: ca.crl(), NotSent, id="crl"),
+        pytest.param(lambda ca: ca.health(), NotSent, id="health"),
+        pytest.param(lambda ca: ca.renewal_hint(b""), NotSent, id="renewal hint"),
+    ],
+)
+async def test_no_question_is_waited_for_without_end(monkeypatch: pytest.MonkeyPatch, ask: Any, failed: type[Exception]) -> None:
+    monkeypatch.setattr("gateway.ca.circuit.UPSTREAM_CALL_SECONDS", 0.01)
+    with pytest.raises(failed, match="did not answer within"):
+        await ask(guard(FailingCA("hangs"), [0.0]))
+
+
+@pytest.mark.parametrize(
+    ("fault", "finding"),
+    [
+        pytest.param(NotSent("no route"), "broke off: no route", id="its own words"),
+        pytest.param(KeyError("password"), "broke off: KeyError", id="not those of others"),
+        pytest.param("hangs", "broke off: the CA did not answer within 0.01 seconds", id="no end"),
+    ],
+)
+async def test_a_trial_that_breaks_off_is_a_finding(monkeypatch: pytest.MonkeyPatch, fault: object, finding: str) -> None:
+    monkeypatch.setattr("gateway.ca.circuit.UPSTREAM_CALL_SECONDS", 0.01)
+    with capture_logs():
+        [trial] = await guard(FailingCA(fault), [0.0]).check()
+    assert (trial.good, trial.finding) == (False, finding)

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from gateway.ca.interfaces import IssueRequest, UpstreamIssued
+from gateway.ca.interfaces import Capability, IssueRequest, UpstreamIssued
 from gateway.ca.verify import PUBLIC_DETAIL, verify_issued
 from gateway.errors import Reason, Rejection
 from gateway.model import UNLIMITED_NOT_AFTER, Extension, Grant, NameAttribute, SanKind
@@ -217,3 +217,52 @@ def test_leaf_used_as_a_ca_is_refused() -> None:
 def test_expired_ca_is_refused() -> None:
     request = make_request(not_after=NOW + 400 * DAY)
     assert "not valid at this time" in refusal(request, sign(request), NOW + 366 * DAY)
+
+
+ITS_DATES, ITS_NAME = Capability.CHOOSES_VALIDITY, Capability.CHOOSES_COMMON_NAME
+
+
+@pytest.mark.parametrize(
+    ("changes", "capability", "passes"),
+    [
+        pytest.param({"not_after": NOW + 2 * DAY}, ITS_DATES, True, id="ends sooner"),
+        pytest.param({"not_after": NOW + 2 * DAY}, ITS_NAME, False, id="ends sooner, not said"),
+        pytest.param({"not_after": NOW + 31 * DAY}, ITS_DATES, False, id="ends later"),
+        pytest.param({"not_after": NOW - timedelta(seconds=1)}, ITS_DATES, False, id="is over"),
+        pytest.param({"not_before": NOW - timedelta(hours=20)}, ITS_DATES, True, id="begins earlier"),
+        pytest.param({"not_before": NOW - timedelta(hours=26)}, ITS_DATES, False, id="begins much earlier"),
+        pytest.param({"not_before": NOW + timedelta(hours=1)}, ITS_DATES, False, id="begins later"),
+        pytest.param({"subject_der": parse_name_text("").der}, ITS_NAME, True, id="no subject"),
+        pytest.param({"subject_der": parse_name_text("").der}, ITS_DATES, False, id="no subject, not said"),
+        pytest.param({"subject_der": parse_name_text("CN=a.example.org").der}, ITS_NAME, True, id="a name as CN"),
+        pytest.param({"subject_der": parse_name_text("CN=a@example.org").der}, ITS_NAME, False, id="another kind of name as CN"),
+        pytest.param({"subject_der": parse_name_text("CN=b.example.org").der}, ITS_NAME, False, id="a name not granted as CN"),
+        pytest.param({"subject_der": parse_name_text("O=device").der}, ITS_NAME, False, id="another attribute"),
+        pytest.param({"subject_der": parse_name_text("CN=device,O=x").der}, ITS_NAME, False, id="one more attribute"),
+        pytest.param({"subject_der": parse_name_text("CN=device,CN=a.example.org").der}, ITS_NAME, False, id="two CNs"),
+        pytest.param({"sans": NAMES[:1]}, ITS_NAME | ITS_DATES, False, id="a name missing"),
+    ],
+)
+def test_what_a_ca_chooses_itself(changes: dict[str, object], capability: Capability, passes: bool) -> None:
+    request = make_request(None, sans=NAMES)
+    issued = sign(request, **changes)  # type: ignore[arg-type] # fields by name
+    try:
+        verify_issued(request, parse_certificate(issued.certificate), issued.chain, CHAIN, NOW, capability)
+    except Rejection:
+        assert not passes
+    else:
+        assert passes
+
+
+def test_attributes_beside_the_common_name_are_not_dropped() -> None:
+    request = make_request(None, sans=NAMES, subject_der=parse_name_text("CN=device,O=Example").der)
+    issued = sign(request, subject_der=parse_name_text("CN=device").der)
+    with pytest.raises(Rejection):
+        verify_issued(request, parse_certificate(issued.certificate), issued.chain, CHAIN, NOW, ITS_NAME)
+
+
+def test_our_serial_means_our_dates() -> None:
+    request = make_request(5, sans=NAMES)
+    issued = sign(request, not_after=NOW + 2 * DAY)
+    with pytest.raises(Rejection):
+        verify_issued(request, parse_certificate(issued.certificate), issued.chain, CHAIN, NOW, ITS_DATES)

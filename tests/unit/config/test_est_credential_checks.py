@@ -145,8 +145,13 @@ def test_what_is_bound_is_what_is_certified(
     assert good or found[0].startswith(f"{place}.names: binds ")
 
 
-@pytest.mark.parametrize("credential", [BASIC, DIGEST, BEARER, DEVICE, RA], ids=lambda credential: str(credential["type"]))
-@pytest.mark.parametrize("inner", [False, True], ids=["alone", "inner"])
+@pytest.mark.parametrize(
+    ("credential", "inner"),
+    [
+        *[pytest.param(one, inner, id=str(one["type"])) for one in (BASIC, DIGEST, BEARER, DEVICE) for inner in (False, True)],
+        pytest.param(RA, True, id="ra_certificate"),
+    ],
+)
 def test_what_comes_by_est_needs_est(
     minimal: dict[str, Any], complaints: Complaints, credential: dict[str, Any], inner: bool
 ) -> None:
@@ -156,6 +161,12 @@ def test_what_comes_by_est_needs_est(
     assert complaints(minimal) == [
         f"profiles.corp.{place}: {credential['type']} comes by EST only, which this profile does not open"
     ]
+
+
+def test_a_registration_authority_comes_by_scep_too(minimal: dict[str, Any], complaints: Complaints) -> None:
+    """Its certificate signs the messages, so no listener has to ask for one."""
+    minimal["profiles"]["corp"]["credentials"] = [RA]
+    assert complaints(minimal) == []
 
 
 def test_a_static_challenge_is_judged_inside_all_of_too(minimal: dict[str, Any], complaints: Complaints) -> None:

@@ -127,16 +127,30 @@ def test_look_ups_of_acme_use_an_index(tmp_path: Path, query: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["lapsed", "pending rows", "by request key", "transaction", "by mac", "by issuer", "heir", "next heir"]
+    "query",
+    [
+        "lapsed",
+        "lapsed beside resting CAs",
+        "revocations that are due",
+        "pending rows",
+        "by request key",
+        "transaction",
+        "by mac",
+        "by issuer",
+        "heir",
+        "next heir",
+    ],
 )
 def test_hot_look_ups_use_an_index(tmp_path: Path, query: str) -> None:
     from gateway.store.rows import CHALLENGE_SELECT
-    from gateway.store.sqlite import inventory, ledger
+    from gateway.store.sqlite import inventory, ledger, revocations
 
     listing = ledger.listing(frozenset({LedgerState.PENDING}), None)
     statements = {
         "pending rows": listing,
-        "lapsed": ledger._LAPSED,
+        "lapsed": ledger.lapsed(0),
+        "lapsed beside resting CAs": ledger.lapsed(2),
+        "revocations that are due": revocations.due(2),
         "by request key": ledger._REQUEST,
         "transaction": ledger._TRANSACTION,
         "by mac": CHALLENGE_SELECT + "WHERE h.mac = :mac",

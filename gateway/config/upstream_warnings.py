@@ -1,0 +1,70 @@
+"""Upstream CAs that work and are often not meant so: open to others, or asked for what they are not told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from gateway.config.document import Problem
+from gateway.config.fields import Address
+from gateway.config.remote_cas import AcmeCA, CfsslCA, EstCA, GroupCA, RemoteCA, ScepCA, VaultCA
+from gateway.config.schema import GatewayConfig
+from gateway.config.upstream_cas import UpstreamCAConfig
+from gateway.config.upstream_checks import is_loopback
+
+_HTTP_PORT = 80
+"""Where ACME CAs ask for http-01 (RFC 8555 §8.3)."""
+_SIGNS_AS_ASKED = (AcmeCA, EstCA, ScepCA)
+"""These get the request as the client made it: what policy changes in it they do not know."""
+
+
+def warn_of_upstreams(config: GatewayConfig) -> Iterator[Problem]:
+    """Yield every warning that upstream CAs give rise to."""
+    for name, ca in config.upstream_cas.items():
+        for problem in _warn_of_ca(ca, config):
+            yield Problem(("upstream_cas", name, *problem.path), problem.sentence)
+    yield from _warn_of_pairings(config)
+
+
+def _warn_of_ca(ca: UpstreamCAConfig, config: GatewayConfig) -> Iterator[Problem]:
+    if isinstance(ca, RemoteCA) and ca.queue == timedelta(0):
+        yield Problem(("queue",), "keeps nothing: requests and revocations are refused while the CA cannot be reached")
+    match ca:
+        case VaultCA(sign_verbatim=True):
+            sentence = "lets the gateway's policy alone decide: no role of Vault's judges names and usages"
+            yield Problem(("sign_verbatim",), sentence)
+        case CfsslCA(auth_key=None) if ca.connection.client_certificate is None and not is_loopback(ca.url):
+            sentence = "is absent, and so is connection.client_certificate: whoever reaches this cfssl gets certificates from it"
+            yield Problem(("auth_key",), sentence)
+        case AcmeCA(http01=True):
+            yield from _warn_of_http01(config)
+        case ScepCA(challenge=None):
+            yield Problem(("challenge",), "is absent: most SCEP servers issue nothing without one")
+        case _:
+            return
+
+
+def _warn_of_http01(config: GatewayConfig) -> Iterator[Problem]:
+    """The CA asks at port 80 of every name; what is in front of this server may lead there, of which the file says nothing."""
+    url = urlsplit(config.server.external_url.http)
+    if Address(url.hostname or "", 0).is_loopback or (url.port or _HTTP_PORT) != _HTTP_PORT:
+        sentence = "is answered at port 80 of each name that is certified, and server.external_url.http is elsewhere"
+        yield Problem(("http01",), sentence)
+
+
+def _warn_of_pairings(config: GatewayConfig) -> Iterator[Problem]:
+    """Policy that changes a name, and a CA that is not told of it: what comes back is quarantined unless the CA does the same."""
+    for name, profile in config.profiles.items():
+        rule = profile.policy.subject
+        changes = [field for field, value in (("template", rule.template), ("override", rule.override)) if value]
+        for ca_name in _signers(profile.upstream_ca, config):
+            if not isinstance(config.upstream_cas[ca_name], _SIGNS_AS_ASKED):
+                continue
+            sentence = f"changes what was asked for, and {ca_name} is sent the request as it came: it must write the same name"
+            yield from (Problem(("profiles", name, "policy", "subject", field), sentence) for field in changes)
+
+
+def _signers(name: str, config: GatewayConfig) -> tuple[str, ...]:
+    ca = config.upstream_cas[name]
+    return ca.members if isinstance(ca, GroupCA) else (name,)
