@@ -25,7 +25,7 @@ ENROLLMENTS = 250
 
 Shown = tuple[int, frozenset[str]]
 """Days and extended key usages of a certificate: two rules of one profile, changed together."""
-FIRST: Shown = (365, frozenset({"1.3.6.1.5.5.7.3.2"}))
+FIRST: Shown = (365, frozenset({"1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2"}))
 SECOND: Shown = (200, frozenset({"1.3.6.1.5.5.7.3.1"}))
 
 
