@@ -65,20 +65,20 @@ class DynamicUpdates:
     async def add(self, name: str, value: str) -> None:
         """Add a record beside those that are there."""
         zone, owner = await self._zone(name)
-        update = dns.update.UpdateMessage(zone, keyring=self._settings.key)
+        update = dns.update.UpdateMessage(zone)
         update.add(owner, TTL, dns.rdatatype.TXT, f'"{value}"')
         await self._change(update)
 
     async def remove(self, name: str, value: str) -> None:
         """Remove this record and no other."""
         zone, owner = await self._zone(name)
-        update = dns.update.UpdateMessage(zone, keyring=self._settings.key)
+        update = dns.update.UpdateMessage(zone)
         update.delete(owner, dns.rdatatype.TXT, f'"{value}"')
         await self._change(update)
 
-    async def check(self, name: str) -> None:
-        """Ask, signed, for the zone of a name; raises NotSent, AuthFailed."""
-        await self._zone(name)
+    async def check(self) -> None:
+        """Ask something, signed; raises NotSent, AuthFailed."""
+        await self._ask(dns.message.make_query(self._settings.zone or dns.name.root, dns.rdatatype.SOA))
 
     async def _zone(self, name: str) -> tuple[dns.name.Name, dns.name.Name]:
         """Return the zone that holds a name, and the name: the answer for SOA tells, whether the name is there or not."""
@@ -87,9 +87,7 @@ class DynamicUpdates:
             if not owner.is_subdomain(self._settings.zone):
                 raise AuthFailed(f"{name} is not in the zone {self._settings.zone.to_text(omit_final_dot=True)}")
             return self._settings.zone, owner
-        question = dns.message.make_query(owner, dns.rdatatype.SOA)
-        question.use_tsig(self._settings.key)
-        answer = await self._ask(question)
+        answer = await self._ask(dns.message.make_query(owner, dns.rdatatype.SOA))
         for section in (answer.answer, answer.authority):
             for found in section:
                 if found.rdtype == dns.rdatatype.SOA and owner.is_subdomain(found.name):
@@ -99,18 +97,28 @@ class DynamicUpdates:
     async def _change(self, update: dns.update.UpdateMessage) -> None:
         code = (await self._ask(update)).rcode()
         if code != dns.rcode.NOERROR:
-            kind = AuthFailed if code in _REFUSALS else NotSent
-            raise kind(f"the DNS server did not take an update: {dns.rcode.to_text(code)}")
+            raise _refusal(code)
 
     async def _ask(self, message: dns.message.Message) -> dns.message.Message:
+        """Send a message, signed, and return the answer, whose signature was verified."""
+        message.use_tsig(self._settings.key)
         try:
             async with asyncio.timeout(ONE_QUESTION):
                 address = await _resolve(self._settings.host, self._settings.port)
-                return await dns.asyncquery.tcp(message, address, timeout=ONE_QUESTION, port=self._settings.port)
+                answer = await dns.asyncquery.tcp(message, address, timeout=ONE_QUESTION, port=self._settings.port)
         except (dns.tsig.BadSignature, dns.tsig.PeerError) as error:
             raise AuthFailed(f"the DNS server does not take the TSIG key: {type(error).__name__}") from error
         except (dns.exception.DNSException, OSError, EOFError, TimeoutError) as error:
             raise NotSent(f"the DNS server gave no answer: {type(error).__name__}") from error
+        if not answer.had_tsig:  # anybody may have written it
+            raise _refusal(answer.rcode())
+        return answer
+
+
+def _refusal(code: dns.rcode.Rcode) -> NotSent:
+    """Return what it means that the server answered by this code."""
+    kind = AuthFailed if code in _REFUSALS else NotSent
+    return kind(f"the DNS server answered {dns.rcode.to_text(code)}")
 
 
 async def _resolve(host: str, port: int) -> str:

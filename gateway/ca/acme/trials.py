@@ -9,7 +9,7 @@ from gateway.ca.acme.dns import DynamicUpdates, HookRecords, Records
 from gateway.ca.acme.session import AcmeSession, loop_time, tell
 from gateway.ca.exec import DEFAULT_ENVIRONMENT
 from gateway.ca.interfaces import Trial, UpstreamError
-from gateway.config.remote_cas import AcmeCA, AcmeDnsUpdate
+from gateway.config.remote_cas import AcmeCA
 
 TRIAL_SECONDS = 15.0
 
@@ -30,7 +30,7 @@ async def _try(session: AcmeSession, config: AcmeCA, records: Records | None) ->
     if config.profile is not None:
         yield _try_profile(session, config.profile)
     if isinstance(records, DynamicUpdates):
-        yield await _try_updates(records, config)
+        yield await _try_updates(records)
     elif isinstance(records, HookRecords):
         yield _try_hook(records)
 
@@ -45,10 +45,9 @@ def _try_profile(session: AcmeSession, profile: str) -> Trial:
     return Trial("profile", good=False, finding=f"the CA has no profile {profile}; {told}", advice="correct `profile`")
 
 
-async def _try_updates(records: DynamicUpdates, config: AcmeCA) -> Trial:
-    zone = config.dns.zone if isinstance(config.dns, AcmeDnsUpdate) else None
+async def _try_updates(records: DynamicUpdates) -> Trial:
     try:
-        await records.check(zone or ".")
+        await records.check()
     except UpstreamError as error:
         advice = "compare server, zone and TSIG key with what the DNS server has"
         return Trial("dns", good=False, finding=str(error), advice=advice)
