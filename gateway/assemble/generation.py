@@ -12,6 +12,7 @@ from gateway.assemble.acme import acme_services, acme_terms
 from gateway.assemble.continuity import CrlDuty, CrlWatch, Lasting, ca_fingerprints
 from gateway.assemble.credentials import Surroundings
 from gateway.assemble.est import Challenges, est_services
+from gateway.assemble.http01 import http01_thumbprints
 from gateway.assemble.identities import Identities, establish
 from gateway.assemble.profiles import build_profile
 from gateway.assemble.scep_ra import prove_identity
@@ -122,6 +123,7 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts, be
         est=MappingProxyType(est_services(config, sources, identities.est, partial(_schemes, profiles))),
         acme=MappingProxyType(acme_services(config, identities.acme)),
         proxies=Proxies(TrustedProxy(p.addresses, p.client_certificate, p.client_address) for p in config.server.proxies),
+        http01_thumbprint=next(iter(http01_thumbprints(cas).values()), None),
     )
     return Built(generation, config, Lasting(cas, MappingProxyType(fingerprints), MappingProxyType(crls)))
 
