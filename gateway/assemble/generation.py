@@ -18,6 +18,7 @@ from gateway.assemble.profiles import build_profile
 from gateway.assemble.scep_ra import prove_identity
 from gateway.ca.crl import CrlPublisher, CrlSchedule
 from gateway.ca.interfaces import Capability, UpstreamCA
+from gateway.ca.key_source import is_in_token
 from gateway.ca.local import LocalCA
 from gateway.config.load import Sources, locate
 from gateway.config.schema import GatewayConfig, ProfileConfig, ScepEndpoint
@@ -184,7 +185,8 @@ def _scep_service(
         requires_client_certificate=scep.client_certificate == "require",
         failure_limit=FailureLimit(failures.count, failures.window) if failures else None,
         reply_chain=scep.reply_chain,
-        offload=max(certificate.public_key.bits for certificate in keys) >= SLOW_RSA_BITS,
+        offload=any(map(is_in_token, (identity.key, *(pair.key for pair in identity.pairs))))
+        or max(certificate.public_key.bits for certificate in keys) >= SLOW_RSA_BITS,
         ra_ends=min(certificate.not_after for certificate in shown),
     )
 
