@@ -109,7 +109,8 @@ def find_named(data: Any, model: type[BaseModel]) -> Iterator[tuple[DataPath, Fi
         if _names_secret(node):
             inside = node.path
             try:
-                yield node.path, SecretSource.model_validate_json(json.dumps(node.data))
+                said = {name: value for name, value in node.data.items() if name != "pkcs11"}
+                yield node.path, SecretSource.model_validate_json(json.dumps(said))
             except ValidationError:
                 continue
         elif isinstance(node.data, str) and node.data and FilePath in alternatives(node.annotation):
@@ -121,7 +122,7 @@ def _names_secret(node: Node) -> bool:
     model = model_for(node.annotation, node.data)
     if model is None or not issubclass(model, SecretSource):
         return False
-    return isinstance(node.data, dict) and "pkcs11" not in node.data
+    return isinstance(node.data, dict) and node.data.get("pkcs11") is None
 
 
 class SourceError(Exception):
