@@ -23,7 +23,9 @@ log = structlog.get_logger(__name__)
 REFRESH = timedelta(minutes=10)
 """How often a CA is asked for its CRL."""
 SOON = timedelta(minutes=1)
-"""After this it is asked again where something was revoked meanwhile, or where it did not answer."""
+"""After this it is asked again where something was revoked meanwhile."""
+RETRY = timedelta(seconds=15)
+"""After this it is asked again where it did not answer, or answered nonsense."""
 CHECK_SECONDS = 5.0
 """How often a worker looks whether it is time."""
 CACHE_SECONDS = 1.0
@@ -92,7 +94,7 @@ class CrlKeeper:
             return False
         if not await self._store.take_lease(f"crl:{self._ca.name}", self._holder, now, now + await self._turn(now)):
             return False
-        self._asked_at, self._covered, self._again_after = now, revocations, SOON
+        self._asked_at, self._covered, self._again_after = now, revocations, RETRY
         try:
             kept = await self._fetch(revocations)
         except (UpstreamError, TimeoutError, Rejection) as error:

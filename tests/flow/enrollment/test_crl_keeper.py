@@ -95,7 +95,7 @@ async def test_ca_is_asked_regularly_and_soon_where_it_did_not_answer(world: Wor
     world.clock.advance(2 * MINUTE)
     await keeps.look_after()
     assert world.ca.asked == 2
-    world.clock.advance(2 * MINUTE)
+    world.clock.advance(crl_keeper.RETRY)
     await keeps.look_after()
     assert world.ca.asked == 3
 
