@@ -90,7 +90,7 @@ def reference() -> str:
     """Return the configuration reference in Markdown."""
     places = {model: tuple(paths) for model, paths in _places("", GatewayConfig).items() if model not in _PLAIN_MODELS}
     body = [_section(paths[0], model, paths[1:]) for model, paths in places.items()]
-    return "\n".join([_INTRODUCTION, *body, _section("Secrets", SecretSource)])
+    return "\n".join([_INTRODUCTION, *body, _section("Private keys", KeySource), _section("Secrets", SecretSource)])
 
 
 def _places(path: str, model: type[BaseModel]) -> dict[type[BaseModel], list[str]]:
@@ -174,7 +174,7 @@ def _single_type(annotation: Any, metadata: tuple[Any, ...]) -> str:
 
 def _block_text(annotation: Any) -> str:
     if KeySource in models(annotation):
-        return "[secret](#secrets) or [`pkcs11`](hsm.md)"
+        return "[private key](#private-keys)"
     if SecretSource not in models(annotation):
         return "block"
     return "text or [secret](#secrets)" if str in alternatives(annotation) else "[secret](#secrets)"
