@@ -87,7 +87,7 @@ class Profile:
 def read_profile(info: Mapping[str, Any]) -> Profile:
     """Read what `info` says of a profile."""
     usages, expiry = info.get("usages"), info.get("expiry")
-    words = usages if isinstance(usages, list) and len(usages) <= MAX_USAGES else [None]
+    words: list[Any] = usages if isinstance(usages, list) and len(usages) <= MAX_USAGES else [None]
     if not all(isinstance(word, str) and (word in _KEY_USAGES or word in _EKUS) for word in words):
         return Profile(None, None, _parse_duration(expiry))
     return Profile(
