@@ -55,7 +55,9 @@ class UpdateServer:
         try:
             query = dns.message.from_wire(wire, keyring=keyring)
         except (dns.exception.DNSException, KeyError):
-            refused = dns.message.make_response(dns.message.from_wire(wire, keyring=False))
+            unread = dns.message.from_wire(wire, keyring=False)
+            unread.tsig = None
+            refused = dns.message.make_response(unread)
             refused.set_rcode(dns.rcode.NOTAUTH)
             return refused.to_wire()
         reply = dns.message.make_response(query)

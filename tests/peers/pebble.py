@@ -75,6 +75,7 @@ class PebblePeer:
     asked: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    seen: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def directory(self) -> str:
@@ -113,8 +114,11 @@ class PebblePeer:
     def issued(self, public_key: bytes | None = None) -> list[bytes]:
         """Return all certificates that it signed, DER, or those of one key (SubjectPublicKeyInfo)."""
         serials = _ISSUED.findall((self.folder / "log").read_text())
-        found = [pem_to_ders(json.loads(self._manage(f"cert-status-by-serial/{s}"))["Certificate"].encode())[0] for s in serials]
-        return [der for der in found if public_key in (None, parse_certificate(der).public_key.der)]
+        for serial in serials:
+            if serial not in self.seen:
+                shown = json.loads(self._manage(f"cert-status-by-serial/{serial}"))
+                self.seen[serial] = pem_to_ders(shown["Certificate"].encode())[0]
+        return [der for der in map(self.seen.__getitem__, serials) if public_key in (None, parse_certificate(der).public_key.der)]
 
     def status(self, serial: int) -> str:
         """Return what has become of a certificate."""

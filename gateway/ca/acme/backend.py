@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from gateway.ca.acme.dns import DynamicUpdates, HookRecords, Records, UpdateSettings, read_key
 from gateway.ca.acme.hints import read_hint
-from gateway.ca.acme.order import DEFAULT_PAUSE, Order, Senseless, ordered_names, read_order
+from gateway.ca.acme.order import DEFAULT_PAUSE, Order, Senseless, ordered_names, pauses, read_order
 from gateway.ca.acme.proofs import Prover
 from gateway.ca.acme.session import Account, AcmeSession, describe, judge, loop_time
 from gateway.ca.acme.trials import try_acme
@@ -125,20 +125,20 @@ class AcmeCA(RemoteBackend):
         url = self._session.check_url(reference)
         if not self._is_owner(url, request):
             raise UnknownResult("the order of this request serves another one")
-        before = ""
-        while True:
-            order = await self._read(url, until)
-            if order.status == before:
-                if loop_time() + order.retry_after >= until:
-                    return UpstreamPending(url, order.retry_after)
-                await asyncio.sleep(order.retry_after)
-                order = await self._read(url, until)
+        order = await self._read(url, until)
+        for pause in pauses(order.retry_after):
             if order.identifiers != names:
                 raise UnknownResult("the CA shows an order for other names under the URL of this request's")
             answer = await self._step(request, url, order, until)
             if answer is not None:
                 return answer
-            before = order.status
+            before, order = order, await self._read(url, until)
+            if order.status == before.status:
+                if loop_time() + pause >= until:
+                    break
+                await asyncio.sleep(pause)
+                order = await self._read(url, until)
+        return UpstreamPending(url, order.retry_after or DEFAULT_PAUSE)
 
     async def find(self, request: IssueRequest) -> UpstreamIssued | UpstreamPending | None:
         """Go on with the order of a request; None where it has none on record: nothing can have been finalized."""
@@ -234,7 +234,7 @@ class AcmeCA(RemoteBackend):
                 return None
             case "pending":
                 ended = await self._prover.prove(url, order, until)
-                return None if ended else UpstreamPending(url, order.retry_after)
+                return None if ended else UpstreamPending(url, order.retry_after or DEFAULT_PAUSE)
             case "processing":
                 return None
             case _:

@@ -105,14 +105,13 @@ class DynamicUpdates:
         try:
             async with asyncio.timeout(ONE_QUESTION):
                 address = await _resolve(self._settings.host, self._settings.port)
-                answer = await dns.asyncquery.tcp(message, address, timeout=ONE_QUESTION, port=self._settings.port)
+                return await dns.asyncquery.tcp(message, address, timeout=ONE_QUESTION, port=self._settings.port)
         except (dns.tsig.BadSignature, dns.tsig.PeerError) as error:
             raise AuthFailed(f"the DNS server does not take the TSIG key: {type(error).__name__}") from error
+        except dns.exception.FormError as error:
+            raise AuthFailed("the DNS server gave an answer that is not signed with the TSIG key") from error
         except (dns.exception.DNSException, OSError, EOFError, TimeoutError) as error:
             raise NotSent(f"the DNS server gave no answer: {type(error).__name__}") from error
-        if not answer.had_tsig:  # anybody may have written it
-            raise _refusal(answer.rcode())
-        return answer
 
 
 def _refusal(code: dns.rcode.Rcode) -> NotSent:

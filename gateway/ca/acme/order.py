@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ MAX_AUTHORIZATIONS = 100
 MAX_CHALLENGES = 32
 DEFAULT_PAUSE = 1
 """Seconds before something is asked about again where the CA does not say when."""
+FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 600
 
 _TYPES: Mapping[SanKind, IdentifierType] = {SanKind.DNS: IdentifierType.DNS, SanKind.IP: IdentifierType.IP}
@@ -34,7 +35,7 @@ class Senseless(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order; `retry_after` in seconds, `reason` why it is invalid where it says so."""
+    """An order; `retry_after` in seconds, None where the CA does not say; `reason` why it is invalid where it says so."""
 
     status: str
     identifiers: frozenset[Identifier]
@@ -42,7 +43,7 @@ class Order:
     finalize: object
     certificate: object
     reason: str
-    retry_after: int
+    retry_after: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Authorization:
     name: Identifier
     challenges: tuple[Challenge, ...]
     reason: str
-    retry_after: int
+    retry_after: int | None
 
 
 def ordered_names(request: IssueRequest) -> tuple[Identifier, ...]:
@@ -157,6 +158,14 @@ def _detail(document: Mapping[str, Any]) -> str:
     return tell(error.get("detail", "")) if isinstance(error, Mapping) else ""
 
 
-def _pause(answer: AcmeAnswer) -> int:
+def pauses(asked: int | None) -> Iterator[float]:
+    """Yield the seconds to wait before each further question: what the CA asked for, else little first, then more."""
+    pause = FIRST_PAUSE
+    while True:
+        yield pause if asked is None else asked
+        pause = min(DEFAULT_PAUSE, pause * 2)
+
+
+def _pause(answer: AcmeAnswer) -> int | None:
     asked = answer.retry_after
-    return DEFAULT_PAUSE if asked is None else max(DEFAULT_PAUSE, min(asked, LONGEST_PAUSE))
+    return None if asked is None else max(DEFAULT_PAUSE, min(asked, LONGEST_PAUSE))

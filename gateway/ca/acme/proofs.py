@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from gateway.ca.acme.dns import Records
-from gateway.ca.acme.order import Authorization, Challenge, Order, Senseless, read_authorization
+from gateway.ca.acme.order import Authorization, Challenge, Order, Senseless, pauses, read_authorization
 from gateway.ca.acme.session import AcmeSession, judge, loop_time
 from gateway.ca.interfaces import AuthFailed, NotSent, UpstreamError, UpstreamRejected
 from gateway.model import ChallengeType, Identifier, IdentifierType
@@ -137,10 +137,14 @@ class Prover:
                 raise error from refusal
 
     async def _await(self, url: str, until: float) -> None:
-        while (authorization := await self.read(url, until)).status == "pending":
-            if loop_time() + authorization.retry_after >= until:
+        authorization = await self.read(url, until)
+        for pause in pauses(authorization.retry_after):
+            if authorization.status != "pending":
+                return
+            if loop_time() + pause >= until:
                 raise NotSent("the CA has not looked whether its challenges are answered")
-            await asyncio.sleep(authorization.retry_after)
+            await asyncio.sleep(pause)
+            authorization = await self.read(url, until)
 
     async def read(self, url: str, until: float) -> Authorization:
         """Read one authorization; raises NotSent."""
