@@ -139,7 +139,7 @@ def _judge(der: bytes, ca: UpstreamCA, seen: CRLRow | None, now: datetime) -> CR
     """Return what is to be kept of a CRL; raises Rejection, with the cause, for one that is not."""
     if len(der) > LONGEST:
         raise _refused(f"it has {len(der)} bytes; at most {LONGEST} are kept")
-    crl = parse_crl(der)
+    crl = parse_crl(der, scoped=True)
     issuer = parse_certificate(ca.chain()[0])
     verify_crl(crl, issuer)
     if crl.next_update is None:
@@ -155,7 +155,7 @@ def _judge(der: bytes, ca: UpstreamCA, seen: CRLRow | None, now: datetime) -> CR
 def _has_signed(ca: UpstreamCA, der: bytes) -> bool:
     """Whether a CRL is of the key that the CA has now: what another key signed is replaced by anything newer or older."""
     try:
-        verify_crl(parse_crl(der), parse_certificate(ca.chain()[0]))
+        verify_crl(parse_crl(der, scoped=True), parse_certificate(ca.chain()[0]))
     except Rejection:
         return False
     return True
