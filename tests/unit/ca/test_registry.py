@@ -20,8 +20,8 @@ from gateway.config.load import Sources
 from gateway.config.upstream_cas import UpstreamCAConfig
 from gateway.errors import ConfigurationError
 from gateway.model import RequestForm, UpstreamCAName
-from gateway.pki.certificate import der_to_pem, self_signed_ca
-from gateway.pki.keys import serialize_private_key
+from gateway.pki.certificate import Issuer, build_certificate, der_to_pem, new_serial
+from gateway.pki.keys import public_key_der, serialize_private_key
 from tests.unit.ca.conftest import DAY, NOW, key_of, make_issuing, make_request, make_root
 
 ROOT = make_root()
@@ -231,7 +231,9 @@ REMOTE: dict[str, dict[str, object]] = {
     "scep": {"url": "http://ca.example.com/scep", "signer": PAIR, "ra": "pair.pem"},
 }
 RSA = key_of("rsa-2048", "pair")
-PAIR_PEM = der_to_pem(self_signed_ca(RSA, "CN=pair", NOW, NOW + 400 * DAY))
+PAIR_GRANT = make_request(not_after=NOW + 400 * DAY, key_usage=("digitalSignature", "keyEncipherment")).grant
+ISSUER = Issuer.from_certificate(ISSUING.der, ISSUING.key)
+PAIR_PEM = der_to_pem(build_certificate(ISSUER, new_serial(), PAIR_GRANT, public_key_der(RSA)))
 
 
 def make_remote(kind: str, secret: bytes | None = None, **changes: object) -> UpstreamCA:
