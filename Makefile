@@ -18,7 +18,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/pki-gateway serve --config "$(STATE)/profiles.yaml"
 
 test: $(VENV)/.dev
-	@sh .ci/apt curl openssl strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins scep certmonger prometheus libfaketime golang-cfssl golang-go golang-github-smallstep-certificates-dev
+	@sh .ci/apt curl openssl strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins scep certmonger prometheus libfaketime softhsm2 golang-cfssl golang-go golang-github-smallstep-certificates-dev
 	@command -v javac >/dev/null 2>&1 || exit 0; sh .ci/apt libbcpkix-java libbcprov-java libbcutil-java libbctls-java
 	$(BIN)/python -m pytest -m "not extra" $(PYTEST_FLAGS)
 
@@ -39,6 +39,8 @@ types: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.table
 	$(BIN)/python -m bench.est
+	$(BIN)/python -m bench.hsm
+	$(BIN)/python -m bench.upstream
 
 dev: $(VENV)/.dev
 
@@ -55,5 +57,5 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
 	@echo "Installing pki-gateway and its development tools into $(VENV) ..."
-	@$(PIP) --editable '.[speed,otel,dev]'
+	@$(PIP) --editable '.[speed,otel,hsm,dev]'
 	@touch $@ $(VENV)/.run
