@@ -113,7 +113,7 @@ class CrlKeeper:
     async def _turn(self, now: datetime) -> timedelta:
         """Return for how long one worker asks: not long where a CRL is missed, lest its successor waits for its lease to end."""
         kept = await self.current()
-        return SOON if kept is None or kept.next_update <= now + REFRESH else REFRESH
+        return RETRY if kept is None or kept.next_update <= now + REFRESH else REFRESH
 
     async def _fetch(self, revocations: int) -> bool:
         ca = self._ca

@@ -94,7 +94,7 @@ def again() -> Iterator[Callable[[RunningServer], RunningServer]]:
     running: list[RunningServer] = []
 
     def start(before: RunningServer) -> RunningServer:
-        command = [*COMMAND, "serve", "--config", str(before.config), "--workers", "2"]
+        command = [*COMMAND, "serve", "--config", str(before.config), "--workers", "1"]
         with before.log.open("ab") as out:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         server = replace(before, process=process)
@@ -123,7 +123,7 @@ def test_requests_and_revocations_wait_for_the_ca_over_a_restart(
     state = tmp_path / "state"
 
     csr = build_csr(generate_private_key("ec-p256"), parse_name_text("CN=device-1").der)
-    first = start_server(workers=2, edit=lambda text: configured(text, state, hierarchy, port))
+    first = start_server(workers=1, edit=lambda text: configured(text, state, hierarchy, port))
     answer = first.est("simpleenroll", csr, password=first.est_password)
     assert (answer.status, answer.certificates) == (202, ())
     assert json.loads(first.cli("status", "--format", "json").stdout)["waiting_for_unreachable_ca"] == 1
