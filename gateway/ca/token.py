@@ -263,11 +263,9 @@ class Token:
                 )
             self._check_flags(token)
             try:
-                self._session = token.open(user_pin=pin.decode("utf-8"))
+                self._session = self._enter(token, pin, proving=proving)
             except UnicodeDecodeError:
                 raise TokenFault("the PIN is not UTF-8 text") from None
-            except self._errors.UserAlreadyLoggedIn:
-                self._share(token, proving)
             except self._errors.PKCS11Error as error:
                 if type(error).__name__ in _WRONG_PIN:
                     turn.note(fingerprint)
@@ -275,14 +273,16 @@ class Token:
                     raise TokenFault(f"the token refuses the PIN ({describe(error)}); it is not tried again") from None
                 raise KeyUnavailable(f"token {self.label}: {describe(error)}") from error
 
-    def _share(self, token: Any, proving: bool) -> None:
-        """Open one more session where a lost one keeps us logged in, which proves nothing about a PIN."""
-        if proving:
-            raise KeyUnavailable(f"token {self.label} is in use and does not let its PIN be tried")
+    def _enter(self, token: Any, pin: bytes, *, proving: bool) -> Any:
+        """Open a session and log in; a lost session may keep us logged in, which proves nothing about a PIN."""
+        text = pin.decode("utf-8")
         try:
-            self._session = token.open()
-        except self._errors.PKCS11Error as error:
-            raise KeyUnavailable(f"token {self.label}: {describe(error)}") from error
+            return token.open(user_pin=text)
+        except self._errors.UserAlreadyLoggedIn:
+            if not proving:
+                return token.open()
+        self._restart_module()
+        return self._token().open(user_pin=text)
 
     def _token(self) -> Any:
         found = self._search()

@@ -248,6 +248,17 @@ def test_a_reload_with_a_new_pin_goes_on(own: Site) -> None:
     assert sign(key, b"data")
 
 
+def test_a_login_that_a_lost_session_left_behind_proves_no_pin(own: Site) -> None:
+    key = own.key("signer")
+    left_behind = own.token._token().open()
+    own.token._session, session = None, own.token._session
+    assert sign(key, b"data")  # in a session beside those two
+    with pytest.raises(TokenFault, match="refuses the PIN"):
+        own.key("signer", "9999")
+    assert sign(own.key("signer"), b"data")
+    del left_behind, session
+
+
 def test_a_pin_that_was_changed_behind_us_is_not_tried_twice(own: Site) -> None:
     key = own.key("signer")
     own.token._pin = b"0000"
