@@ -18,7 +18,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/pki-gateway serve --config "$(STATE)/profiles.yaml"
 
 test: $(VENV)/.dev
-	@sh .ci/apt curl openssl strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins scep certmonger prometheus libfaketime softhsm2 golang-cfssl pebble golang-go golang-github-smallstep-certificates-dev pebble
+	@sh .ci/apt curl openssl strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins scep certmonger prometheus libfaketime softhsm2 golang-cfssl pebble golang-go golang-github-smallstep-certificates-dev
 	@command -v javac >/dev/null 2>&1 || exit 0; sh .ci/apt libbcpkix-java libbcprov-java libbcutil-java libbctls-java
 	$(BIN)/python -m pytest -m "not extra" $(PYTEST_FLAGS)
 
