@@ -57,5 +57,5 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
 	@echo "Installing pki-gateway and its development tools into $(VENV) ..."
-	@$(PIP) --editable '.[speed,otel,hsm,dev]'
+	@$(PIP) --editable '.[speed,otel,hsm,pkilint,dev]'
 	@touch $@ $(VENV)/.run

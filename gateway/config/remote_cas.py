@@ -38,8 +38,8 @@ class RemoteCA(Model):
     """How long requests and revocations wait for a CA that cannot be reached; clients are told to come back. `0s`: they are told
     that nothing is available."""
     pkilint: Literal["off", "warn", "enforce"] = "off"
-    """What pkilint finds in a certificate that came back: `warn` logs it, `enforce` puts the certificate into quarantine. Needs the
-    extra `pkilint`."""
+    """What pkilint finds in a certificate that came back: `warn` logs it, `enforce` puts the certificate into quarantine.
+    Needs the extra `pkilint`."""
 
 
 class VaultToken(Model):
