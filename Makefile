@@ -18,7 +18,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/pki-gateway serve --config "$(STATE)/profiles.yaml"
 
 test: $(VENV)/.dev
-	@sh .ci/apt curl openssl strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins scep certmonger prometheus libfaketime swtpm certbot lego uacme dehydrated acme-tiny caddy apache2-bin
+	@sh .ci/apt curl openssl strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins scep certmonger prometheus libfaketime swtpm certbot lego uacme dehydrated acme-tiny caddy apache2-bin softhsm2 golang-cfssl pebble golang-go golang-github-smallstep-certificates-dev
 	@command -v npm >/dev/null 2>&1 || sh .ci/apt nodejs npm
 	@command -v javac >/dev/null 2>&1 || exit 0; sh .ci/apt libbcpkix-java libbcprov-java libbcutil-java libbctls-java
 	$(BIN)/python -m pytest -m "not extra" $(PYTEST_FLAGS)
@@ -41,6 +41,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.table
 	$(BIN)/python -m bench.est
 	$(BIN)/python -m bench.acme
+	$(BIN)/python -m bench.hsm
+	$(BIN)/python -m bench.upstream
 
 dev: $(VENV)/.dev
 
@@ -57,5 +59,5 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
 	@echo "Installing pki-gateway and its development tools into $(VENV) ..."
-	@$(PIP) --editable '.[speed,otel,dev]'
+	@$(PIP) --editable '.[speed,otel,hsm,pkilint,dev]'
 	@touch $@ $(VENV)/.run

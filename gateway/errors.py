@@ -133,6 +133,15 @@ class StoreRefused(Exception):
     """The store may not be used as it is: another schema, another key, a damaged file. The text says what to do."""
 
 
+class KeyUnavailable(Exception):
+    """A private key outside of this process cannot be used at present; the text names the token. Nothing was signed."""
+
+    def __init__(self, message: str, retry_after: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds."""
+
+
 class ConfigurationError(Exception):
     """The configuration cannot be put in force; `problems` are whole sentences, each with file, line and field."""
 

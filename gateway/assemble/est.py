@@ -15,6 +15,7 @@ from gateway.assemble.certificates import est_pairs
 from gateway.assemble.csrattrs import find_demands
 from gateway.assemble.scep_ra import prove_signer
 from gateway.ca.interfaces import UpstreamCA
+from gateway.ca.key_source import read_key
 from gateway.config.credentials import BasicCredential, DigestCredential
 from gateway.config.document import ConfigurationFaults, DataPath, Problem
 from gateway.config.est import EstEndpoint, ServerKeygen
@@ -28,7 +29,6 @@ from gateway.model import ProfileName, UpstreamCAName
 from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
 from gateway.pki.cms import Signer
 from gateway.pki.key_package import CertificateRecipient
-from gateway.pki.keys import load_private_key
 from gateway.pki.names import format_name
 from gateway.pki.trust import check_pair, verify_issued_by
 from gateway.ra.credentials.digest import parse_digest_file
@@ -84,7 +84,7 @@ def _read_signer(where: DataPath, pair: RaPair, sources: Sources, faults: list[P
         )
         return None
     try:
-        key = load_private_key(sources.secret(pair.key))
+        key = read_key(pair.key, sources)
         check_pair(leaf, key)
         signer = Signer.create(leaf, key)
         prove_signer(signer)

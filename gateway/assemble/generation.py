@@ -12,11 +12,13 @@ from gateway.assemble.acme import acme_services, acme_terms
 from gateway.assemble.continuity import CrlDuty, CrlWatch, Lasting, ca_fingerprints
 from gateway.assemble.credentials import Surroundings
 from gateway.assemble.est import Challenges, est_services
+from gateway.assemble.http01 import http01_thumbprints
 from gateway.assemble.identities import Identities, establish
 from gateway.assemble.profiles import build_profile
 from gateway.assemble.scep_ra import prove_identity
 from gateway.ca.crl import CrlPublisher, CrlSchedule
 from gateway.ca.interfaces import Capability, UpstreamCA
+from gateway.ca.key_source import is_in_token
 from gateway.ca.local import LocalCA
 from gateway.config.load import Sources, locate
 from gateway.config.schema import GatewayConfig, ProfileConfig, ScepEndpoint
@@ -122,6 +124,7 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts, be
         est=MappingProxyType(est_services(config, sources, identities.est, partial(_schemes, profiles))),
         acme=MappingProxyType(acme_services(config, identities.acme)),
         proxies=Proxies(TrustedProxy(p.addresses, p.client_certificate, p.client_address) for p in config.server.proxies),
+        http01_thumbprint=next(iter(http01_thumbprints(cas).values()), None),
     )
     return Built(generation, config, Lasting(cas, MappingProxyType(fingerprints), MappingProxyType(crls)))
 
@@ -182,7 +185,8 @@ def _scep_service(
         requires_client_certificate=scep.client_certificate == "require",
         failure_limit=FailureLimit(failures.count, failures.window) if failures else None,
         reply_chain=scep.reply_chain,
-        offload=max(certificate.public_key.bits for certificate in keys) >= SLOW_RSA_BITS,
+        offload=any(map(is_in_token, (identity.key, *(pair.key for pair in identity.pairs))))
+        or max(certificate.public_key.bits for certificate in keys) >= SLOW_RSA_BITS,
         ra_ends=min(certificate.not_after for certificate in shown),
     )
 

@@ -12,6 +12,7 @@ from gateway.assemble.acme import AcmeIdentity, build_acme_identities
 from gateway.assemble.anchors import ProfileAnchors, read_anchors
 from gateway.assemble.certificates import NamedCertificate, name_certificates, refuse_own_anchors
 from gateway.assemble.est import EstIdentity, build_identities, check_users
+from gateway.assemble.http01 import check_http01
 from gateway.assemble.scep_ra import build_ra, read_next_ca
 from gateway.audit import parse_audit_key
 from gateway.ca.interfaces import UpstreamCA
@@ -69,6 +70,7 @@ def establish(
     est = build_identities(config, sources, cas, problems)
     acme = build_acme_identities(config, sources, cas, problems)
     problems += check_users(config, sources)
+    problems += check_http01(cas)
     certificates = tuple(name_certificates(config, sources, cas, anchors))
     problems += refuse_own_anchors(certificates)
     return Identities(

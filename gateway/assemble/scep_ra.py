@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from time import thread_time
 
+from gateway.ca.key_source import read_key
 from gateway.config.credentials import StaticCredential
 from gateway.config.document import ConfigurationFaults, DataPath, Problem
-from gateway.config.fields import SecretSource
+from gateway.config.fields import KeySource
 from gateway.config.load import Sources
 from gateway.config.policy import RuleMode
 from gateway.config.schema import ProfileConfig, ScepEndpoint
-from gateway.errors import Rejection
+from gateway.errors import KeyUnavailable, Rejection
 from gateway.pki import cms
 from gateway.pki.algorithms import verify_signature
 from gateway.pki.certificate import parse_certificate, pem_to_ders
-from gateway.pki.keys import PrivateKey, load_private_key, sign, signature_algorithm
+from gateway.pki.keys import PrivateKey, sign, signature_algorithm
 from gateway.pki.trust import check_pair
 from gateway.wire.scep.identity import Algorithms, RaIdentity
 
@@ -60,7 +61,7 @@ _MAIN: DataPath = ("ra_certificate",)
 _ENCRYPTION: DataPath = ("ra_encryption", "certificate")
 
 
-def _pair_files(endpoint: ScepEndpoint) -> Iterator[tuple[DataPath, DataPath, str, SecretSource]]:
+def _pair_files(endpoint: ScepEndpoint) -> Iterator[tuple[DataPath, DataPath, str, KeySource]]:
     """Yield where certificate and key are named, and their files: the current pair first."""
     yield _MAIN, ("ra_key",), endpoint.ra_certificate, endpoint.ra_key
     if endpoint.ra_encryption is not None:
@@ -70,7 +71,7 @@ def _pair_files(endpoint: ScepEndpoint) -> Iterator[tuple[DataPath, DataPath, st
 
 
 def _read_pair(
-    at_certificate: DataPath, at_key: DataPath, file: str, source: SecretSource, sources: Sources, faults: list[Problem]
+    at_certificate: DataPath, at_key: DataPath, file: str, source: KeySource, sources: Sources, faults: list[Problem]
 ) -> Pair | None:
     leaf = key = None
     try:
@@ -80,7 +81,7 @@ def _read_pair(
         leaf = None
         faults.append(Problem(at_certificate, f"{file} does not hold a readable PEM certificate"))
     try:
-        key = load_private_key(sources.secret(source))
+        key = read_key(source, sources)
         if leaf is not None:
             check_pair(leaf, key)
     except ValueError as error:
@@ -122,6 +123,8 @@ def prove_signer(signer: cms.Signer) -> None:
         verify_signature(certificate.public_key.der, algorithm, sign(signer.key, _TEST_DATA), _TEST_DATA)
     except Rejection as error:
         raise ValueError("a test signature of the RA key does not verify under the RA certificate") from error
+    except KeyUnavailable as error:
+        raise ValueError(str(error)) from error
 
 
 def read_next_ca(path: DataPath, file: str, sources: Sources) -> tuple[bytes, ...]:

@@ -87,9 +87,8 @@ class Profile:
 def read_profile(info: Mapping[str, Any]) -> Profile:
     """Read what `info` says of a profile."""
     usages, expiry = info.get("usages"), info.get("expiry")
-    known = isinstance(usages, list) and len(usages) <= MAX_USAGES
-    words = [usage for usage in usages if isinstance(usage, str)] if isinstance(usages, list) and known else []
-    if not known or not all(usage in _KEY_USAGES or usage in _EKUS for usage in words):
+    words: list[Any] = usages if isinstance(usages, list) and len(usages) <= MAX_USAGES else [None]
+    if not all(isinstance(word, str) and (word in _KEY_USAGES or word in _EKUS) for word in words):
         return Profile(None, None, _parse_duration(expiry))
     return Profile(
         frozenset(_KEY_USAGES[usage] for usage in words if usage in _KEY_USAGES),

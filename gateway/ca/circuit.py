@@ -26,6 +26,7 @@ from gateway.ca.interfaces import (
     UpstreamPending,
     UpstreamRejected,
 )
+from gateway.ca.second_opinion import SecondOpinion
 from gateway.config.defaults import UPSTREAM_CALL_SECONDS
 from gateway.metrics import worker as metrics
 from gateway.model import RevocationReason
@@ -90,7 +91,9 @@ class GuardedCA:
     them takes longer than a call may, whatever the backend does.
     """
 
-    def __init__(self, ca: UpstreamCA, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, ca: UpstreamCA, clock: Callable[[], float] = monotonic, second_opinion: SecondOpinion | None = None
+    ) -> None:
         self.name = ca.name
         self.accepts = ca.accepts
         self.queue = ca.queue
@@ -101,6 +104,7 @@ class GuardedCA:
         self.not_after_limit = ca.not_after_limit
         self.ca = ca
         self._clock = clock
+        self._second_opinion = second_opinion
         self._circuit = Circuit()
         self._refuses_us = False
         metrics.set_circuit(self.name, is_open=False)
@@ -140,6 +144,11 @@ class GuardedCA:
     async def renewal_hint(self, certificate: bytes) -> RenewalHint | None:
         """Ask when a certificate should be renewed."""
         return await _bound(self.ca.renewal_hint(certificate), NotSent)
+
+    async def inspect(self, certificate: bytes) -> None:
+        """Have a certificate that came back judged once more, where that is configured; raises Rejection UPSTREAM_MISMATCH."""
+        if self._second_opinion is not None:
+            await self._second_opinion.judge(certificate)
 
     async def check(self) -> tuple[Trial, ...]:
         """Try what can be tried; a backend that fails at that is a finding."""

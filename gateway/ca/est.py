@@ -76,8 +76,14 @@ class EstBackend(RemoteBackend):
         response = await self._http.change("POST", path, headers=asked.headers, body=asked.body, within=request.timeout)
         return self._judge(request, response)
 
-    async def poll(self, request: IssueRequest, _reference: str) -> UpstreamIssued | UpstreamPending:
-        """Send the request again, which the server said it has; raises UpstreamError."""
+    async def poll(self, request: IssueRequest, reference: str) -> UpstreamIssued | UpstreamPending:
+        """Send the request again, which the server said it has; raises UpstreamError.
+
+        `reference` is when it said so. What it may have issued and forgotten since then must not be sent again.
+        """
+        said = int(reference) if reference.isascii() and reference.isdigit() and len(reference) <= 12 else 0
+        if self._remembers is not None and self._now().timestamp() >= said + self._remembers.total_seconds():
+            raise UnknownResult("the CA may have issued and forgotten what it let wait: sent again it could be issued twice")
         return await self.issue(request)
 
     def _is_remembered(self, request: IssueRequest) -> bool:
@@ -92,7 +98,7 @@ class EstBackend(RemoteBackend):
         if status in _NOT_THERE or 300 <= status < 400:
             raise NotSent(f"the EST server answered {status}: there is no EST service at `url`")
         if status == 202:
-            return UpstreamPending(request.request_id, response.retry_after(POLL_AFTER))
+            return UpstreamPending(str(int(self._now().timestamp())), self._pause(response))
         if status in _REFUSED:
             raise UpstreamRejected(_refusal(response))
         if status != 200:
@@ -102,6 +108,11 @@ class EstBackend(RemoteBackend):
         except Rejection as error:
             raise UnknownResult(f"the EST server answered 200 with what is no certificate: {error.detail}") from error
         return UpstreamIssued(answer.certificates[0], self.chain())
+
+    def _pause(self, response: Response) -> int:
+        """Return the seconds until the server is asked again: what it says, but well before it forgets."""
+        longest = self._remembers.total_seconds() / 4 if self._remembers is not None else POLL_AFTER * 12
+        return max(1, min(response.retry_after(POLL_AFTER), int(longest)))
 
     async def health(self) -> None:
         """Ask for the CA certificates; raises NotSent."""

@@ -148,6 +148,11 @@ class GroupCA:
         issuers = [member for member in self._issuers_of(certificate) if Capability.RENEWAL_HINT in member.capabilities]
         return await issuers[0].renewal_hint(certificate) if issuers else None
 
+    async def inspect(self, certificate: bytes) -> None:
+        """Have a certificate judged once more as its issuer's are."""
+        for member in self._issuers_of(certificate):
+            await member.inspect(certificate)
+
     async def check(self) -> tuple[Trial, ...]:
         """Return what every member found, with its name."""
         found = await asyncio.gather(*(member.check() for member in self._members.values()))

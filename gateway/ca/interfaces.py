@@ -167,6 +167,9 @@ class UpstreamCA(Protocol):
     async def renewal_hint(self, certificate: bytes) -> RenewalHint | None:
         """Ask when a certificate, DER, should be renewed. Needs `RENEWAL_HINT`."""
 
+    async def inspect(self, certificate: bytes) -> None:
+        """Have a certificate that came back, DER, judged once more; raises Rejection UPSTREAM_MISMATCH, nothing else."""
+
     async def check(self) -> tuple[Trial, ...]:
         """Try connection, credentials, chain and, where the CA can, a dry run; issues nothing and never raises."""
 

@@ -1,4 +1,4 @@
-"""The embedded CA: a key in memory that signs certificates and CRLs (RFC 5280 §4, §5)."""
+"""The embedded CA: a key in memory or in a token that signs certificates and CRLs (RFC 5280 §4, §5)."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ from gateway.ca.interfaces import (
     UpstreamPending,
     UpstreamRejected,
 )
+from gateway.ca.key_source import is_in_token, read_key
 from gateway.ca.setup import read_certificates, utc_now
 from gateway.config.document import ConfigurationFaults, Problem
 from gateway.config.load import Sources
 from gateway.config.upstream_cas import LocalCA as Config
-from gateway.errors import Rejection
+from gateway.errors import KeyUnavailable, Rejection
 from gateway.model import UNLIMITED_NOT_AFTER, RequestForm, RevocationReason, UpstreamCAName
 from gateway.pki.certificate import Certificate, Issuer, build_certificate, new_serial, parse_certificate
 from gateway.pki.crl import build_crl, parse_crl
-from gateway.pki.keys import PrivateKey, load_private_key
+from gateway.pki.keys import PrivateKey, sign
 from gateway.pki.names import format_name
 from gateway.pki.trust import check_pair, verify_crl, verify_issued_by
 
 T = TypeVar("T")
 
 SIGNING_THREADS = 2
+_TEST_DATA = b"pki-gateway test signature"
 EXPIRED_RETRY = 3600
 """Seconds to wait when only an operator can help."""
 SLOW_ALGORITHMS = frozenset({"ml-dsa-44", "ml-dsa-65", "ml-dsa-87"})
@@ -121,9 +123,9 @@ class LocalCA:
         self._newest_crl = newest_crl
         self._not_after = min(certificate.not_after for certificate in self._certificates)
         public_key = self._certificates[0].public_key
-        self._slow = public_key.algorithm in SLOW_ALGORITHMS or (
-            public_key.algorithm == "rsa" and public_key.bits >= SLOW_RSA_BITS
-        )
+        self._in_token = is_in_token(key)
+        slow_rsa = public_key.algorithm == "rsa" and public_key.bits >= SLOW_RSA_BITS
+        self._slow = self._in_token or slow_rsa or public_key.algorithm in SLOW_ALGORITHMS
         self._executor = ThreadPoolExecutor(SIGNING_THREADS, thread_name_prefix=f"ca-{name}")
 
     async def start(self) -> None:
@@ -138,7 +140,7 @@ class LocalCA:
         return new_serial()
 
     async def issue(self, request: IssueRequest) -> UpstreamIssued:
-        """Sign the stored grant with the stored serial; raises NotSent when the CA's time is over, UpstreamRejected."""
+        """Sign the stored grant with the stored serial; raises UpstreamRejected, NotSent when time is over or a token away."""
         serial = request.serial
         if serial is None:
             raise UpstreamRejected("no serial was stored for this request")
@@ -173,11 +175,16 @@ class LocalCA:
         return None if self._newest_crl is None else await self._newest_crl()
 
     async def health(self) -> None:
-        """Do nothing: a key in memory works."""
+        """Try a key in a token, raises NotSent; a key in memory works."""
+        if self._in_token:
+            await self._run(lambda: sign(self._key, _TEST_DATA))
 
     async def renewal_hint(self, certificate: bytes) -> None:
         """Return None: the gateway's own rules say when to renew."""
         return
+
+    async def inspect(self, certificate: bytes) -> None:
+        """Do nothing: what came back has been judged."""
 
     async def check(self) -> tuple[Trial, ...]:
         """Say whether every certificate of the chain is in force."""
@@ -185,7 +192,15 @@ class LocalCA:
         ended = [c for c in map(parse_certificate, self.chain()) if not c.not_before <= now <= c.not_after]
         names = ", ".join(format_name(c.subject) for c in ended)
         advice = "put a certificate that is in force in its place and reload" if ended else ""
-        return (Trial("chain", not ended, f"not in force: {names}" if ended else "every certificate is in force", advice),)
+        chain = Trial("chain", not ended, f"not in force: {names}" if ended else "every certificate is in force", advice)
+        return (chain, await self._try_key()) if self._in_token else (chain,)
+
+    async def _try_key(self) -> Trial:
+        try:
+            await self.health()
+        except NotSent as error:
+            return Trial("key", False, str(error), "see that the token is in reach of this machine, and docs/hsm.md")
+        return Trial("key", True, "the token signs", "")
 
     async def sign_crl(
         self,
@@ -194,12 +209,10 @@ class LocalCA:
         next_update: datetime,
         entries: Iterable[tuple[int, datetime, RevocationReason]],
     ) -> bytes:
-        """Sign a CRL (RFC 5280 §5), DER, in a thread: it may have a hundred thousand entries. Raises NotSent when expired."""
+        """Sign a CRL (RFC 5280 §5), DER, in a thread: it may have a hundred thousand entries. Raises NotSent as `issue` does."""
         self._check_dates(None)
         listed = tuple(entries)
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor, lambda: build_crl(self._issuer, number, this_update, next_update, listed)
-        )
+        return await self._run_aside(lambda: build_crl(self._issuer, number, this_update, next_update, listed))
 
     async def has_signed(self, crl: bytes) -> bool:
         """Whether this CA's present key signed the CRL, DER."""
@@ -237,11 +250,16 @@ class LocalCA:
         if request is not None and self._not_after < request.grant.not_after != UNLIMITED_NOT_AFTER:
             raise UpstreamRejected("the certificate would be valid longer than the CA that signs it")
 
-    async def _run(self, sign: Callable[[], T]) -> T:
+    async def _run(self, work: Callable[[], T]) -> T:
         """Sign here when that is quick, else in a thread, so that the loop goes on."""
-        if not self._slow:
-            return sign()
-        return await asyncio.get_running_loop().run_in_executor(self._executor, sign)
+        return await self._run_aside(work) if self._slow else work()
+
+    async def _run_aside(self, work: Callable[[], T]) -> T:
+        """Sign in a thread; raises NotSent where the key's token cannot be used."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except KeyUnavailable as error:
+            raise NotSent(f"upstream CA {self.name} cannot sign: {error}", error.retry_after) from error
 
 
 def create(
@@ -276,4 +294,4 @@ def create(
 
 def _read_key(config: Config, sources: Sources) -> PrivateKey:
     password = None if config.key_password is None else sources.secret(config.key_password)
-    return load_private_key(sources.secret(config.key), password)
+    return read_key(config.key, sources, password)

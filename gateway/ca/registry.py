@@ -13,6 +13,7 @@ from gateway.ca.acme import backend as acme
 from gateway.ca.circuit import GuardedCA
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.local import CaUrls, find_broken_links
+from gateway.ca.second_opinion import MissingPackage, SecondOpinion
 from gateway.ca.setup import Setup, read_certificates, utc_now
 from gateway.config import remote_cas as remote
 from gateway.config.document import ConfigurationFaults, Problem
@@ -48,7 +49,8 @@ def create(
         case remote.GroupCA():
             return group.create(name, config, others)
         case _:
-            return GuardedCA(_create_remote(config, _set_up(name, config, sources, clock)))
+            ca = _create_remote(config, _set_up(name, config, sources, clock))
+            return GuardedCA(ca, second_opinion=_second_opinion(name, config))
 
 
 def create_unpinned(name: UpstreamCAName, config: UpstreamCAConfig, sources: Sources) -> GuardedCA:
@@ -79,6 +81,16 @@ def _create_remote(config: RemoteConfig, setup: Setup) -> UpstreamCA:
         case _:
             assert_never(config)
     return ca
+
+
+def _second_opinion(name: UpstreamCAName, config: RemoteConfig) -> SecondOpinion | None:
+    """Return what judges certificates beside our own checks; raises ConfigurationFaults where it is not installed."""
+    if isinstance(config, ExecCA) or config.pkilint == "off":
+        return None
+    try:
+        return SecondOpinion(name, config.pkilint)
+    except MissingPackage as error:
+        raise ConfigurationFaults(Problem(("upstream_cas", name, "pkilint"), str(error))) from error
 
 
 def _set_up(name: UpstreamCAName, config: RemoteConfig, sources: Sources, clock: Callable[[], datetime]) -> Setup:

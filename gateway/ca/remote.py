@@ -68,6 +68,9 @@ class RemoteBackend:
         """Return None: the CA says nothing of the kind."""
         return None
 
+    async def inspect(self, certificate: bytes) -> None:
+        """Do nothing: what came back has been judged."""
+
     def complete(self, chain: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Return what came with a leaf, DER, led up to the pinned root; `verify_issued` judges whether it holds.
 

@@ -57,6 +57,8 @@ class Setup:
     def read_pair(self, pair: RaPair, *field: str | int) -> Pair:
         """Read the certificates and key that `field` names and prove that they belong together. Raises ConfigurationFaults."""
         certificates, faults = read_certificates([(self.where(*field, "certificate"), pair.certificate)], self.sources)
+        if pair.key.pkcs11 is not None:
+            raise self.fault("is in a token, which serves local CAs and RAs alone: CAs are shown keys from files", *field, "key")
         try:
             key = load_private_key(self.sources.secret(pair.key))
             if certificates:

@@ -18,7 +18,7 @@ from gateway.pki.certificate import Certificate, parse_certificate
 from gateway.pki.extensions import eku_oid
 from gateway.pki.jwe import decrypt_jwe, is_jwe
 from gateway.pki.jws_signer import Signer
-from gateway.pki.keys import PrivateKey, public_key_der, serialize_private_key
+from gateway.pki.keys import PrivateKey, serialize_private_key
 from gateway.pki.private_jwk import load_private_jwk
 
 LIFETIME = timedelta(minutes=5)
@@ -111,13 +111,5 @@ def _signer(key: PrivateKey, setup: Setup, where: str) -> Signer:
 
 
 def _secret(key: PrivateKey, name: str) -> bytes:
-    """Return a secret that is the same in every process, and after a restart.
-
-    A key that never leaves its token makes none: then names of tokens can be guessed by whoever knows a request's identifier,
-    which is random.
-    """
-    try:
-        material = serialize_private_key(key)
-    except (NotImplementedError, ValueError, TypeError):
-        material = public_key_der(key)
-    return hmac.new(material, f"pki-gateway step-ca token {name}".encode(), hashlib.sha256).digest()
+    """Return a secret that is the same in every process, and after a restart."""
+    return hmac.new(serialize_private_key(key), f"pki-gateway step-ca token {name}".encode(), hashlib.sha256).digest()

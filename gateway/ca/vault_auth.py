@@ -236,13 +236,17 @@ class VaultSession:
         return self._token
 
     async def _keep(self) -> None:
+        failing = False  # said once: whoever asks the CA meanwhile is told by each answer
         while True:
             try:
                 async with self._lock:
                     pause = await self._refresh()
+                failing = False
             except UpstreamError as error:
-                log.warning("the token of the upstream CA could not be renewed", upstream_ca=self._name, cause=str(error))
-                pause = max(TRY_AGAIN, getattr(error, "retry_after", 0) if isinstance(error, AuthFailed) else 0)
+                if not failing:
+                    log.warning("the token of the upstream CA cannot be renewed", upstream_ca=self._name, cause=str(error))
+                failing = True
+                pause = max(TRY_AGAIN, error.retry_after) if isinstance(error, AuthFailed) else TRY_AGAIN
             await asyncio.sleep(pause)
 
     async def _refresh(self) -> float:

@@ -7,7 +7,7 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -37,6 +37,8 @@ from gateway.errors import ConfigurationError, Rejection
 from gateway.model import UpstreamCAName
 from gateway.pki.certificate import der_to_pem, parse_certificate, pem_to_ders
 from gateway.pki.names import format_name
+
+T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -112,7 +114,7 @@ def show_chain(name: NameArgument, config: ConfigOption, format: FormatOption = 
         fail("The issuing CA is not in the pinned chain: find out whether the CA has changed before you pin it.")
 
 
-def _section(name: str, sections: Mapping[str, UpstreamCAConfig]) -> UpstreamCAConfig:
+def _section(name: str, sections: Mapping[str, T]) -> T:
     if name not in sections:
         fail(f"there is no upstream CA {name}; there are: {', '.join(sections)}", ExitCode.USAGE)
     return sections[name]
@@ -151,8 +153,9 @@ def _read_unpinned(name: str, config: ConfigOption) -> tuple[UpstreamCAConfig, S
     if found.sources is None:
         raise ConfigurationError(tuple(map(str, found.problems)))
     sections = split(read_document(found.sources.text).data).upstream_cas
-    if name not in sections:
-        fail(f"there is no upstream CA {name}; there are: {', '.join(sections)}", ExitCode.USAGE)
+    if name not in sections and found.config is None:
+        raise ConfigurationError(tuple(map(str, found.problems)))  # it may stand in what cannot be read
+    _section(name, sections)
     section, where = sections[name], f"upstream_cas.{name}"
     inside = (
         problem for problem in found.problems if problem.field == where or problem.field.startswith((f"{where}.", f"{where}["))

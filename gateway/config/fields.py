@@ -270,13 +270,56 @@ class SecretSource(Model):
         return f"environment variable {self.env}" if self.env is not None else f"systemd credential {self.credential}"
 
 
+class TokenKey(Model):
+    """A private key in a token (HSM) behind a PKCS#11 module: RSA, or EC with its public key beside it."""
+
+    module: LivePath
+    """The vendor's PKCS#11 module, such as `/usr/lib/softhsm/libsofthsm2.so`."""
+    token: Annotated[str, StringConstraints(pattern=r"^[ -~]{1,32}$")]
+    """The token's label."""
+    label: Annotated[str, StringConstraints(pattern=r"^[ -~]{1,128}$")] | None = None
+    """The key's label; this, `id` or both."""
+    id: Annotated[str, StringConstraints(pattern=r"^([0-9A-Fa-f]{2}){1,64}$")] | None = None
+    """The key's identifier in hex."""
+    pin: SecretSource
+    """The user's PIN; one that the token has refused is never tried again."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.label is None and self.id is None:
+            raise ValueError('must name the key by "label", "id" or both')
+        return self
+
+    def __str__(self) -> str:
+        return f"key {self.label if self.label is not None else self.id} in token {self.token}"
+
+
+class KeySource(SecretSource):
+    """Where a private key is: in a PEM file, or another place of a secret, or in a token that it never leaves."""
+
+    pkcs11: TokenKey | None = None
+    """A key in a token (HSM); see docs/hsm.md."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("file", "env", "credential", "pkcs11") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError('must name exactly one of "file", "env", "credential" and "pkcs11"')
+        if self.allow_group_world and self.file is None:
+            raise ValueError('"allow_group_world" goes with "file" only')
+        return self
+
+    def __str__(self) -> str:
+        return str(self.pkcs11) if self.pkcs11 is not None else super().__str__()
+
+
 class RaPair(Model):
     """An RA certificate and its key."""
 
     certificate: FilePath
     """The certificate, PEM."""
-    key: SecretSource
-    """Its private key, PEM."""
+    key: KeySource
+    """Its private key: PEM, or in a token."""
 
 
 class QuotaConfig(Model):

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from gateway.config import fields
 from gateway.config.durations import format_duration, parse_duration
-from gateway.config.fields import Address, FilePath, LivePath, SecretSource, SocketPath, StatePath
+from gateway.config.fields import Address, FilePath, KeySource, LivePath, SecretSource, SocketPath, StatePath
 from gateway.config.schema import GatewayConfig
 from gateway.config.shape import alternatives, models, tag
 
@@ -43,6 +43,8 @@ _PLAIN_TYPES: dict[Any, str] = {
     LivePath: "path",
     SocketPath: "path",
 }
+_PLAIN_MODELS = frozenset({SecretSource, KeySource})
+"""What has no section for each place where it stands."""
 _INTRODUCTION = """\
 # Configuration reference
 
@@ -86,9 +88,9 @@ def json_schema() -> dict[str, Any]:
 
 def reference() -> str:
     """Return the configuration reference in Markdown."""
-    places = {model: tuple(paths) for model, paths in _places("", GatewayConfig).items() if model is not SecretSource}
+    places = {model: tuple(paths) for model, paths in _places("", GatewayConfig).items() if model not in _PLAIN_MODELS}
     body = [_section(paths[0], model, paths[1:]) for model, paths in places.items()]
-    return "\n".join([_INTRODUCTION, *body, _section("Secrets", SecretSource)])
+    return "\n".join([_INTRODUCTION, *body, _section("Private keys", KeySource), _section("Secrets", SecretSource)])
 
 
 def _places(path: str, model: type[BaseModel]) -> dict[type[BaseModel], list[str]]:
@@ -171,6 +173,8 @@ def _single_type(annotation: Any, metadata: tuple[Any, ...]) -> str:
 
 
 def _block_text(annotation: Any) -> str:
+    if KeySource in models(annotation):
+        return "[private key](#private-keys)"
     if SecretSource not in models(annotation):
         return "block"
     return "text or [secret](#secrets)" if str in alternatives(annotation) else "[secret](#secrets)"

@@ -37,6 +37,9 @@ class RemoteCA(Model):
     queue: Duration = Field(default="24h", validate_default=True)
     """How long requests and revocations wait for a CA that cannot be reached; clients are told to come back. `0s`: they are told
     that nothing is available."""
+    pkilint: Literal["off", "warn", "enforce"] = "off"
+    """What pkilint finds in a certificate that came back: `warn` logs it, `enforce` puts the certificate into quarantine.
+    Needs the extra `pkilint`."""
 
 
 class VaultToken(Model):

@@ -15,6 +15,7 @@ from gateway.config.fields import (
     Duration,
     FilePath,
     HttpUrl,
+    KeySource,
     ListenAddress,
     Model,
     Network,
@@ -148,8 +149,8 @@ class ScepEndpoint(Model):
 
     ra_certificate: FilePath
     """The RA certificate that clients encrypt to and that signs replies; RSA."""
-    ra_key: SecretSource
-    """The RA certificate's private key, PEM."""
+    ra_key: KeySource
+    """The RA certificate's private key: PEM, or in a token."""
     ra_encryption: RaPair | None = None
     """A second RA certificate that clients encrypt to; `ra_certificate` then only signs."""
     previous_ra: Annotated[tuple[RaPair, ...], Field(max_length=4)] = ()

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.config.document import DataPath, Problem
 from gateway.config.fields import FilePath, SecretSource
-from gateway.config.shape import alternatives, model_for, walk
+from gateway.config.shape import Node, alternatives, model_for, walk
 
 MAX_FILE = 1048576
 MAX_SECRET = 1048576
@@ -106,14 +106,23 @@ def find_named(data: Any, model: type[BaseModel]) -> Iterator[tuple[DataPath, Fi
     for node in walk(model, data):
         if inside is not None and node.path[: len(inside)] == inside:
             continue  # the `file` of a secret is no file of its own
-        if isinstance(node.data, dict) and model_for(node.annotation, node.data) is SecretSource:
+        if _names_secret(node):
             inside = node.path
             try:
-                yield node.path, SecretSource.model_validate_json(json.dumps(node.data))
+                said = {name: value for name, value in node.data.items() if name != "pkcs11"}
+                yield node.path, SecretSource.model_validate_json(json.dumps(said))
             except ValidationError:
                 continue
         elif isinstance(node.data, str) and node.data and FilePath in alternatives(node.annotation):
             yield node.path, FilePath(node.data)
+
+
+def _names_secret(node: Node) -> bool:
+    """Whether a value says where a secret is read from; a key in a token is not read, but the PIN inside is."""
+    model = model_for(node.annotation, node.data)
+    if model is None or not issubclass(model, SecretSource):
+        return False
+    return isinstance(node.data, dict) and node.data.get("pkcs11") is None
 
 
 class SourceError(Exception):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.config.fields import Duration, FilePath, Model, SecretSource
+from gateway.config.fields import Duration, FilePath, KeySource, Model, SecretSource
 from gateway.config.remote_cas import AcmeCA, CfsslCA, EstCA, GroupCA, ScepCA, StepCA, VaultCA
 
 
@@ -20,14 +20,14 @@ class CrlConfig(Model):
 
 
 class LocalCA(Model):
-    """An embedded CA: key and certificate in files."""
+    """An embedded CA: its certificate in a file, its key in a file or in a token."""
 
     type: Literal["local"]
     """An embedded CA."""
     certificate: FilePath
     """The issuing CA's certificate, PEM."""
-    key: SecretSource
-    """Its private key, PEM (PKCS#8): RSA, EC, Ed25519 or ML-DSA."""
+    key: KeySource
+    """Its private key, PEM (PKCS#8): RSA, EC, Ed25519 or ML-DSA; or in a token: RSA or EC."""
     key_password: SecretSource | None = None
     """Its password, when the key is encrypted."""
     chain: tuple[FilePath, ...] = ()

@@ -52,8 +52,8 @@ def _without_unset_sources(value: Any) -> Any:
         return [_without_unset_sources(item) for item in value]
     if not isinstance(value, dict):
         return value
-    if value.keys() == {"file", "env", "credential", "allow_group_world"}:
-        return {name: item for name, item in value.items() if item}
+    if value.keys() - {"pkcs11"} == {"file", "env", "credential", "allow_group_world"}:
+        return {name: _without_unset_sources(item) for name, item in value.items() if item}
     return {name: _without_unset_sources(item) for name, item in value.items()}
 
 

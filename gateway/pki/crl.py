@@ -12,6 +12,7 @@ from gateway.model import Extension, RevocationReason
 from gateway.pki import der, extensions
 from gateway.pki.certificate import Issuer, split_signed
 
+ISSUING_DISTRIBUTION_POINT = "2.5.29.28"
 MAX_CRL_BYTES = 64 * 1024 * 1024
 
 _VERSION_2 = der.integer(1)
@@ -86,8 +87,12 @@ class CertificateList:
         return frozenset(serial for serial, _, _ in self.entries)
 
 
-def parse_crl(data: bytes) -> CertificateList:
-    """Decode a DER CRL of at most 64 MB; MalformedMessage when it is none or has critical extensions (RFC 5280 §5.2)."""
+def parse_crl(data: bytes, *, scoped: bool = False) -> CertificateList:
+    """Decode a DER CRL of at most 64 MB; MalformedMessage when it is none or has critical extensions (RFC 5280 §5.2).
+
+    A `scoped` one may have issuingDistributionPoint: that is for passing it on, never for believing that what it does not list is
+    good.
+    """
     if len(data) > MAX_CRL_BYTES:
         raise MalformedMessage("CRL is too large", reason=Reason.TOO_LARGE)
     tbs, algorithm, signature = split_signed(data)
@@ -99,6 +104,8 @@ def parse_crl(data: bytes) -> CertificateList:
     rest = fields[first + 3 :]
     next_update, rest = _next_update(body, rest)
     entries, found = _revoked_and_extensions(body, rest)
+    if any(e.critical and not (scoped and e.oid == ISSUING_DISTRIBUTION_POINT) for e in found):
+        raise MalformedMessage("CRL has a critical extension, so it does not list every certificate of its issuer")
     by_oid = {e.oid: e.value for e in found}
     number, issuer_id = by_oid.get(extensions.CRL_NUMBER), by_oid.get(extensions.AUTHORITY_KEY_IDENTIFIER)
     return CertificateList(
@@ -142,8 +149,6 @@ def _revoked_and_extensions(
             entries = tuple(_parse_entry(body, *element) for element in der.elements(body, start, end, MAX_CRL_BYTES))
         else:
             found = extensions.parse_extensions(body[start:end])
-    if any(e.critical for e in found):
-        raise MalformedMessage("CRL has a critical extension, so it does not list every certificate of its issuer")
     return entries, found
 
 

@@ -36,7 +36,7 @@ def load_private_jwk(data: bytes) -> tuple[PrivateKey, str]:
     except Rejection:
         raise ValueError(_UNREADABLE) from None
     if not isinstance(members.get("d"), str):
-        raise ValueError("holds no private key" if "kty" in members else _UNREADABLE)
+        raise ValueError("holds no private key" if "kty" in members else _UNREADABLE)  # noqa: TRY004 - the file is wrong, not the caller
     try:
         public = load_jwk({name: value for name, value in members.items() if name not in _SECRET})
         key = _LOADERS[str(members["kty"])](members)

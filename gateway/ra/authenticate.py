@@ -72,7 +72,7 @@ def _providers(profile: Profile, request: EnrollmentRequest) -> Iterator[Credent
         return
     is_est = request.protocol is Protocol.EST
     # by SCEP a registration authority has devices renew as if it was their first time
-    if is_est or not request.is_renewal:
+    if is_est or (request.protocol is Protocol.SCEP and not request.is_renewal):
         yield from (p for p in profile.credentials if p.kind is CredentialKind.RA_CERTIFICATE)
     if profile.renewal is not None:
         yield from [p for p in profile.credentials if p.kind is CredentialKind.CERTIFICATE]

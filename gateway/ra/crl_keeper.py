@@ -23,7 +23,9 @@ log = structlog.get_logger(__name__)
 REFRESH = timedelta(minutes=10)
 """How often a CA is asked for its CRL."""
 SOON = timedelta(minutes=1)
-"""After this it is asked again where something was revoked meanwhile, or where it did not answer."""
+"""After this it is asked again where something was revoked meanwhile."""
+RETRY = timedelta(seconds=15)
+"""After this it is asked again where it did not answer, or answered nonsense."""
 CHECK_SECONDS = 5.0
 """How often a worker looks whether it is time."""
 CACHE_SECONDS = 1.0
@@ -92,7 +94,7 @@ class CrlKeeper:
             return False
         if not await self._store.take_lease(f"crl:{self._ca.name}", self._holder, now, now + await self._turn(now)):
             return False
-        self._asked_at, self._covered, self._again_after = now, revocations, SOON
+        self._asked_at, self._covered, self._again_after = now, revocations, RETRY
         try:
             kept = await self._fetch(revocations)
         except (UpstreamError, TimeoutError, Rejection) as error:
@@ -111,7 +113,7 @@ class CrlKeeper:
     async def _turn(self, now: datetime) -> timedelta:
         """Return for how long one worker asks: not long where a CRL is missed, lest its successor waits for its lease to end."""
         kept = await self.current()
-        return SOON if kept is None or kept.next_update <= now + REFRESH else REFRESH
+        return RETRY if kept is None or kept.next_update <= now + REFRESH else REFRESH
 
     async def _fetch(self, revocations: int) -> bool:
         ca = self._ca
@@ -137,7 +139,7 @@ def _judge(der: bytes, ca: UpstreamCA, seen: CRLRow | None, now: datetime) -> CR
     """Return what is to be kept of a CRL; raises Rejection, with the cause, for one that is not."""
     if len(der) > LONGEST:
         raise _refused(f"it has {len(der)} bytes; at most {LONGEST} are kept")
-    crl = parse_crl(der)
+    crl = parse_crl(der, scoped=True)
     issuer = parse_certificate(ca.chain()[0])
     verify_crl(crl, issuer)
     if crl.next_update is None:
@@ -153,7 +155,7 @@ def _judge(der: bytes, ca: UpstreamCA, seen: CRLRow | None, now: datetime) -> CR
 def _has_signed(ca: UpstreamCA, der: bytes) -> bool:
     """Whether a CRL is of the key that the CA has now: what another key signed is replaced by anything newer or older."""
     try:
-        verify_crl(parse_crl(der), parse_certificate(ca.chain()[0]))
+        verify_crl(parse_crl(der, scoped=True), parse_certificate(ca.chain()[0]))
     except Rejection:
         return False
     return True

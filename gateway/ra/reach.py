@@ -12,10 +12,11 @@ from gateway.ra.timing import Timing
 
 @dataclass(slots=True)
 class _Rest:
-    """Nobody tries the CA before `until`; the next failure makes the pause after it twice as long."""
+    """What waits for the CA is not tried before `until`; the next trial that fails makes the pause after it twice as long."""
 
     until: datetime
     pause: timedelta
+    on_trial: bool = False
 
 
 class Reach:
@@ -31,12 +32,17 @@ class Reach:
         self._rests: dict[UpstreamCAName, _Rest] = {}
 
     def fail(self, ca: UpstreamCAName, retry_after: int = 0) -> timedelta:
-        """Let a CA rest that could not be reached; returns for how long. Its own wish, in seconds, is kept within bounds."""
-        known = self._rests.get(ca)
+        """Let a CA rest that could not be reached; returns for how long. Its own wish, in seconds, is kept within bounds.
+
+        Others than those who wait ask it meanwhile; that they fail says nothing new.
+        """
+        known, now = self._rests.get(ca), self._clock()
+        if known is not None and not known.on_trial and not self._is_over(known):
+            return known.until - now
         pause = self._timing.first_trial if known is None else min(known.pause * 2, self._timing.longest_trial)
         wished = timedelta(seconds=min(max(0, retry_after), self._timing.longest_trial.total_seconds()))
         rest = max(pause, wished)
-        self._rests[ca] = _Rest(self._clock() + rest, pause)
+        self._rests[ca] = _Rest(now + rest, pause)
         return rest
 
     def answer(self, ca: UpstreamCAName) -> None:
@@ -49,7 +55,7 @@ class Reach:
         if rest is None:
             return True
         if self._is_over(rest):
-            rest.until = self._clock() + self._timing.trial
+            rest.until, rest.on_trial = self._clock() + self._timing.trial, True
             return True
         return False
 

@@ -184,6 +184,7 @@ class Walk:
         try:
             request, now = to_issue_request(row, 0), self._clock()
             self._verify(request, certificate, answer.chain, upstream.chain(), now, upstream.capabilities)
+            await upstream.inspect(answer.certificate)
         except Rejection as error:
             return await self._mismatch(row, upstream, certificate, error)
         return await self._record(row, upstream, answer, certificate)

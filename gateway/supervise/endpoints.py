@@ -14,6 +14,7 @@ from gateway.web.acme.endpoint import AcmeEndpoint
 from gateway.web.admin import AdminEndpoint
 from gateway.web.est import EstEndpoint
 from gateway.web.floods import FloodCounter
+from gateway.web.http01 import Http01Endpoint
 from gateway.web.listener import Admission, ConnectionCaps
 from gateway.web.middleware import BodyLimits
 from gateway.web.ops import OpsEndpoint, Readiness
@@ -55,7 +56,8 @@ class Endpoints:
         acme = AcmeEndpoint(lambda: gateway.generation, gateway.acme, self.floods, gateway.clock, tracer)
         revocation = RevocationEndpoint(lambda: gateway.generation, gateway.clock)
         admin = AdminEndpoint(gateway.operations.run)
-        routes = [*scep.routes(), *est.routes(), *acme.routes(), *revocation.routes()]
+        http01 = Http01Endpoint(lambda: gateway.generation)
+        routes = [*scep.routes(), *est.routes(), *acme.routes(), *revocation.routes(), *http01.routes()]
         self._network = HttpServer(routes, _network_limits(limits), drain_seconds, acme.spell)
         self._operators = HttpServer([*admin.routes(), *ops], _operator_limits(limits), drain_seconds)
 

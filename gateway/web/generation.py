@@ -184,6 +184,8 @@ class Generation:
     acme: Mapping[ProfileName, AcmeService] = field(default_factory=lambda: MappingProxyType({}))
     proxies: Proxies = field(default_factory=Proxies)
     """Who may say what a TLS client showed, and where it is."""
+    http01_thumbprint: str | None = None
+    """Of the account key that http-01 is answered for, as an upstream ACME CA asks (RFC 8555 §8.1); None: for nobody's."""
 
     def tls_context(self, listener: str) -> ssl.SSLContext:
         """Return the context for one new connection.

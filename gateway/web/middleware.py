@@ -11,6 +11,8 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from gateway.errors import KeyUnavailable
+
 log = structlog.get_logger(__name__)
 
 BODY = web.RequestKey("body", bytes)
@@ -96,10 +98,14 @@ def guard(limits: BodyLimits, places: InFlight, uncounted: frozenset[str], spell
             finally:
                 places.leave()
         except web.HTTPException as error:
-            return spell(request, _in_our_words(error))
+            refused = _in_our_words(error)
+        except KeyUnavailable as error:
+            log.warning("a private key cannot be used; its client got 503", path=request.path[:200], cause=str(error))
+            refused = plain(503, "not available now, try again", retry_after=error.retry_after)
         except Exception:
             log.exception("a request failed inside; its client got 500", method=request.method, path=request.path[:200])
-            return spell(request, plain(500, "internal error"))
+            refused = plain(500, "internal error")
+        return spell(request, refused)
 
     return middleware
 

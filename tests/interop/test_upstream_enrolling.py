@@ -193,6 +193,14 @@ async def test_scepserver_knows_no_poll(scep_peer: ScepPeer) -> None:
     assert len(scep_peer.issued(request.public_key)) == 1
 
 
+async def test_scepserver_remembers_nothing(scep_peer: ScepPeer) -> None:
+    """Why `remembers` is not for it, and why a doubt is held."""
+    async with opened(scep_peer.section()) as ca:
+        request = plain()
+        first, second = await ca.issue(request), await ca.issue(request)
+    assert check_issued(ca, request, first) != check_issued(ca, request, second)
+
+
 # gateway behind gateway
 
 

@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.ca.bootstrap import Hierarchy, KeyChoice, create_hierarchy
 from gateway.ca.local import CaUrls
 from gateway.model import Grant
@@ -52,6 +54,17 @@ CLAIMS = {"minTLSCertDuration": "5m", "maxTLSCertDuration": "4800h", "defaultTLS
 def is_there() -> bool:
     """Say whether Debian's packages are."""
     return DEBIAN_GO.exists() and DEBIAN_SOURCES.is_dir()
+
+
+def require(config: pytest.Config) -> Path:
+    """Return the program, built once for every run of the tests; skips a test where it cannot be, and fails it in CI."""
+    if not is_there():
+        message = f"step-ca cannot be built: apt-get install {' '.join(PACKAGES)}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    assert config.cache is not None
+    return build(config.cache.mkdir("step-ca"))
 
 
 def build(cache: Path) -> Path:

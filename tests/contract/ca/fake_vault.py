@@ -305,6 +305,8 @@ class FakeVault:
                 return web.Response(status=403, text="<html>no</html>", content_type="text/html")
             case "500 before":
                 return _errors(500, "1 error occurred:\n\t* internal error\n\n")
+            case _:
+                pass
         try:
             certificate = self._make(verbatim, role, body, other_key=fault == "wrong key")
         except ValueError as error:
@@ -347,6 +349,8 @@ class FakeVault:
                 await response.prepare(request)
                 await response.write(b'{"data": {"certificate": "')
                 return _reset(request)
+            case _:
+                pass
         return web.json_response({"request_id": "x", "lease_duration": 0, "data": data, "warnings": None})
 
     def _make(self, verbatim: bool, role: dict[str, Any], body: dict[str, Any], *, other_key: bool) -> x509.Certificate:

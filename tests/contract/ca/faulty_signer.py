@@ -59,6 +59,8 @@ def misbehave(fault: str, request: dict[str, object]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "stall before":
             time.sleep(60)
+        case "not sent":
+            out.write(b'{"status": "not_sent", "message": "the CA is away", "retry_after": 7}')
         case "garbage before":
             out.write(b"Segmentation fault\n")
         case "ignore sigterm":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -47,14 +46,7 @@ PROVISIONERS = ("gateway", "granting", "x5c")
 
 @pytest.fixture(scope="session")
 def program(pytestconfig: pytest.Config) -> Path:
-    if not step_ca.is_there():
-        message = f"step-ca cannot be built: apt-get install {' '.join(step_ca.PACKAGES)}"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    cache = pytestconfig.cache
-    assert cache is not None
-    return step_ca.build(cache.mkdir("step-ca"))
+    return step_ca.require(pytestconfig)
 
 
 @pytest.fixture(scope="module")

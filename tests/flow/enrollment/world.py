@@ -188,7 +188,13 @@ class FaultyCA:
             raise NotSent("connection refused")
         if fault == "rejected":
             raise UpstreamRejected("the CA thought about it and says no")
-        return self._answer(self._sign(request))
+        if fault == "gate":
+            self.reached.set()
+            await self.gate.wait()
+        certificate = self._sign(request)
+        if fault == "lost after":
+            raise UnknownResult("connection reset after it was read")
+        return self._answer(certificate)
 
     async def find(self, request: IssueRequest) -> UpstreamIssued | UpstreamPending | None:
         self.calls.append(f"find {request.request_id}")
@@ -220,6 +226,9 @@ class FaultyCA:
 
     def chain(self) -> tuple[bytes, ...]:
         return (self._root,)
+
+    async def inspect(self, certificate: bytes) -> None:
+        """Find nothing wrong."""
 
     def not_after_limit(self, now: datetime) -> datetime | None:
         return None

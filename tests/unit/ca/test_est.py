@@ -146,11 +146,25 @@ async def test_what_waits_is_sent_again_as_it_is(hierarchy: Hierarchy, header: s
         assert {Capability.POLL, Capability.POLL_SENDS} <= set(ca.capabilities)
         request = new_request()
         pending = await ca.issue(request)
-        assert pending == UpstreamPending(request.request_id, seconds)
+        assert isinstance(pending, UpstreamPending)
+        assert pending.retry_after == seconds
         peer.answer = issuing(hierarchy)
         assert isinstance(await ca.poll(request, pending.reference), UpstreamIssued)
     first, second = peer.asked
     assert (first.line, first.body) == (second.line, second.body)
+
+
+async def test_what_waited_for_too_long_may_be_forgotten(hierarchy: Hierarchy) -> None:
+    """A gateway that was away for long: the server may have issued and would issue again."""
+    async with upstream(hierarchy, lambda _: http(202, Retry_After="3000"), remembers="10m") as (ca, peer):
+        pending = await ca.issue(new_request())
+        assert isinstance(pending, UpstreamPending)
+        assert pending.retry_after == 150
+        assert isinstance(await ca.poll(new_request(), pending.reference), UpstreamPending)
+        for reference in (str(int(pending.reference) - 601), "", "x"):
+            with pytest.raises(UnknownResult, match="forgotten"):
+                await ca.poll(new_request(), reference)
+    assert len(peer.asked) == 2
 
 
 async def test_a_doubt_is_never_sent_again_where_nobody_remembers(hierarchy: Hierarchy) -> None:

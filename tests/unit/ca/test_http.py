@@ -31,6 +31,7 @@ from gateway.pki.names import format_name, parse_name_text
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HOST = "127.0.0.1"
+PAIR = RaPair.model_validate({"certificate": "client.pem", "key": {"file": "client.key"}}, strict=False)
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 9\r\n\r\n" + b'{"a": 1} '
 
 
@@ -361,7 +362,7 @@ def secure(hierarchy: Hierarchy, port: int, anchors: bytes | None = None, *, sho
     files = {"anchors.pem": anchors or hierarchy.root.certificate, "client.pem": client.certificate}
     secrets = {str(SecretSource(file=FilePath("client.key"))): client.key}
     setup = Setup(UpstreamCAName("corp"), (), Sources(Path("/gw/p.yaml"), "p.yaml", b"", files, secrets))
-    pair = RaPair(certificate=FilePath("client.pem"), key=SecretSource(file=FilePath("client.key"))) if shows else None
+    pair = PAIR if shows else None
     connection = Connection(anchors=FilePath("anchors.pem"), client_certificate=pair, timeout=timedelta(seconds=2))
     return setup.connect(f"https://{host}:{port}", connection)
 
@@ -463,10 +464,9 @@ def test_files_of_no_use(hierarchy: Hierarchy, files: dict[str, bytes | None], s
     held = {"anchors.pem": hierarchy.root.certificate, "client.pem": hierarchy.tls.certificate, "client.key": hierarchy.tls.key}
     held |= {name: hierarchy.ra.key if data is None else data for name, data in files.items()}
     sources = Sources(Path("/gw/p.yaml"), "p.yaml", b"", held, {str(source): held["client.key"]})
-    pair = RaPair(certificate=FilePath("client.pem"), key=source)
     with pytest.raises(ConfigurationError) as raised:
         Setup(UpstreamCAName("corp"), (), sources).connect(
-            "https://127.0.0.1", Connection(anchors=FilePath("anchors.pem"), client_certificate=pair)
+            "https://127.0.0.1", Connection(anchors=FilePath("anchors.pem"), client_certificate=PAIR)
         )
     assert sentence in str(raised.value)
     assert "PRIVATE" not in str(raised.value)

@@ -3,6 +3,7 @@
 import json
 import stat
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,17 +12,17 @@ from pydantic import TypeAdapter
 
 from gateway.ca.circuit import GuardedCA
 from gateway.ca.exec import ExecCA
-from gateway.ca.interfaces import Capability, NotSent, UnknownResult, UpstreamCA, UpstreamIssued
+from gateway.ca.interfaces import Capability, NotSent, UnknownResult, UpstreamCA, UpstreamError, UpstreamIssued
 from gateway.ca.local import CaUrls, LocalCA
-from gateway.ca.registry import create
+from gateway.ca.registry import create, create_unpinned
 from gateway.config.fields import SecretSource
 from gateway.config.load import Sources
 from gateway.config.upstream_cas import UpstreamCAConfig
 from gateway.errors import ConfigurationError
 from gateway.model import RequestForm, UpstreamCAName
-from gateway.pki.certificate import der_to_pem
-from gateway.pki.keys import serialize_private_key
-from tests.unit.ca.conftest import NOW, key_of, make_issuing, make_request, make_root
+from gateway.pki.certificate import Issuer, build_certificate, der_to_pem, new_serial
+from gateway.pki.keys import public_key_der, serialize_private_key
+from tests.unit.ca.conftest import DAY, NOW, key_of, make_issuing, make_request, make_root
 
 ROOT = make_root()
 ISSUING = make_issuing(ROOT)
@@ -217,3 +218,94 @@ async def test_poll_hands_the_reference_back(tmp_path: Path) -> None:
     )
     with pytest.raises(Exception, match=r"^poll7$"):
         await make({**SCRIPT, "operations": ["poll"]}, folder=tmp_path).poll(make_request(), "7")
+
+
+SECRET = {"file": "secret"}
+PAIR = {"certificate": "pair.pem", "key": SECRET}
+REMOTE: dict[str, dict[str, object]] = {
+    "vault": {"url": "https://ca.example.com", "auth": {"type": "token", "token": SECRET}, "role": "devices"},
+    "step-ca": {"url": "https://ca.example.com", "provisioner": {"type": "x5c", "name": "gw", "signer": PAIR}},
+    "cfssl": {"url": "https://ca.example.com", "profile": "device"},
+    "acme": {"directory": "https://ca.example.com/d", "account_key": SECRET, "dns": {"type": "hook", "command": ["/bin/true"]}},
+    "est": {"url": "https://ca.example.com/.well-known/est", "connection": {"client_certificate": PAIR}},
+    "scep": {"url": "http://ca.example.com/scep", "signer": PAIR, "ra": "pair.pem"},
+}
+RSA = key_of("rsa-2048", "pair")
+PAIR_GRANT = make_request(not_after=NOW + 400 * DAY, key_usage=("digitalSignature", "keyEncipherment")).grant
+ISSUER = Issuer.from_certificate(ISSUING.der, ISSUING.key)
+PAIR_PEM = der_to_pem(build_certificate(ISSUER, new_serial(), PAIR_GRANT, public_key_der(RSA)))
+
+
+def make_remote(kind: str, secret: bytes | None = None, **changes: object) -> UpstreamCA:
+    raw = {"type": kind, "chain": ["ca.pem", "root.pem"], **REMOTE[kind], **changes}
+    files = {**FILES, "pair.pem": PAIR_PEM, "junk.pem": b"junk"}
+    token = (
+        serialize_private_key(key_of("ec-p256"))
+        if kind == "acme"
+        else b"token"
+        if kind == "vault"
+        else serialize_private_key(RSA)
+    )
+    return make(raw, files, {"secret": secret or token})
+
+
+@pytest.mark.parametrize("kind", REMOTE)
+async def test_cas_beyond_this_machine(kind: str) -> None:
+    ca = make_remote(kind, queue="3h")
+    assert isinstance(ca, GuardedCA)
+    assert (ca.name, ca.chain(), ca.queue, ca.new_serial()) == ("corp", (ISSUING.der, ROOT.der), timedelta(hours=3), None)
+    assert ca.accepts == {RequestForm.PKCS10}
+    assert ca.not_after_limit(NOW) == NOW + 365 * DAY
+    assert Capability.CHOOSES_SERIAL not in ca.capabilities
+
+
+@pytest.mark.parametrize("kind", REMOTE)
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        pytest.param({"chain": ["junk.pem"]}, "upstream_cas.corp.chain[0]: junk.pem does not hold readable PEM", id="no chain"),
+        pytest.param({"chain": ["root.pem", "ca.pem"]}, "upstream_cas.corp.chain: the CA certificate with", id="upside down"),
+    ],
+)
+def test_chains_that_cannot_be_pinned(kind: str, changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        make_remote(kind, None, **changes)
+    assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["step-ca", "acme", "est", "scep"])
+def test_keys_that_are_none(kind: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        make_remote(kind, b"a secret that is no key")
+    assert all(problem.startswith("upstream_cas.corp.") for problem in raised.value.problems)
+    assert "a secret that is no key" not in str(raised.value)
+
+
+def test_a_second_opinion_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pkilint", None)
+    with pytest.raises(ConfigurationError, match=r"upstream_cas\.corp\.pkilint: needs pkilint"):
+        make_remote("vault", pkilint="warn")
+
+
+@pytest.mark.parametrize("kind", REMOTE)
+async def test_before_the_chain_is_known(kind: str) -> None:
+    """What is asked for its chain does not have to be pinned, and does not fall over where it cannot be asked."""
+    raw = {"type": kind, "chain": ["none.pem"], **REMOTE[kind]}
+    raw |= {"directory" if kind == "acme" else "url": "http://127.0.0.1:1/.well-known/est"}
+    config: UpstreamCAConfig = TypeAdapter(UpstreamCAConfig).validate_python(raw, strict=False)
+    key = (
+        serialize_private_key(key_of("ec-p256"))
+        if kind == "acme"
+        else b"token"
+        if kind == "vault"
+        else serialize_private_key(RSA)
+    )
+    held = {str(SecretSource.model_validate(SECRET, strict=False)): key}
+    sources = Sources(Path("/etc/gw/profiles.yaml"), "profiles.yaml", b"", {"pair.pem": PAIR_PEM}, held)
+    ca = create_unpinned(UpstreamCAName("corp"), config, sources)
+    await ca.start()
+    try:
+        with pytest.raises(UpstreamError):
+            await ca.fetch_chain()
+    finally:
+        await ca.close()

@@ -20,6 +20,7 @@ from gateway.config.load import read
 from gateway.errors import StoreRefused
 from gateway.store.keys import KeyRing, generate_store_key
 from gateway.store.sqlite import SqliteStore, connection
+from gateway.store.tables import SCHEMA
 from tests.contract.store.rows import challenge, event, issued
 
 Run = Callable[..., tuple[int, str, str]]
@@ -83,7 +84,7 @@ def change(state: Path, sql: str) -> None:
 
 def test_life_of_a_store(state: Path, run: Run) -> None:
     assert run("store", "check")[0] == 0
-    assert json.loads(run("store", "migrate", "--format", "json")[1])["schema_before"] == "0002"
+    assert json.loads(run("store", "migrate", "--format", "json")[1])["schema_before"] == SCHEMA
     fill(state)
     code, out, _ = run("store", "check", "--format", "json")
     assert code == 0

@@ -142,6 +142,8 @@ def test_credentials_go_over_tls(
         ),
         pytest.param({**EST, "url": "https://est.example.com"}, "url: must lead to /.well-known/est", id="est url"),
         pytest.param({**SCEP, "poll_every": "1s"}, "poll_every: must be from 5s to 24h", id="scep poll"),
+        pytest.param({**SCEP, "remembers": "59s"}, "remembers: must be from 1m to 7d", id="scep memory"),
+        pytest.param({**EST, "remembers": "8d"}, "remembers: must be from 1m to 7d", id="est memory"),
     ],
 )
 def test_what_cannot_work(minimal: dict[str, Any], complaints: Complaints, ca: dict[str, Any], said: str) -> None:
@@ -207,6 +209,50 @@ def test_what_acme_cas_never_certify(
     found = complaints(minimal)
     assert len(found) == len(said)
     assert all(text.startswith(f"profiles.corp.policy.{start}") for text, start in zip(found, said, strict=True))
+
+
+STATIC = {"type": "static", "challenge": SECRET, "any_name": True}
+OTHER_STATIC = {"type": "static", "challenge": {"file": "ours"}, "any_name": True}
+ONE_TIME = {"type": "one_time"}
+
+
+@pytest.mark.parametrize("by_group", [False, True], ids=["itself", "in a group"])
+@pytest.mark.parametrize(
+    ("ca", "credentials", "said"),
+    [
+        pytest.param(SCEP, [STATIC], [], id="scep, its own challenge"),
+        pytest.param(SCEP, [ONE_TIME, STATIC], [], id="scep, its own beside others"),
+        pytest.param(
+            SCEP, [ONE_TIME], ["credentials: lack a static credential with the challenge"], id="scep, not its challenge"
+        ),
+        pytest.param(
+            SCEP,
+            [OTHER_STATIC],
+            ["credentials[0].challenge: is in every request, and far gets", "credentials: lack a static"],
+            id="scep, another challenge",
+        ),
+        pytest.param({**SCEP, "challenge": None}, [ONE_TIME], [], id="scep by signer"),
+        pytest.param(
+            {**SCEP, "challenge": None}, [STATIC], ["credentials[0].challenge: is in every"], id="scep by signer, static"
+        ),
+        pytest.param(EST, [ONE_TIME], [], id="est"),
+        pytest.param(EST, [ONE_TIME, STATIC], ["credentials[1].challenge: is in every request, and far"], id="est, static"),
+        pytest.param(VAULT, [STATIC], [], id="a CA that reads no challenges"),
+    ],
+)
+def test_challenges_go_to_nobody_else(
+    minimal: dict[str, Any],
+    complaints: Complaints,
+    ca: dict[str, Any],
+    credentials: list[dict[str, Any]],
+    said: list[str],
+    by_group: bool,
+) -> None:
+    with_ca(minimal, ca, two=STEP, both={**GROUP, "members": ["far", "two"]})
+    minimal["profiles"]["corp"] |= {"upstream_ca": "both" if by_group else "far", "credentials": credentials}
+    found = complaints(minimal)
+    assert bool(found) == bool(said), found
+    assert all(any(text.startswith(f"profiles.corp.{start}") for text in found) for start in said), found
 
 
 def test_keys_that_are_kept_nowhere_do_not_wait(minimal: dict[str, Any], complaints: Complaints) -> None:

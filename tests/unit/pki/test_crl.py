@@ -5,6 +5,8 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway.errors import MalformedMessage, Rejection
 from gateway.model import RevocationReason
@@ -142,3 +144,30 @@ def test_a_list_of_another_issuer_or_signature(hierarchy: Hierarchy) -> None:
     for broken in (b"", b"\x30\x00", hierarchy.leaf, build(hierarchy) + b"\x00"):
         with pytest.raises(MalformedMessage):
             crl.parse_crl(broken)
+
+
+@pytest.mark.parametrize("critical", [True, False])
+def test_a_list_with_a_scope_is_read_only_to_be_passed_on(hierarchy: Hierarchy, critical: bool) -> None:
+    scope = x509.IssuingDistributionPoint(
+        [x509.UniformResourceIdentifier("http://a.example/crl")], None, False, False, None, False, False
+    )
+    data = sign_with(hierarchy, scope, critical=critical)
+    verify_crl(crl.parse_crl(data, scoped=True), parse_certificate(hierarchy.issuing))
+    if critical:
+        with pytest.raises(MalformedMessage, match="critical"):
+            crl.parse_crl(data)
+    else:
+        crl.parse_crl(data)
+
+
+def test_no_other_critical_extension_is_taken(hierarchy: Hierarchy) -> None:
+    data = sign_with(hierarchy, x509.DeltaCRLIndicator(7), critical=True)
+    for scoped in (True, False):
+        with pytest.raises(MalformedMessage, match="critical"):
+            crl.parse_crl(data, scoped=scoped)
+
+
+def sign_with(hierarchy: Hierarchy, extension: x509.ExtensionType, *, critical: bool) -> bytes:
+    issuer = x509.load_der_x509_certificate(hierarchy.issuing)
+    made = x509.CertificateRevocationListBuilder(issuer.subject, NOW, NEXT).add_extension(extension, critical)
+    return made.sign(hierarchy.issuer.key, SHA256()).public_bytes(Encoding.DER)

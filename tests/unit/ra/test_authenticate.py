@@ -170,6 +170,29 @@ async def test_a_renewal_is_signed_by_the_old_key() -> None:
     assert (await authenticate(corp, signed_by(b"x" * 32), NOW)).kind is CERTIFICATE
 
 
+async def test_a_registration_authority_signs_for_others() -> None:
+    """It is asked before the challenge in the request is looked at, which was meant for somebody else."""
+    challenge = says(STATIC)
+    corp = profile(challenge, says(CredentialKind.RA_CERTIFICATE), says(CERTIFICATE), renewal=RENEWAL)
+    assert (await authenticate(corp, signed_by(b"x" * 32), NOW)).kind is CredentialKind.RA_CERTIFICATE
+    assert challenge.asked == []
+
+
+async def test_others_still_sign_for_themselves() -> None:
+    nobody = Provider(CredentialKind.RA_CERTIFICATE, None)
+    with pytest.raises(Rejection) as refused:
+        await authenticate(profile(nobody, says(STATIC)), signed_by(b"x" * 32), NOW)
+    assert refused.value.reason is Reason.BAD_PROOF_OF_POSSESSION
+    assert (await authenticate(profile(nobody, says(STATIC)), signed_by(CSR.public_key.sha256), NOW)).kind is STATIC
+
+
+async def test_a_registration_authority_renews_nothing_by_scep() -> None:
+    authority = says(CredentialKind.RA_CERTIFICATE)
+    with pytest.raises(Rejection):
+        await authenticate(profile(authority), replace(signed_by(b"x" * 32), is_renewal=True, operation="RenewalReq"), NOW)
+    assert authority.asked == []
+
+
 # EST
 
 TLS, RA, BASIC, DIGEST, BEARER, ALL_OF = (
@@ -206,8 +229,15 @@ async def test_kinds_that_speak_over_est(kind: CredentialKind, operation: str) -
     assert (await authenticate(profile(says(kind)), replace(EST, operation=operation), NOW)).kind is kind
 
 
-@pytest.mark.parametrize("protocol", [p for p in Protocol if p is not Protocol.EST])
-@pytest.mark.parametrize("kind", [TLS, RA, BASIC, DIGEST, BEARER, ALL_OF])
+@pytest.mark.parametrize(
+    ("kind", "protocol"),
+    [
+        (kind, protocol)
+        for kind in (TLS, RA, BASIC, DIGEST, BEARER, ALL_OF)
+        for protocol in Protocol
+        if protocol is not Protocol.EST and (kind, protocol) != (RA, Protocol.SCEP)
+    ],
+)
 async def test_kinds_that_speak_over_est_alone(kind: CredentialKind, protocol: Protocol) -> None:
     """A SCEP message may come over a TLS connection, and with a header, of whoever passes it on."""
     silent = says(kind)

@@ -37,8 +37,12 @@ def test_nothing_is_known_at_first(reach: Reach) -> None:
     assert reach.resting() == frozenset()
 
 
-def test_rests_grow_up_to_a_bound(reach: Reach) -> None:
-    rests = [reach.fail(CA) for _ in range(8)]
+def test_rests_grow_up_to_a_bound(reach: Reach, clock: Clock) -> None:
+    rests = []
+    for _ in range(8):
+        rests.append(reach.fail(CA))
+        clock.now += rests[-1]
+        assert reach.admit(CA)
     assert rests[:3] == [TIMING.first_trial, TIMING.first_trial * 2, TIMING.first_trial * 4]
     assert rests[-1] == TIMING.longest_trial
 
@@ -54,6 +58,14 @@ def test_rests_grow_up_to_a_bound(reach: Reach) -> None:
 )
 def test_wish_of_the_ca_is_kept_within_bounds(reach: Reach, wish: int, rest: timedelta) -> None:
     assert reach.fail(CA, wish) == rest
+
+
+def test_failures_of_others_do_not_lengthen_a_rest(reach: Reach, clock: Clock) -> None:
+    rest = reach.fail(CA)
+    clock.now += SECOND
+    assert {reach.fail(CA, 60) for _ in range(100)} == {rest - SECOND}
+    clock.now += rest - SECOND
+    assert reach.admit(CA)
 
 
 def test_one_trial_after_a_rest(reach: Reach, clock: Clock) -> None:
@@ -75,9 +87,9 @@ def test_trial_that_has_no_end_is_followed_by_another(reach: Reach, clock: Clock
     assert reach.admit(CA)
 
 
-def test_answer_ends_the_rest_and_forgets_how_long_it_was(reach: Reach) -> None:
+def test_answer_ends_the_rest_and_forgets_how_long_it_was(reach: Reach, clock: Clock) -> None:
     for _ in range(5):
-        reach.fail(CA)
+        clock.now += reach.fail(CA)
     reach.answer(CA)
     assert reach.admit(CA)
     assert reach.is_reached(CA)

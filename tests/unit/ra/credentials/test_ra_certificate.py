@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gateway.errors import Reason, Rejection
-from gateway.model import CredentialKind, NameBinding
+from gateway.model import CredentialKind, EnrollmentRequest, NameBinding, Protocol
+from gateway.pki.certificate import parse_certificate, to_signer
 from gateway.pki.extensions import eku_oid
 from gateway.ra.credentials.ra_certificate import RaCertificateCredential
 from tests.unit.ra.est import est_request
@@ -81,6 +83,29 @@ async def test_revoked() -> None:
     with pytest.raises(Rejection) as refused:
         await provider(anchors=anchors_of("Old CA", certificate)).authenticate(est_request(client_certificate=certificate), NOW)
     assert refused.value.reason is Reason.CREDENTIAL_REVOKED
+
+
+def by_scep(signer: bytes | None, **changes: Any) -> EnrollmentRequest:
+    """A SCEP message, whoever's connection it came by."""
+    signed = to_signer(parse_certificate(signer)) if signer is not None else None
+    return replace(est_request(operation="PKCSReq", **changes), protocol=Protocol.SCEP, signer=signed)
+
+
+async def test_by_scep_it_is_the_one_that_signed() -> None:
+    requester = await provider().authenticate(by_scep(authority()), NOW)
+    assert requester is not None
+    assert requester.kind is CredentialKind.RA_CERTIFICATE
+
+
+@pytest.mark.parametrize("signer", [None, authority(subject="CN=ra2,O=Example")], ids=["nobody", "another"])
+async def test_by_scep_the_connection_proves_nothing(signer: bytes | None) -> None:
+    assert await provider().authenticate(by_scep(signer, client_certificate=authority()), NOW) is None
+
+
+async def test_by_scep_of_another_ca() -> None:
+    with pytest.raises(Rejection) as refused:
+        await provider().authenticate(by_scep(authority("Another CA")), NOW)
+    assert refused.value.reason is Reason.NOT_AUTHORIZED
 
 
 @pytest.mark.parametrize("subjects", [(), ("",), (NAME, " "), ("garbage",)])

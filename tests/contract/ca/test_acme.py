@@ -1,0 +1,424 @@
+"""An ACME CA, Debian's pebble with external accounts and nonces that it refuses, and faults on the way to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from gateway.ca.acme.backend import AcmeCA
+from gateway.ca.circuit import GuardedCA
+from gateway.ca.interfaces import (
+    AuthFailed,
+    IssueRequest,
+    NotSent,
+    Unavailable,
+    UpstreamError,
+    UpstreamIssued,
+    UpstreamPending,
+    UpstreamRejected,
+)
+from gateway.ca.verify import verify_issued
+from gateway.config.document import ConfigurationFaults
+from gateway.errors import Rejection
+from gateway.model import RevocationReason, SanKind
+from gateway.pki.certificate import parse_certificate
+from gateway.pki.extensions import make_san
+from gateway.pki.keys import generate_private_key
+from tests.contract.ca import fault_proxy as faults
+from tests.contract.ca.fault_proxy import FaultProxy, between
+from tests.contract.ca.scripted import scripted
+from tests.contract.ca.sites import make_server
+from tests.peers import pebble
+from tests.peers.opening import make_ca, make_request, opened
+from tests.peers.pebble import PebblePeer
+
+USAGE = ("digitalSignature", "keyEncipherment")
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture(scope="module")
+def peer(require_program: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[PebblePeer]:
+    program = require_program(pebble.PROGRAM, pebble.PACKAGE)
+    with pebble.running(program, tmp_path_factory.mktemp("pebble") / "ca") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def calm(require_program: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[PebblePeer]:
+    """A pebble that takes every nonce, so that faults meet the request that they are meant for, and proves each name anew."""
+    program = require_program(pebble.PROGRAM, pebble.PACKAGE)
+    folder = tmp_path_factory.mktemp("pebble") / "ca"
+    with pebble.running(program, folder, PEBBLE_WFE_NONCEREJECT="0", PEBBLE_AUTHZREUSE="0") as found:
+        yield found
+
+
+def wanted(*names: str, **more: Any) -> IssueRequest:
+    """Return a request for names; pebble's certificates last five years."""
+    names = names or ("device-7.acme.test",)
+    sans = tuple(make_san(SanKind.IP if name[0].isdigit() else SanKind.DNS, name) for name in names)
+    subject = f"CN={names[0]}" if not names[0][0].isdigit() else "CN=x"
+    return make_request(subject=subject, sans=sans, usage=USAGE, days=2000, **more)
+
+
+def judge(ca: GuardedCA, request: IssueRequest, issued: UpstreamIssued) -> None:
+    """Judge an answer as the gateway does."""
+    leaf = parse_certificate(issued.certificate)
+    verify_issued(request, leaf, issued.chain, ca.chain(), datetime.now(UTC), ca.capabilities)
+
+
+async def follow(ca: GuardedCA, request: IssueRequest, reference: str) -> UpstreamIssued:
+    """Ask about an order until its certificate is there, whatever goes wrong meanwhile."""
+    async with asyncio.timeout(40):
+        while True:
+            try:
+                answer = await ca.poll(request, reference)
+                if isinstance(answer, UpstreamIssued):
+                    judge(ca, request, answer)
+                    return answer
+            except UpstreamRejected:
+                raise
+            except (UpstreamError, Rejection):
+                await asyncio.sleep(0.1)
+
+
+async def issue(ca: GuardedCA, request: IssueRequest) -> UpstreamIssued:
+    pending = await ca.issue(request)
+    assert isinstance(pending, UpstreamPending)
+    return await follow(ca, request, pending.reference)
+
+
+@pytest.mark.parametrize("names", [("a.acme.test",), ("b.acme.test", "*.b.acme.test"), ("*.c.acme.test",)], ids=str)
+async def test_dns_01(peer: PebblePeer, names: tuple[str, ...]) -> None:
+    async with opened(peer.section()) as ca:
+        request = wanted(*names)
+        issued = await issue(ca, request)
+    assert issued.chain == peer.chain
+    assert peer.issued(request.public_key) == [issued.certificate]
+    assert peer.updates.values == {}  # every record was removed
+
+
+async def test_http_01(peer: PebblePeer) -> None:
+    async with opened(peer.section(proof="http")) as ca:
+        assert isinstance(ca.ca, AcmeCA)
+        peer.thumbprint = ca.ca.thumbprint
+        issued = await issue(ca, wanted("web.acme.test", "127.0.0.1"))
+    assert issued.chain == peer.chain
+
+
+async def test_http_01_proves_no_wildcard(peer: PebblePeer) -> None:
+    async with opened(peer.section(proof="http")) as ca:
+        request = wanted("*.acme.test")
+        pending = await ca.issue(request)
+        assert isinstance(pending, UpstreamPending)
+        with pytest.raises(UpstreamRejected, match=r"no way to prove \*\.acme\.test that is configured"):
+            await ca.poll(request, pending.reference)
+
+
+async def test_a_hook_puts_the_records(peer: PebblePeer, tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n[ $1 = add ] && echo "$3" >> {tmp_path}/$2 || rm {tmp_path}/$2\n')
+    hook.chmod(0o755)
+    peer.dns.folders.append(tmp_path)
+    section = peer.section(dns={"type": "hook", "command": [str(hook)]})
+    async with opened(section) as ca:
+        assert [trial.good for trial in await ca.check()] == [True, True, True]
+        await issue(ca, wanted("hook.acme.test"))
+    peer.dns.folders.remove(tmp_path)
+    calls = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
+    assert [(call[0], call[1]) for call in calls] == [(verb, "_acme-challenge.hook.acme.test") for verb in ("add", "remove")]
+
+
+@pytest.mark.parametrize("body", ["exit 3", "exec sleep 5"], ids=["fails", "stalls"])
+async def test_a_hook_that_fails_lets_the_request_wait(calm: PebblePeer, tmp_path: Path, body: str) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\n{body}\n")
+    hook.chmod(0o755)
+    async with opened(calm.section(dns={"type": "hook", "command": [str(hook)], "timeout": "1s"})) as ca:
+        request = wanted("no-hook.acme.test")
+        pending = await ca.issue(request)
+        assert isinstance(pending, UpstreamPending)
+        with pytest.raises(NotSent, match="the program for DNS"):
+            await ca.poll(request, pending.reference)
+
+
+async def test_a_name_that_is_not_proved_ends_the_request(peer: PebblePeer) -> None:
+    peer.thumbprint = "of-somebody-else"
+    async with opened(peer.section(proof="http")) as ca:
+        request = wanted("other.acme.test")
+        pending = await ca.issue(request)
+        assert isinstance(pending, UpstreamPending)
+        with pytest.raises(UpstreamRejected, match=r"^the CA has ended the order: "):
+            await follow(ca, request, pending.reference)
+    assert peer.issued(request.public_key) == []
+
+
+async def test_an_order_is_asked_about_by_its_url(peer: PebblePeer) -> None:
+    async with opened(peer.section()) as ca:
+        request = wanted("found.acme.test")
+        pending = await ca.issue(request)
+        assert isinstance(pending, UpstreamPending)
+        assert await ca.find(request) is None  # whose URL is not on record, nobody finalizes
+    async with opened(peer.section()) as ca:  # another process
+        recorded = replace(request, reference=pending.reference)
+        found = await ca.find(recorded)
+        assert isinstance(found, UpstreamIssued)
+        assert await ca.find(recorded) == found
+    assert peer.issued(request.public_key) == [found.certificate]
+
+
+async def test_many_at_once_have_one_certificate_each(peer: PebblePeer) -> None:
+    async with opened(peer.section()) as ca:
+        requests = [wanted(f"many-{number}.acme.test") for number in range(8)]
+        issued = await asyncio.gather(*(issue(ca, request) for request in requests))
+    for request, one in zip(requests, issued, strict=True):
+        assert peer.issued(request.public_key) == [one.certificate]
+
+
+async def test_two_workers_with_one_order(peer: PebblePeer) -> None:
+    async with opened(peer.section()) as one, opened(peer.section()) as other:
+        request = wanted("two.acme.test")
+        pending = await one.issue(request)
+        assert isinstance(pending, UpstreamPending)
+        found = await asyncio.gather(*(follow(ca, request, pending.reference) for ca in (one, other)))
+    assert found[0] == found[1]
+    assert peer.issued(request.public_key) == [found[0].certificate]
+
+
+async def test_revokes_once_and_again(peer: PebblePeer) -> None:
+    async with opened(peer.section()) as ca:
+        issued = await issue(ca, wanted("gone.acme.test"))
+        leaf = parse_certificate(issued.certificate)
+        for _ in range(2):
+            await ca.revoke(issued.certificate, leaf.serial, RevocationReason.SUPERSEDED, NOW)
+    assert peer.status(leaf.serial) == "Revoked"
+
+
+async def test_what_another_account_has_is_not_revoked(peer: PebblePeer, tmp_path: Path) -> None:
+    async with opened(peer.section()) as ca:
+        issued = await issue(ca, wanted("mine.acme.test"))
+    leaf = parse_certificate(issued.certificate)
+    async with opened(peer.section(account_key=_new_key(tmp_path))) as other:
+        with pytest.raises(UpstreamRejected, match=r"^the CA does not revoke it: unauthorized"):
+            await other.revoke(issued.certificate, leaf.serial, RevocationReason.SUPERSEDED, NOW)
+    assert peer.status(leaf.serial) == "Valid"
+
+
+def _new_key(folder: Path) -> dict[str, str]:
+    key = generate_private_key("ec-p256")
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    pebble.write_key(folder / "other.key", key)
+    return {"file": str(folder / "other.key")}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"terms_agreed": False}, "the CA has terms of service .*: read them and set terms_agreed"),
+        ({"external_account": None}, "set external_account"),
+        ({"external_account": {"kid": "kid-9"}}, "the CA does not take our account: "),
+    ],
+    ids=["terms", "no-binding", "wrong-binding"],
+)
+async def test_an_account_that_the_ca_does_not_take(
+    peer: PebblePeer, tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    if change.get("external_account"):
+        change["external_account"]["key"] = peer.section()["external_account"]["key"]
+    async with opened(peer.section(account_key=_new_key(tmp_path), **change)) as ca:
+        with pytest.raises(AuthFailed, match=sentence):
+            await ca.issue(wanted())
+        trials = {trial.subject: trial for trial in await ca.check()}
+        assert not trials["account"].good
+        assert "terms_agreed" in trials["account"].advice
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (make_request(subject="CN=x", sans=()), "host names and addresses, and the request has none"),
+        (make_request(sans=(make_san(SanKind.URI, "urn:x:1"),)), "no other kind of name"),
+        (
+            make_request(asked=("CN=x", (make_san(SanKind.DNS, "else.example.org"),))),
+            "the names of the request as they are, and others were granted",
+        ),
+    ],
+    ids=["none", "uri", "others"],
+)
+async def test_what_no_acme_ca_certifies_is_refused_before_anything_is_sent(
+    peer: PebblePeer, request_: IssueRequest, sentence: str
+) -> None:
+    async with opened(peer.section(directory="https://localhost:1/dir")) as ca:
+        with pytest.raises(UpstreamRejected, match=sentence):
+            await ca.issue(request_)
+
+
+async def test_a_name_that_the_ca_refuses(peer: PebblePeer) -> None:
+    async with opened(peer.section()) as ca:
+        with pytest.raises(UpstreamRejected, match=r"^the CA refused the request: "):
+            await ca.issue(wanted("under_score.acme.test"))
+
+
+async def test_check_and_renewal_hint(peer: PebblePeer) -> None:
+    async with opened(peer.section(profile="tlsserver")) as ca:
+        trials = {trial.subject: trial for trial in await ca.check()}
+        assert {name: trial.good for name, trial in trials.items()} == {
+            "connection": True,
+            "account": True,
+            "profile": False,
+            "dns": True,
+        }
+        assert "it has no profiles" in trials["profile"].finding
+        assert await ca.renewal_hint(peer.chain[0]) is None  # this pebble has no ARI
+
+
+async def test_dns_that_refuses_us_lets_the_request_wait(peer: PebblePeer) -> None:
+    peer.updates.rcode = "REFUSED"
+    async with opened(peer.section()) as ca:
+        request = wanted("late.acme.test")
+        pending = await ca.issue(request)
+        assert isinstance(pending, UpstreamPending)
+        with pytest.raises(AuthFailed, match="the DNS server answered REFUSED"):
+            await ca.poll(request, pending.reference)
+        peer.updates.rcode = None
+        await follow(ca, request, pending.reference)
+    assert len(peer.issued(request.public_key)) == 1
+
+
+# Faults on the way
+
+
+@asynccontextmanager
+async def spoiled(calm: PebblePeer, folder: Path, *paths: str) -> AsyncIterator[tuple[GuardedCA, FaultProxy]]:
+    """Give the CA behind a proxy that spoils requests to `paths`; pebble makes its URLs from the host that it is asked by."""
+    tls, anchors = make_server(folder)
+
+    def acts(request: web.Request) -> bool:
+        return request.method == "POST" and request.path.startswith(paths)
+
+    target = f"https://localhost:{calm.port}"
+    async with between(target, acts, tls=tls, anchors=calm.folder / "tls.pem") as proxy:
+        connection = {"anchors": str(anchors), "timeout": "1s", "connect_timeout": "1s"}
+        async with opened(calm.section(f"{proxy.url}/dir", connection=connection)) as ca:
+            yield ca, proxy
+
+
+@pytest.mark.parametrize("fault", [*faults.BUSY, *faults.LOST_BEFORE, *faults.LOST_AFTER, faults.TWICE])
+async def test_a_spoiled_finalization_ends_with_one_certificate(calm: PebblePeer, tmp_path: Path, fault: str) -> None:
+    async with spoiled(calm, tmp_path, "/finalize-order/") as (ca, proxy):
+        request = wanted("device-8.acme.test")
+        proxy.faults.append(fault)
+        issued = await issue(ca, request)
+    assert not proxy.faults
+    assert calm.issued(request.public_key) == [issued.certificate]
+
+
+@pytest.mark.parametrize("fault", [*faults.BUSY, *faults.LOST_BEFORE, *faults.LOST_AFTER])
+async def test_a_spoiled_order_is_safe_to_place_again(calm: PebblePeer, tmp_path: Path, fault: str) -> None:
+    async with spoiled(calm, tmp_path, "/order-plz") as (ca, proxy):
+        request = wanted("device-9.acme.test")
+        proxy.faults.append(fault)
+        with pytest.raises(NotSent) as caught:
+            await ca.issue(request)
+        assert isinstance(caught.value, Unavailable) == (fault in faults.BUSY)
+        issued = await issue(ca, request)
+    assert calm.issued(request.public_key) == [issued.certificate]
+
+
+@pytest.mark.parametrize("path", ["/my-order/", "/certZ/", "/authZ/", "/chalZ/"])
+@pytest.mark.parametrize("fault", ["reset after", "page", "garbled", "empty", "redirect", "busy 503"])
+async def test_answers_that_are_spoiled_are_asked_for_again(calm: PebblePeer, tmp_path: Path, path: str, fault: str) -> None:
+    async with spoiled(calm, tmp_path, path) as (ca, proxy):
+        request = wanted("device-10.acme.test")
+        proxy.faults.append(fault)
+        issued = await issue(ca, request)
+    assert not proxy.faults
+    assert calm.issued(request.public_key) == [issued.certificate]
+
+
+async def test_anothers_certificate_is_no_answer(calm: PebblePeer, tmp_path: Path) -> None:
+    async with spoiled(calm, tmp_path, "/certZ/") as (ca, proxy):
+        await issue(ca, wanted("first.acme.test"))
+        request = wanted("second.acme.test")
+        pending = await ca.issue(request)
+        assert isinstance(pending, UpstreamPending)
+        proxy.faults.append(faults.FOREIGN)
+        answer = await ca.poll(request, pending.reference)
+        assert isinstance(answer, UpstreamIssued)
+        with pytest.raises(Rejection):
+            judge(ca, request, answer)
+        found = await ca.find(replace(request, reference=pending.reference))
+        assert isinstance(found, UpstreamIssued)
+        judge(ca, request, found)
+    assert calm.issued(request.public_key) == [found.certificate]
+
+
+async def test_a_ca_that_is_away_gets_nothing(calm: PebblePeer, tmp_path: Path) -> None:
+    async with spoiled(calm, tmp_path, "/finalize-order/") as (ca, proxy):
+        request = wanted("away.acme.test")
+        pending = await ca.issue(request)
+        assert isinstance(pending, UpstreamPending)
+        await proxy.leave()
+        with pytest.raises(NotSent):
+            await ca.poll(request, pending.reference)
+        with pytest.raises(NotSent):
+            await ca.health()
+        await proxy.listen()
+        await follow(ca, request, pending.reference)
+    assert len(calm.issued(request.public_key)) == 1
+
+
+# A hostile CA
+
+
+@pytest.mark.parametrize(
+    "directory",
+    [
+        b"<html>",
+        [],
+        {"newNonce": "x"},
+        {name: f"https://elsewhere.example/{name}" for name in ("newNonce", "newAccount", "newOrder", "revokeCert")},
+        {"newNonce": {"a": 1}, "newAccount": 7, "newOrder": None, "revokeCert": []},
+    ],
+    ids=["html", "list", "short", "other-server", "no-texts"],
+)
+async def test_directories_that_are_none(peer: PebblePeer, directory: object) -> None:
+    async with scripted() as server:
+        server.answers["/dir"] = [(200, directory)]
+        async with opened(peer.section(f"{server.url}/dir", connection={})) as ca:
+            with pytest.raises(NotSent):
+                await ca.issue(wanted())
+            assert not all(trial.good for trial in (await ca.check())[:2])
+    assert {path for path, _ in server.asked} == {"/dir"}
+
+
+@pytest.mark.parametrize(
+    ("field", "file", "sentence"),
+    [
+        ("account_key", b"nonsense", "account_key"),
+        ("external_account", b"not base64url!", "does not hold base64url"),
+        ("dns", b"not base64!", "is no base64"),
+    ],
+)
+def test_keys_that_cannot_be_used(peer: PebblePeer, tmp_path: Path, field: str, file: bytes, sentence: str) -> None:
+    path = tmp_path / "secret"
+    path.touch(0o600)
+    path.write_bytes(file)
+    section = json.loads(json.dumps(peer.section()))
+    if field == "account_key":
+        section[field] = {"file": str(path)}
+    else:
+        section[field]["key"] = {"file": str(path)}
+    with pytest.raises(ConfigurationFaults) as caught:
+        make_ca(section)
+    assert sentence in " ".join(map(str, caught.value.problems))
+    assert file.decode() not in str(caught.value)
