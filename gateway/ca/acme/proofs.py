@@ -19,6 +19,9 @@ PROOF_SECONDS = 900.0
 """How long the CA may take to look, all names together; then the order is begun with anew by the next question about it."""
 CLOSE_SECONDS = 10.0
 """How long records that were added may take to be removed at the end."""
+TELLS = 2
+TELL_PAUSE = 1.0
+"""How often the CA is told again that a challenge is answered, and how long after, in seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -125,9 +128,27 @@ class Prover:
             await self._records.add(*record)
 
     async def _answer(self, proof: _Proof, until: float) -> None:
-        """Tell the CA to look, unless it does so already."""
+        """Tell the CA to look, unless it does so already; where nobody knows whether it heard that, it is told again.
+
+        It may be looking by then, so the records have to stay.
+        """
         if proof.challenge.status != "pending":
             return
+        for _ in range(TELLS):
+            try:
+                await self._tell(proof, until)
+            except AuthFailed:
+                raise
+            except UpstreamError as error:
+                log.info("the CA may not know that a challenge is answered", cause=str(error))
+            else:
+                return
+            await asyncio.sleep(TELL_PAUSE)
+            if (await self.read(proof.url, until)).status != "pending":
+                return
+        await self._tell(proof, until)
+
+    async def _tell(self, proof: _Proof, until: float) -> None:
         try:
             await self._session.run(self._session.client.post(self._session.check_url(proof.challenge.url), {}), until)
         except AcmeRefusal as refusal:

@@ -178,16 +178,17 @@ async def test_several_attributes_in_one_place_are_not_sent(peer: StepPeer) -> N
 
 
 @pytest.mark.parametrize(
-    ("request_", "sentence"),
+    ("wished", "sentence"),
     [
-        (make_request(asked=("CN=wished", (DNS,))), "common name"),
-        (make_request(asked=("", (make_san(SanKind.DNS, "wished.example.org"),))), "DNS names"),
-        (make_request(days=300), "more than the authorized maximum"),
-        (make_request(days=0.001), "less than the authorized minimum"),
+        ({"asked": ("CN=wished", (DNS,))}, "common name"),
+        ({"asked": ("", (make_san(SanKind.DNS, "wished.example.org"),))}, "DNS names"),
+        ({"days": 300}, "more than the authorized maximum"),
+        ({"days": 0.001}, "less than the authorized minimum"),
     ],
     ids=["common-name", "names", "too-long", "too-short"],
 )
-async def test_refusals_of_step_ca(peer: StepPeer, request_: IssueRequest, sentence: str) -> None:
+async def test_refusals_of_step_ca(peer: StepPeer, wished: dict[str, Any], sentence: str) -> None:
+    request_ = make_request(**wished)
     async with opened(peer.section()) as ca:
         with pytest.raises(UpstreamRejected, match=f"the CA refused the request: .*{sentence}"):
             await ca.issue(request_)

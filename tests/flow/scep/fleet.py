@@ -42,7 +42,9 @@ def write_fleet(
     server: Settings | None = None,
     now: datetime | None = None,
 ) -> None:
-    """Write a configuration with these profiles: each is `demo` without credentials and renewal, and with its own settings.
+    """Write a configuration with these profiles: each is `demo` by SCEP alone, without credentials and renewal.
+
+    Each has its own settings beside that.
 
     `endpoints` of a profile are what its SCEP endpoint has beside the RA certificate. `now` is when the CA begins.
     """
@@ -52,7 +54,7 @@ def write_fleet(
     base = config["profiles"].pop("demo")
     for name, settings in profiles.items():
         profile = deepcopy(base)
-        del profile["credentials"], profile["renewal"]
+        del profile["credentials"], profile["renewal"], profile["endpoints"]["acme"]
         profile |= {key: value for key, value in settings.items() if key != "endpoints"}
         profile["endpoints"]["scep"] |= settings.get("endpoints", {})
         config["profiles"][name] = profile

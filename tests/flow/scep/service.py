@@ -37,7 +37,7 @@ KEY = generate_private_key("rsa-2048")
 OTHER_KEY = generate_private_key("rsa-2048")
 
 
-_OTHERS = re.compile(r"^      (?:est:|acme:|- type: basic)[^\n]*\n(?:        [^\n]*\n)*", re.MULTILINE)
+_EST = re.compile(r"^      (?:est:|- type: basic)[^\n]*\n(?:        [^\n]*\n)*", re.MULTILINE)
 """The EST endpoint of `demo`, of which there is one without a label only, and the credential that comes by it alone."""
 
 
@@ -119,16 +119,16 @@ def listening(family: int = socket.AF_INET, address: object = ("127.0.0.1", 0)) 
     return sock
 
 
-def with_scep_alone(text: str) -> str:
-    """Return the configuration that `init` writes without EST and ACME, so that `demo` can be copied and changed."""
-    return _OTHERS.sub("", text)
+def without_est(text: str) -> str:
+    """Return the configuration that `init` writes without EST, so that `demo` can be copied."""
+    return _EST.sub("", text)
 
 
 def make_folder(folder: Path, ra_key: str = "rsa-2048", ca_key: str = "ec-p256", now: datetime | None = None) -> Path:
-    """Write what `init` writes, but for EST and ACME, for a test that adds files of its own before it starts the service."""
+    """Write what `init` writes, but for EST, for a test that adds files of its own before it starts the service."""
     write_directory(folder, make_files(ra_key, ca_key, 1, 2, now or datetime.now(UTC)))
     path = folder / "profiles.yaml"
-    path.write_text(with_scep_alone(path.read_text()))
+    path.write_text(without_est(path.read_text()))
     return folder
 
 

@@ -23,7 +23,7 @@ from gateway.wire.scep import client as scep
 from gateway.wire.scep.client import CertRep
 from gateway.wire.scep.pkimessage import PkiStatus
 from tests.conftest import RunningServer, free_port, launch
-from tests.flow.scep.service import with_scep_alone
+from tests.flow.scep.service import without_est
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -98,7 +98,7 @@ def configure(text: str, state: Path, mtls_port: int) -> str:
     listener = (
         f"  https_mtls:\n    listen: 127.0.0.1:{mtls_port}\n    certificate: tls/server.pem\n    key: {{file: secrets/tls.key}}\n"
     )
-    text = with_scep_alone(text).replace("  external_url:", f"{listener}  external_url:", 1)
+    text = without_est(text).replace("  external_url:", f"{listener}  external_url:", 1)
     start = text.index("  demo:\n")
     demo = text[start:]
     for name, anchors in (("kiosks", "fleet"), ("tills", "other-fleet")):
