@@ -41,7 +41,8 @@ def test_every_extra_test_is_listed() -> None:
 
 def test_extra_tests_are_left_out_of_the_required_ones() -> None:
     targets = (ROOT / "Makefile").read_text()
-    assert 'pytest -m "not extra"' in targets
+    assert "sh .ci/tests $(BIN)/python" in targets
+    assert 'pytest -m "not extra"' in (ROOT / ".ci" / "tests").read_text()
     assert "pytest -m extra" in targets
 
 
