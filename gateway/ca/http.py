@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 
 from gateway.ca.interfaces import AuthFailed, NotSent, Unavailable, UnknownResult
+from gateway.errors import MalformedMessage
 from gateway.pki.jws import parse_json_object
 
 MAX_BODY = 262_144
@@ -69,7 +70,7 @@ class Response:
         """Return the JSON object that the body is; raises `failed` for anything else, such as a proxy's page."""
         try:
             return parse_json_object(self.body)
-        except Exception as error:
+        except MalformedMessage as error:
             cause = f"the CA answered {self.status} with what is no JSON object ({self.media_type or 'no type'})"
             raise self.failed(cause) from error
 

@@ -12,7 +12,7 @@ from gateway.cli.options import (
     ConfigOption,
     FormatOption,
     OutputFormat,
-    print_record,
+    print_done,
     print_records,
     with_exit_codes,
 )
@@ -58,10 +58,7 @@ def deactivate(
 ) -> None:
     """End an account for good, with its pending orders; its key can open no other. Certificates stay."""
     done = AdminClient(config, admin_socket).post(f"/v1/acme/accounts/{quoted(id)}/deactivate")
-    if format is OutputFormat.JSON:
-        print_record(done, format)
-    else:
-        print(f"Account {id} is ended.")
+    print_done(done, format, f"Account {id} is ended.")
 
 
 @app.command()

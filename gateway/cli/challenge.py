@@ -17,7 +17,7 @@ from gateway.cli.options import (
     OutputFormat,
     argument,
     fail,
-    print_record,
+    print_done,
     print_records,
     with_exit_codes,
 )
@@ -58,10 +58,7 @@ def new(
         seconds = None if ttl is None else int(parse_duration(ttl).total_seconds())
     sans = san or ([] if no_sans else None)
     made = draw(config, admin_socket, profile=profile, subject=subject, sans=sans, ttl=seconds, owner=owner)
-    if format is OutputFormat.JSON:
-        print_record(made, format)
-    else:
-        print(made["challenge"])
+    print_done(made, format, made["challenge"])
 
 
 @app.command(name="list")
@@ -91,10 +88,7 @@ def revoke(
 ) -> None:
     """Revoke a challenge that was not used yet."""
     done = AdminClient(config, admin_socket).post(f"/v1/challenges/{quoted(id)}/revoke")
-    if format is OutputFormat.JSON:
-        print_record(done, format)
-    else:
-        print(f"Challenge {id} is revoked.")
+    print_done(done, format, f"Challenge {id} is revoked.")
 
 
 def draw(config: Path, admin_socket: Path | None = None, /, **wanted: Any) -> dict[str, Any]:

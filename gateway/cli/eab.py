@@ -17,6 +17,7 @@ from gateway.cli.options import (
     OutputFormat,
     argument,
     fail,
+    print_done,
     print_record,
     print_records,
     with_exit_codes,
@@ -120,10 +121,7 @@ def revoke(
 ) -> None:
     """Revoke a key: it binds no account, and the accounts that it bound order nothing more. Certificates stay."""
     done = AdminClient(config, admin_socket).post(f"/v1/eab/{quoted(kid)}/revoke")
-    if format is OutputFormat.JSON:
-        print_record(done, format)
-    else:
-        print(f"Key {kid} is revoked; accounts that were bound with it: {done['accounts']}.")
+    print_done(done, format, f"Key {kid} is revoked; accounts that were bound with it: {done['accounts']}.")
 
 
 def _create(client: AdminClient, **wanted: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gateway.cli.options import (
     OutputFormat,
     argument,
     fail,
+    print_done,
     print_record,
     print_records,
     with_exit_codes,
@@ -90,10 +91,7 @@ def withdraw(
 ) -> None:
     """Forget an incident: its certificates are renewed in their time again."""
     done = AdminClient(config, admin_socket).post(f"/v1/incidents/{quoted(id)}/withdraw")
-    if format is OutputFormat.JSON:
-        print_record(done, format)
-    else:
-        print(f"Incident {id} is withdrawn.")
+    print_done(done, format, f"Incident {id} is withdrawn.")
 
 
 def _declare(client: AdminClient, affected: dict[str, Any], url: str | None, format: OutputFormat) -> None:

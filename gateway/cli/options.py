@@ -178,6 +178,14 @@ def print_record(record: Mapping[str, object], format: OutputFormat) -> None:
     _console().print(table)
 
 
+def print_done(record: Mapping[str, object], format: OutputFormat, sentence: str) -> None:
+    """Say what was done: in one sentence, or with the whole record as a JSON object."""
+    if format is OutputFormat.JSON:
+        print_json(record)
+    else:
+        print(sentence)
+
+
 def print_json(value: object) -> None:
     """Print any JSON-like value, indented; times in ISO 8601, bytes in hex."""
     print(json.dumps(value, indent=2, ensure_ascii=True, default=_plain))

@@ -16,6 +16,7 @@ from gateway.cli.options import (
     OutputFormat,
     argument,
     fail,
+    print_done,
     print_record,
     print_records,
     with_exit_codes,
@@ -117,7 +118,4 @@ def resolve(
 
 
 def _told(row: dict[str, Any], format: OutputFormat, what: str) -> None:
-    if format is OutputFormat.JSON:
-        print_record(row, format)
-    else:
-        print(f"Request {row['id']} {what}.")
+    print_done(row, format, f"Request {row['id']} {what}.")

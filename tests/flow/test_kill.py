@@ -1,62 +1,22 @@
 """kill -9 before and after every turn of a walk: a retry gets the same certificate or a clean first one; the books are right."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import gateway
 from gateway.audit import verify_chain
 from gateway.errors import Reason
 from gateway.model import Issued, Pending, Rejected
 from gateway.store.interfaces import CertificateFilter, LedgerState
 from tests.contract.store.rows import audit_rows
 from tests.flow.enrollment.kill_harness import BACKENDS, make_world
+from tests.flow.enrollment.killer import Killer
 from tests.flow.enrollment.world import AUDIT_KEY, PROFILE, QUICK, FaultyCA, World
 
-ROOT = Path(gateway.__file__).parents[1]
 OPERATOR = "uid:0 (root)"
 MOST_STEPS = 400
 AFTER_LEASE = QUICK.lease.total_seconds() + 1
-
-
-class Killer:
-    """Orders walks from the harness."""
-
-    def __init__(self) -> None:
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.flow.enrollment.kill_harness"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-
-    def dies(self, **order: Any) -> bool:
-        """Run one walk; False when it came to its end before its k-th step."""
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps(order) + "\n")
-        self._server.stdin.flush()
-        status = int(self._server.stdout.readline())
-        if os.WIFSIGNALED(status):
-            assert os.WTERMSIG(status) == signal.SIGKILL
-            return True
-        assert os.WEXITSTATUS(status) == 0, "the walk itself failed"
-        return False
-
-    def close(self) -> None:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.close()
-        assert self._server.wait(30) == 0
-        self._server.stdout.close()
 
 
 @pytest.fixture(scope="module")

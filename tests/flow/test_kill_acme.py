@@ -1,10 +1,5 @@
 """kill -9 before and after every turn of an order's finalization: one order gets one certificate, whoever goes on with it."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import gateway
 from gateway.acme import Account, Order, OrderStatus
 from gateway.audit import verify_chain
 from gateway.model import Pending, RequestId
@@ -21,47 +15,14 @@ from gateway.store.interfaces import CertificateFilter, LedgerState
 from tests.contract.store.rows import audit_rows
 from tests.flow.enrollment.acme_world import AcmeWorld, account, csr, finalize, ready
 from tests.flow.enrollment.kill_harness import BACKENDS, make_acme_world, take_up
+from tests.flow.enrollment.killer import Killer
 from tests.flow.enrollment.world import AUDIT_KEY, PROFILE, FaultyCA
 
-ROOT = Path(gateway.__file__).parents[1]
 OPERATOR = "uid:0 (root)"
 NAME = "www.example.com"
 MOST_STEPS = 600
 AFTER_LEASE = 61.0
 ROUNDS = 12
-
-
-class Killer:
-    """Orders finalizations from the harness."""
-
-    def __init__(self) -> None:
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.flow.enrollment.kill_harness"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-
-    def dies(self, **order: Any) -> bool:
-        """Run one; False when it came to its end before its k-th step."""
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps(order) + "\n")
-        self._server.stdin.flush()
-        status = int(self._server.stdout.readline())
-        if os.WIFSIGNALED(status):
-            assert os.WTERMSIG(status) == signal.SIGKILL
-            return True
-        assert os.WEXITSTATUS(status) == 0, "the finalization itself failed"
-        return False
-
-    def close(self) -> None:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.close()
-        assert self._server.wait(30) == 0
-        self._server.stdout.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ A whole registration authority stands before each kind of CA. What the CA did is
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -58,14 +57,7 @@ PAUSE = timedelta(minutes=1)
 
 @pytest.fixture(scope="module")
 def step_peer(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[step_ca.StepPeer]:
-    if not step_ca.is_there():
-        message = f"step-ca cannot be built: apt-get install {' '.join(step_ca.PACKAGES)}"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    cache = pytestconfig.cache
-    assert cache is not None
-    with step_ca.running(step_ca.build(cache.mkdir("step-ca")), tmp_path_factory.mktemp("step") / "ca") as peer:
+    with step_ca.running(step_ca.require(pytestconfig), tmp_path_factory.mktemp("step") / "ca") as peer:
         yield peer
 
 
