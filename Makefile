@@ -21,7 +21,7 @@ test: $(VENV)/.dev
 	@sh .ci/apt curl openssl strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins scep certmonger prometheus libfaketime swtpm certbot lego uacme dehydrated acme-tiny caddy apache2-bin softhsm2 golang-cfssl pebble golang-go golang-github-smallstep-certificates-dev
 	@command -v npm >/dev/null 2>&1 || sh .ci/apt nodejs npm
 	@command -v javac >/dev/null 2>&1 || exit 0; sh .ci/apt libbcpkix-java libbcprov-java libbcutil-java libbctls-java
-	@sh .ci/tests $(BIN)/python $(PYTEST_FLAGS)
+	@$(BIN)/python .ci/tests.py $(PYTEST_FLAGS)
 
 test-extra: $(VENV)/.dev
 	$(BIN)/python -m pytest -m extra --verbose $(PYTEST_FLAGS)

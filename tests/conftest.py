@@ -1,19 +1,23 @@
 """A real server for tests: `pki-gateway init` and `serve` as a user runs them, on free loopback ports."""
 
+import atexit
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import cache
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,8 @@ from gateway.wire.est.client import EstAnswer, basic_authorization, decode_answe
 
 START_SECONDS = 60.0
 COMMAND = (sys.executable, "-m", "gateway")
+INIT_PORTS = (8080, 8443, 9464)
+"""Those of `init` for HTTP, HTTPS and monitoring."""
 
 
 def free_port() -> int:
@@ -126,16 +132,24 @@ class RunningServer:
         with urllib.request.urlopen(self.url + path, timeout=10) as reply:
             return bytes(reply.read())
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, workers: int = 1) -> None:
+        """Wait until so many workers serve."""
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 break
             with suppress(urllib.error.URLError, ConnectionError, TimeoutError):
                 self.get("/scep/demo?operation=GetCACaps")
-                return
+                if workers == 1 or self._serving() >= workers:
+                    return
             time.sleep(0.1)
         raise AssertionError(f"the server did not come up:\n{self.log.read_text()}")
+
+    def _serving(self) -> int:
+        """Return how many workers serve."""
+        with urllib.request.urlopen(f"{self.monitoring_url}/metrics", timeout=10) as reply:
+            found = re.search(r"^gateway_workers (\d+)", reply.read().decode(), re.MULTILINE)
+        return int(found[1]) if found else 0
 
     def stop(self) -> int:
         """Stop by SIGTERM; return the exit code."""
@@ -159,6 +173,24 @@ def with_https_mtls(text: str, port: int) -> str:
     return json.dumps(data)
 
 
+@cache
+def _template(init_flags: tuple[str, ...]) -> Path:
+    """Run `init` once for all servers that begin in the same way: it draws a good many keys."""
+    folder = Path(tempfile.mkdtemp(prefix="pki-gateway-init-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    subprocess.run([*COMMAND, "init", str(folder / "state"), *init_flags], check=True, capture_output=True, timeout=60)
+    return folder / "state"
+
+
+def _initialise(state: Path, ports: tuple[int, int, int], init_flags: tuple[str, ...]) -> None:
+    shutil.copytree(_template(init_flags), state)
+    path = state / "profiles.yaml"
+    text = path.read_text()
+    for usual, port in zip(INIT_PORTS, ports, strict=True):
+        text = text.replace(f":{usual}", f":{port}")
+    path.write_text(text)
+
+
 def launch(
     state: Path,
     *,
@@ -169,9 +201,8 @@ def launch(
 ) -> RunningServer:
     """Write a configuration into `state` if there is none, serve it and wait until it answers."""
     http_port, https_port, monitoring_port = free_port(), free_port(), free_port()
-    ports = ("--http-port", str(http_port), "--https-port", str(https_port), "--monitoring-port", str(monitoring_port))
     if not (state / "profiles.yaml").exists():
-        subprocess.run([*COMMAND, "init", str(state), *ports, *init_flags], check=True, capture_output=True, timeout=60)
+        _initialise(state, (http_port, https_port, monitoring_port), init_flags)
     if edit:
         path = state / "profiles.yaml"
         path.write_text(edit(path.read_text()))
@@ -185,7 +216,7 @@ def launch(
         )
     server = RunningServer(state, http_port, https_port, monitoring_port, process, log)
     try:
-        server.wait_ready()
+        server.wait_ready(workers)
     except BaseException:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """Targets of the Makefile that decide something themselves."""
 
 import os
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -41,9 +42,16 @@ def test_every_extra_test_is_listed() -> None:
 
 def test_extra_tests_are_left_out_of_the_required_ones() -> None:
     targets = (ROOT / "Makefile").read_text()
-    assert "sh .ci/tests $(BIN)/python" in targets
-    assert 'pytest -m "not extra"' in (ROOT / ".ci" / "tests").read_text()
+    assert "$(BIN)/python .ci/tests.py" in targets
+    assert '"pytest", "-m", "not extra"' in (ROOT / ".ci" / "tests.py").read_text()
     assert "pytest -m extra" in targets
+
+
+def test_every_test_is_in_one_part() -> None:
+    parts = runpy.run_path(str(ROOT / ".ci" / "tests.py"))["PARTS"]
+    named = [path for part in parts for pattern in part for path in ROOT.glob(pattern)]
+    files = [file for path in named for file in (path.rglob("test_*.py") if path.is_dir() else [path])]
+    assert sorted(files) == sorted((ROOT / "tests").rglob("test_*.py"))
 
 
 def test_packages_of_the_required_clients_are_installed() -> None:

@@ -89,8 +89,7 @@ def outlive(server: RunningServer, fill: Fill) -> None:
 
 def wait_for_all(server: RunningServer) -> None:
     """Wait until both workers serve: one that only begins has neither its files nor its connections yet."""
-    server.wait_ready()
-    wait_for(lambda: metric(server, "gateway_workers") == 2)
+    server.wait_ready(2)
     wait_for_status(f"{server.monitoring_url}/readyz", 200)
 
 
