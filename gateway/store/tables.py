@@ -260,16 +260,6 @@ pulse = Table(
 )
 """The last proof of each worker that a durable write works."""
 
-acme_nonces = Table(
-    "acme_nonces",
-    metadata,
-    Column("issued_at", BigInteger, nullable=False),
-    Column("nonce", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("issued_at", "nonce"),
-    sqlite_with_rowid=False,
-)
-"""Nonces that were used, in the order of their time: one tree that grows at its end and is cut at its beginning."""
-
 acme_external_accounts = Table(
     "acme_external_accounts",
     metadata,

@@ -13,6 +13,7 @@ from gateway.errors import StoreUnavailable
 from gateway.store.keys import KeyRing
 from gateway.store.rows import to_micros
 from gateway.store.sqlite import expiry
+from gateway.store.sqlite.acme.nonces import UsedNonces
 from gateway.store.sqlite.files import check_usable
 from gateway.store.sqlite.heads import HeadSigner
 from gateway.store.sqlite.reader import Readers
@@ -50,12 +51,14 @@ class OpenFile:
         self._clock = clock
         self._timeout = timeout
         self._heads = HeadSigner(audit_key, on_head, head_interval, clock)
+        self._nonces = UsedNonces(path, clock)
         self._readers: Readers | None = None
         self._writer: GroupWriter | None = None
 
     async def start(self) -> None:
         """Open; raises StoreRefused when there is no store, or schema or keys are not ours, and StoreUnavailable."""
         await asyncio.to_thread(check_usable, self.path, self._keys, self._audit_key, self._timeout)
+        await asyncio.to_thread(self._nonces.prepare)
         self._readers = Readers(self.path)
         self._writer = GroupWriter(self.path, self._audit_key, self._timeout, self._heads.note)
         self._writer.start()
@@ -72,6 +75,7 @@ class OpenFile:
         if readers is not None and writer is not None:
             await writer.close(readers.stop)
             await asyncio.to_thread(self._heads.hand_out)
+        self._nonces.close()
 
     async def ping(self) -> None:
         """Prove that a durable write works; raises StoreUnavailable."""
@@ -96,10 +100,8 @@ class OpenFile:
             raise StoreUnavailable("the store is closed")
         return await self._readers.run_aside(query)
 
-    async def _write(
-        self, work: Callable[[Transaction], T], *, is_long: bool = False, ahead: bool = False, synced: bool = True
-    ) -> T:
+    async def _write(self, work: Callable[[Transaction], T], *, is_long: bool = False, synced: bool = True) -> T:
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
         with span("store"):
-            return await self._writer.submit(work, is_long=is_long, ahead=ahead, synced=synced)
+            return await self._writer.submit(work, is_long=is_long, synced=synced)

@@ -49,16 +49,13 @@ log = structlog.get_logger(__name__)
 class _Operation:
     """One queued write. Whoever takes the latch first, writer or departing caller, decides whether it runs."""
 
-    __slots__ = ("ahead", "error", "future", "is_long", "latch", "result", "synced", "work")
+    __slots__ = ("error", "future", "is_long", "latch", "result", "synced", "work")
 
-    def __init__(
-        self, work: Callable[[Transaction], Any], future: asyncio.Future[Any], *, is_long: bool, ahead: bool, synced: bool
-    ) -> None:
+    def __init__(self, work: Callable[[Transaction], Any], future: asyncio.Future[Any], *, is_long: bool, synced: bool) -> None:
         self.work = work
         self.future = future
         self.is_long = is_long
-        self.ahead = ahead
-        self.synced = synced and not ahead
+        self.synced = synced
         self.latch = threading.Lock()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -127,19 +124,17 @@ class GroupWriter:
         """Start the thread."""
         self._thread.start()
 
-    async def submit(
-        self, work: Callable[[Transaction], T], *, is_long: bool = False, ahead: bool = False, synced: bool = True
-    ) -> T:
+    async def submit(self, work: Callable[[Transaction], T], *, is_long: bool = False, synced: bool = True) -> T:
         """Run `work` in a transaction and return its answer once that is durable; what `is_long` runs on the thread.
 
         What is not `synced` is answered once every process sees it: a machine that fails may forget it, but nothing that was
-        written before what it remembers. What is `ahead` is answered earlier, and is forgotten where the file fails, too.
+        written before what it remembers.
         Raises what `work` raises (then nothing of it was written), or StoreUnavailable: then nothing was written either,
         unless the disk took longer than the timeout over a group that had begun.
         """
         if self._closing:
             raise StoreUnavailable("the store is closed")
-        return await self._queue(work, is_long=is_long, ahead=ahead, synced=synced)
+        return await self._queue(work, is_long=is_long, synced=synced)
 
     async def close(self, before_closing: Callable[[], None]) -> None:
         """Finish what is queued, checkpoint and close; `before_closing` runs under the flock."""
@@ -158,8 +153,8 @@ class GroupWriter:
 
     # On the loop
 
-    async def _queue(self, work: Callable[[Transaction], T], *, is_long: bool, ahead: bool = False, synced: bool = True) -> T:
-        operation = _Operation(work, self._loop.create_future(), is_long=is_long, ahead=ahead, synced=synced)
+    async def _queue(self, work: Callable[[Transaction], T], *, is_long: bool, synced: bool = True) -> T:
+        operation = _Operation(work, self._loop.create_future(), is_long=is_long, synced=synced)
         self._arrived.append(operation)
         if not self._writing:
             self._writing = True
@@ -191,9 +186,6 @@ class GroupWriter:
             if here:
                 with contextlib.suppress(sqlite.LockedError):  # the thread waits for who does not know the flock
                     group.transaction = self._prepare(operations, patience=0.0)
-                    for operation in operations:
-                        if operation.ahead:
-                            operation.settle()
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             group.error = error
         self._tries = 0

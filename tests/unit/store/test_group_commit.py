@@ -110,36 +110,6 @@ async def test_undone_operation_answers_and_leaves_nothing(store: SqliteStore, p
     assert await chain_problems(store) == ()
 
 
-async def test_what_runs_ahead_is_answered_before_the_disk_has_it(
-    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slow, commit = threading.Event(), connection.commit
-
-    def wait(c: sqlite3.Connection) -> None:
-        slow.wait(timeout=5)
-        commit(c)
-
-    monkeypatch.setattr(connection, "commit", wait)
-    patient = put(store, "patient")
-    assert await store.redeem_nonce(b"n", NOW)
-    assert not patient.done()
-    slow.set()
-    assert await patient == "patient"
-    assert not await store.redeem_nonce(b"n", NOW)
-
-
-async def test_what_runs_ahead_is_undone_with_a_disk_that_fails(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: sqlite3.Connection) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(connection, "commit", fail)
-        told = await asyncio.gather(store.redeem_nonce(b"n", NOW), put(store, "next"), return_exceptions=True)
-        assert told[0] is True
-        assert isinstance(told[1], StoreUnavailable)
-    assert await store.redeem_nonce(b"n", NOW)
-
-
 async def test_group_is_one_transaction(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commits = []
     commit = connection.commit
@@ -508,57 +478,6 @@ def levels(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-async def test_nonces_do_not_wait_for_the_disk_and_what_comes_after_does(store: SqliteStore, levels: list[int]) -> None:
-    await put(store, "a")
-    levels.clear()
-    assert await store.redeem_nonce(b"n1", NOW)
-    assert not await store.redeem_nonce(b"n1", NOW)
-    assert await put(store, "b") == "b"
-    used = asyncio.gather(store.redeem_nonce(b"n2", NOW), store.redeem_nonce(b"n2", NOW))
-    assert await put(store, "c") == "c"
-    assert list(await used) == [True, False]
-    assert levels == [1, 1, 2, 2]
-
-
-async def test_a_nonce_that_is_used_up_is_used_up_for_every_process(path: Path, store: SqliteStore, levels: list[int]) -> None:
-    await put(store, "a")
-    other = SqliteStore(path, KEYS, AUDIT_KEY, "w2", lambda _: None, timeout=2.0)
-    await other.start()
-    try:
-        await put(other, "b")
-        levels.clear()
-        assert await store.redeem_nonce(b"n1", NOW)
-        assert not await other.redeem_nonce(b"n1", NOW)
-        assert levels == [1, 1]
-    finally:
-        await other.close()
-
-
-async def test_a_nonce_that_could_not_be_written_is_refused_and_the_next_is_not(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await put(store, "a")
-
-    def fail(_: sqlite3.Connection) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(connection, "commit", fail)
-        with pytest.raises(StoreUnavailable):
-            await store.redeem_nonce(b"n1", NOW)
-    assert await store.redeem_nonce(b"n1", NOW)
-    assert not await store.redeem_nonce(b"n1", NOW)
-    assert await put(store, "b") == "b"
-
-
-async def test_nonces_alone_do_not_let_the_wal_grow(store: SqliteStore, levels: list[int]) -> None:
-    await put(store, "a")
-    levels.clear()
-    for number in range(CHECKPOINT_OPERATIONS + 2):
-        assert await store.redeem_nonce(number.to_bytes(4), NOW)
-    assert levels.count(2) == 1
-
-
 def lazily(store: SqliteStore, name: str) -> asyncio.Future[str]:
     """Queue a write that need not wait for the disk."""
 
@@ -568,6 +487,37 @@ def lazily(store: SqliteStore, name: str) -> asyncio.Future[str]:
         return name
 
     return asyncio.ensure_future(store._write(work, synced=False))
+
+
+async def test_what_need_not_be_synced_does_not_wait_for_the_disk(store: SqliteStore, levels: list[int]) -> None:
+    await put(store, "a")
+    levels.clear()
+    assert await lazily(store, "b") == "b"
+    assert await put(store, "c") == "c"
+    assert levels == [1, 2]
+
+
+async def test_what_need_not_be_synced_is_seen_by_every_process(path: Path, store: SqliteStore, levels: list[int]) -> None:
+    await put(store, "a")
+    other = SqliteStore(path, KEYS, AUDIT_KEY, "w2", lambda _: None, timeout=2.0)
+    await other.start()
+    try:
+        await put(other, "b")
+        levels.clear()
+        assert await lazily(store, "c") == "c"
+        with pytest.raises(StoreUnavailable):
+            await lazily(other, "c")
+        assert levels[0] == 1
+    finally:
+        await other.close()
+
+
+async def test_what_need_not_be_synced_does_not_let_the_wal_grow(store: SqliteStore, levels: list[int]) -> None:
+    await put(store, "a")
+    levels.clear()
+    for number in range(CHECKPOINT_OPERATIONS + 2):
+        await lazily(store, f"n{number}")
+    assert levels.count(2) == 1
 
 
 async def test_what_need_not_be_synced_is_so_with_what_must_be(store: SqliteStore, path: Path, levels: list[int]) -> None:
@@ -585,8 +535,6 @@ async def test_heads_tell_only_what_the_disk_has(path: Path, heads: list[AuditHe
         await put(store, "a")
         await lazily(store, "b")
         unsynced = audit_rows(store)[-1].seq
-        assert heads[-1].seq < unsynced
-        await store.redeem_nonce(b"n", NOW)
         assert heads[-1].seq < unsynced
     finally:
         await store.close()

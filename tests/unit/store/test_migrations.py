@@ -110,7 +110,6 @@ ACME = {
     "orders to forget": acme_expiry._ORDERS,
     "their authorizations": acme_expiry._LINKS,
     "authorizations to forget": acme_expiry._AUTHORIZATIONS,
-    "nonces to forget": acme_expiry._NONCES,
 }
 
 

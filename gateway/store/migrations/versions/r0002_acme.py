@@ -104,13 +104,6 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_acme_incidents_created_at"), "acme_incidents", ["created_at"], unique=False)
     op.create_table(
-        "acme_nonces",
-        sa.Column("issued_at", sa.BigInteger(), nullable=False),
-        sa.Column("nonce", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("issued_at", "nonce", name=op.f("pk_acme_nonces")),
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
         "acme_order_authorizations",
         sa.Column("authorization_id", sa.Text(), nullable=False),
         sa.Column("order_id", sa.Text(), nullable=False),

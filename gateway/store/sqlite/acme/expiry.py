@@ -1,28 +1,16 @@
-"""Nonces that were used, and what ACME only had to keep for a time, deleted in portions."""
+"""What ACME only had to keep for a time, ended or deleted in portions."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from gateway.store import tables
-from gateway.store.rows import insert, to_micros
+from gateway.store.rows import to_micros
 from gateway.store.sqlite.acme.orders import EXPIRED_ERROR
 from gateway.store.sqlite.transaction import Transaction
 
 PORTION = 1000
 """Rows of each kind that one transaction deletes or ends."""
 
-NONCES = 5000
-"""Nonces that one transaction deletes: they lie side by side."""
-
-NONCES_KEPT = timedelta(hours=2)
-"""Twice as long as a nonce lives: a clock that ran ahead for a while must make no used one new."""
-
-_REDEEM = insert(tables.acme_nonces, "ON CONFLICT DO NOTHING")
-_NONCES = (
-    "DELETE FROM acme_nonces WHERE (issued_at, nonce) IN "
-    "(SELECT issued_at, nonce FROM acme_nonces WHERE issued_at <= :nonces ORDER BY issued_at LIMIT :many)"
-)
 _OPEN = "status IN ('pending', 'ready')"
 """Word for word the condition of the partial index, which serves only queries that repeat it."""
 _END = (
@@ -38,18 +26,7 @@ _AUTHORIZATIONS = (
 )
 
 
-def redeem_nonce(tx: Transaction, nonce: bytes, issued_at: datetime) -> bool:
-    """Use a nonce up; False when it was used before."""
-    return tx.execute(_REDEEM, {"nonce": nonce, "issued_at": to_micros(issued_at)}) == 1
-
-
 def expire_portion(tx: Transaction, now: datetime) -> int:
     """End and delete up to a portion of each kind; returns how many rows it touched."""
-    parameters = {
-        "now": to_micros(now),
-        "nonces": to_micros(now - NONCES_KEPT),
-        "portion": PORTION,
-        "many": NONCES,
-        "error": EXPIRED_ERROR,
-    }
-    return sum(tx.execute(statement, parameters) for statement in (_END, _LINKS, _ORDERS, _AUTHORIZATIONS, _NONCES))
+    parameters = {"now": to_micros(now), "portion": PORTION, "error": EXPIRED_ERROR}
+    return sum(tx.execute(statement, parameters) for statement in (_END, _LINKS, _ORDERS, _AUTHORIZATIONS))

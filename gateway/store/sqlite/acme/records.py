@@ -30,12 +30,8 @@ class AcmeFile(OpenFile):
     """What the state machines of ACME need, in the file of the store; values are sealed before the writer's turn comes."""
 
     async def redeem_nonce(self, nonce: bytes, issued_at: datetime) -> bool:
-        """Use a nonce up, across all workers; False when it was used before.
-
-        The answer comes before the disk has it. What was asked with it, where it changes anything, is a write of its own, which
-        waits for the disk and comes after this one.
-        """
-        return await self._write(lambda tx: expiry.redeem_nonce(tx, nonce, issued_at), ahead=True)
+        """Use a nonce up, across all workers; False when it was used before."""
+        return self._nonces.redeem(nonce, issued_at)
 
     # Accounts
 
