@@ -144,6 +144,9 @@ class AcmeRecords(Protocol):
     async def find_account_by_key(self, profile: ProfileName, thumbprint: str) -> Account | None:
         """Return the account of a key."""
 
+    async def is_account_key(self, thumbprint: str, profiles: Collection[ProfileName]) -> bool:
+        """Say whether an account of one of these directories has this key."""
+
     async def update_account(
         self,
         id: str,
@@ -245,6 +248,9 @@ class AcmeRecords(Protocol):
         self, id: str, seen_worker: str, seen_lease: datetime | None, worker: str, until: datetime
     ) -> bool:
         """Take an authorization from whoever left it, by compare-and-swap."""
+
+    async def settle(self, attempt: Attempt) -> Authorization | None:
+        """Record a good attempt that took no time, at a challenge that nobody has begun; None where that is not so."""
 
     async def end_attempt(self, attempt: Attempt) -> Authorization | None:
         """Record an attempt and all that follows from it; None where the worker does not hold the challenge any more."""

@@ -62,6 +62,10 @@ class ValidationFailed(Exception):
 class Validation(Protocol):
     """How one profile has control of identifiers proved, compiled from its configuration."""
 
+    @property
+    def asks_nobody(self) -> bool:
+        """Whether `validate` decides by itself, so that there is nothing to wait for, and nothing to try again."""
+
     async def validate(self, task: ValidationTask, now: datetime) -> Validated:
         """Make one attempt; bounded in time, size and number of connections. Raises ValidationFailed.
 

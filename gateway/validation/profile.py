@@ -59,6 +59,7 @@ class ProfileValidation:
         reach = Reach(resolver, AddressPolicy(config.allow_cidrs, config.deny_cidrs), room)
         http_port, tls_port = config.http01_port or 80, config.tlsalpn01_port or 443
         self._mode = mode
+        self.asks_nobody = mode == "none" and config.caa.mode != "enforce"
         self._http = Http01(reach, http_port, frozenset({tls_port}))
         self._tls = TlsAlpn01(reach, tls_port)
         self._dns = Dns01(resolver)

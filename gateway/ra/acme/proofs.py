@@ -78,11 +78,9 @@ class Proofs:
         thumbprint = thumbprint_of(csr.public_key.der)
         if thumbprint is None:
             return
-        for profile in snapshot.profiles.values():
-            if profile.acme is None:
-                continue
-            if await self._means.records.find_account_by_key(profile.name, thumbprint) is not None:
-                raise Rejection(Reason.BAD_CSR, "the key of the CSR is the key of an account")
+        directories = [name for name, profile in snapshot.profiles.items() if profile.acme is not None]
+        if await self._means.records.is_account_key(thumbprint, directories):
+            raise Rejection(Reason.BAD_CSR, "the key of the CSR is the key of an account")
 
     async def _check_caa(self, snapshot: Snapshot, order: Order, rows: Sequence[Authorization], account: Account) -> None:
         try:

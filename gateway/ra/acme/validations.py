@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import starmap
 from typing import Any
@@ -182,6 +182,12 @@ class Validations:
         room: bool,
     ) -> Authorization | None:
         """Note that the challenge is to be tried, and try it where there is room; else it is due for anybody."""
+        row = replace(authorization, source=source, payload=payload)
+        judge = await self._find_judge(snapshot, row, account) if room else None
+        if judge is not None and judge.asks_nobody:
+            attempt = await self._judge(snapshot, row, account, challenge, judge)
+            if attempt.status is ChallengeStatus.VALID:
+                return await self._records.settle(attempt)
         now = self._clock()
         worker, until = (self._worker, now + self._lease) if room else ("", now)
         begun = await self._records.begin_validation(
@@ -199,7 +205,7 @@ class Validations:
         ours = begun.worker == worker and begun.lease_until == until
         if not ours and not await self._claim(begun, now):
             return None
-        return await self._attempt(snapshot, begun, account)
+        return await self._attempt(snapshot, begun, account, judge)
 
     async def _claim(self, row: Authorization, now: datetime) -> bool:
         """Take a row that nobody holds; False where somebody does, or was first."""
@@ -263,19 +269,35 @@ class Validations:
         elif error is not None:
             log.error("an attempt at a challenge failed inside; it is made again", authorization=row.id, exc_info=error)
 
-    async def _attempt(self, snapshot: Snapshot, row: Authorization, account: Account) -> Authorization | None:
+    async def _attempt(
+        self, snapshot: Snapshot, row: Authorization, account: Account, judge: Validation | None = None
+    ) -> Authorization | None:
         """Make one attempt and record it; None where somebody else has taken it meanwhile."""
         challenge = next((challenge for challenge in row.challenges if challenge.id == row.trying), None)
         if challenge is None:
             return None
-        try:
-            validated = await self._try(snapshot, row, account, challenge)
-        except ValidationFailed as failure:
-            return await self._record(self._failed(snapshot, row, challenge, failure))
-        return await self._record(self._valid(snapshot, row, challenge, validated))
+        return await self._record(await self._judge(snapshot, row, account, challenge, judge))
 
-    async def _try(self, snapshot: Snapshot, row: Authorization, account: Account, challenge: Challenge) -> Validated:
-        judge = await self._validation(snapshot, row, account)
+    async def _judge(
+        self, snapshot: Snapshot, row: Authorization, account: Account, challenge: Challenge, judge: Validation | None
+    ) -> Attempt:
+        try:
+            judge = judge or await self._validation(snapshot, row, account)
+            validated = await self._try(snapshot, row, account, challenge, judge)
+        except ValidationFailed as failure:
+            return self._failed(snapshot, row, challenge, failure)
+        return self._valid(snapshot, row, challenge, validated)
+
+    async def _find_judge(self, snapshot: Snapshot, row: Authorization, account: Account) -> Validation | None:
+        """Return how this name is validated; None where it is not any more, which the attempt will say."""
+        try:
+            return await self._validation(snapshot, row, account)
+        except ValidationFailed:
+            return None
+
+    async def _try(
+        self, snapshot: Snapshot, row: Authorization, account: Account, challenge: Challenge, judge: Validation
+    ) -> Validated:
         task = ValidationTask(
             type=challenge.type,
             identifier=row.identifier,

@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,20 +128,20 @@ async def test_uris_become_something_else_and_are_found_out(peer: CfsslPeer) -> 
 
 
 @pytest.mark.parametrize(
-    ("request_", "sentence"),
+    ("make", "sentence"),
     [
-        (make_request(subject="O=Example AG,CN=device"), "in the order C, ST, L, O, OU"),
-        (make_request(subject="O=Example AG+CN=device"), "several attributes in one place"),
-        (make_request(subject="CN=device,OU=b,OU=a"), "several values"),
-        (make_request(subject="UID=7,CN=device"), "in subjects only"),
-        (make_request(subject="CN=a,CN=b"), "several values"),
-        (make_request(subject="", asked=("CN=wished", (DNS,))), "add CN from the request"),
-        (make_request(sans=(), asked=("CN=device-7.example.org", (DNS,))), "alternative names of the request"),
-        (make_request(sans=(make_san(SanKind.UPN, "device@example.org"),)), "DNS names, addresses"),
-        (make_request(ekus=(eku_oid("clientAuth"),)), "extended key usage clientAuth, serverAuth"),
-        (make_request(usage=("keyAgreement",)), "key usage digitalSignature"),
-        (make_request(days=29), "for 30 days, 0:00:00, which is longer"),
-        (make_request(extensions=(Extension("1.3.6.1.4.1.99999.7", False, b"\x05\0"),)), "no further extensions"),
+        (partial(make_request, subject="O=Example AG,CN=device"), "in the order C, ST, L, O, OU"),
+        (partial(make_request, subject="O=Example AG+CN=device"), "several attributes in one place"),
+        (partial(make_request, subject="CN=device,OU=b,OU=a"), "several values"),
+        (partial(make_request, subject="UID=7,CN=device"), "in subjects only"),
+        (partial(make_request, subject="CN=a,CN=b"), "several values"),
+        (partial(make_request, subject="", asked=("CN=wished", (DNS,))), "add CN from the request"),
+        (partial(make_request, sans=(), asked=("CN=device-7.example.org", (DNS,))), "alternative names of the request"),
+        (partial(make_request, sans=(make_san(SanKind.UPN, "device@example.org"),)), "DNS names, addresses"),
+        (partial(make_request, ekus=(eku_oid("clientAuth"),)), "extended key usage clientAuth, serverAuth"),
+        (partial(make_request, usage=("keyAgreement",)), "key usage digitalSignature"),
+        (partial(make_request, days=29), "for 30 days, 0:00:00, which is longer"),
+        (partial(make_request, extensions=(Extension("1.3.6.1.4.1.99999.7", False, b"\x05\0"),)), "no further extensions"),
     ],
     ids=[
         "order",
@@ -157,11 +158,12 @@ async def test_uris_become_something_else_and_are_found_out(peer: CfsslPeer) -> 
         "extension",
     ],
 )
-async def test_what_cfssl_would_not_certify_is_not_sent(peer: CfsslPeer, request_: IssueRequest, sentence: str) -> None:
+async def test_what_cfssl_would_not_certify_is_not_sent(peer: CfsslPeer, make: Callable[[], IssueRequest], sentence: str) -> None:
+    request = make()  # now: a profile's expiry is compared with the time that a grant has left
     async with opened(peer.section()) as ca:
         with pytest.raises(UpstreamRejected, match=sentence):
-            await ca.issue(request_)
-    assert peer.issued(request_.public_key) == []
+            await ca.issue(request)
+    assert peer.issued(request.public_key) == []
 
 
 async def test_a_shorter_life_is_taken(peer: CfsslPeer) -> None:

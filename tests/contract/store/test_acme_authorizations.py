@@ -181,6 +181,26 @@ class TestBeginning:
         assert [one is None for one in found].count(True) == 1
 
 
+class TestSettling:
+    async def test_ends_what_nobody_has_begun(self, store: Store, row: Authorization) -> None:
+        found = await store.settle(attempt(row, ChallengeStatus.VALID))
+        assert found is not None
+        assert (found.status, found.challenges[0].status) == (AuthorizationStatus.VALID, ChallengeStatus.VALID)
+        assert await store.find_authorization(row.id) == found
+        assert await store.settle(attempt(row, ChallengeStatus.VALID)) is None
+
+    async def test_leaves_what_somebody_has_begun(self, store: Store, row: Authorization) -> None:
+        first = await begun(store, row)
+        assert await store.settle(attempt(row, ChallengeStatus.VALID)) is None
+        assert await store.find_authorization(row.id) == first
+
+    async def test_of_what_is_over_or_not_there_is_none(self, store: Store, row: Authorization) -> None:
+        assert await store.settle(replace(attempt(row, ChallengeStatus.VALID), at=row.expires_at)) is None
+        assert await store.settle(replace(attempt(row, ChallengeStatus.VALID), authorization="?")) is None
+        assert await store.settle(replace(attempt(row, ChallengeStatus.VALID), challenge="?")) is None
+        assert await store.find_authorization(row.id) == row
+
+
 class TestDueOnes:
     async def test_are_those_that_nobody_holds(self, store: Store, row: Authorization) -> None:
         assert await store.find_due_validations(NOW + DAY, 10) == ()

@@ -76,6 +76,7 @@ class Room:
     validated: Validated = field(default_factory=Validated)
     tasks: list[ValidationTask] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    asks_nobody: bool = False
 
     async def validate(self, task: ValidationTask, now: datetime) -> Validated:
         self.tasks.append(task)

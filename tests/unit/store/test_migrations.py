@@ -96,6 +96,7 @@ def test_revisions_are_the_scripts() -> None:
 
 ACME = {
     "account by key": accounts._BY_KEY,
+    "key of an account": accounts._HAS_KEY % ":a, :b",
     "order": ACME_ORDER + "WHERE o.id = :id",
     "due orders": orders.DUE,
     "page of orders": orders.NEXT_PAGE,

@@ -58,6 +58,12 @@ async def test_mode_none_proves_nothing_and_asks_nobody(dns: DnsServer, type: Ch
     assert dns.queries == []
 
 
+def test_who_asks_nobody(dns: DnsServer) -> None:
+    assert validation(dns.address, "none").asks_nobody
+    assert not validation(dns.address, "none", caa={"mode": "enforce"}).asks_nobody
+    assert not validation(dns.address, "standard").asks_nobody
+
+
 async def test_mode_none_under_enforced_caa(dns: DnsServer) -> None:
     dns.add("nowhere.test", "CAA", '0 issue ";"')
     work = validation(dns.address, "none", caa={"mode": "enforce"}).validate(task(identifier=dns_name("nowhere.test")), NOW)

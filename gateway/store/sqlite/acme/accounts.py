@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from gateway.acme import Account, AccountStatus, ExternalAccount, Problem
@@ -24,10 +24,12 @@ from gateway.store.keys import KeyRing
 from gateway.store.rows import Columns, insert, to_micros
 from gateway.store.sqlite import quotas as quota_uses
 from gateway.store.sqlite.acme import orders
+from gateway.store.sqlite.acme.statements import listing, numbered
 from gateway.store.sqlite.transaction import Queries, Transaction, Undo
 
 _INSERT = insert(tables.acme_accounts)
 _BY_KEY = ACCOUNT_SELECT + "WHERE a.profile = :profile AND a.thumbprint = :thumbprint"
+_HAS_KEY = "SELECT 1 FROM acme_accounts WHERE profile IN (%s) AND thumbprint = :thumbprint LIMIT 1"
 _BIND = (
     "UPDATE acme_external_accounts SET accounts = accounts + 1 WHERE kid = :kid AND revoked_at IS NULL "
     "AND (expires_at IS NULL OR expires_at > :now) AND (max_accounts IS NULL OR accounts < max_accounts)"
@@ -71,6 +73,12 @@ def find_by_key(sql: Queries, profile: ProfileName, thumbprint: str) -> Account 
     """Return the account of a key."""
     row = sql.one(_BY_KEY, {"profile": profile, "thumbprint": thumbprint})
     return read_account(row) if row else None
+
+
+def has_key(sql: Queries, thumbprint: str, profiles: Collection[ProfileName]) -> bool:
+    """Say whether an account at one of these directories has a key."""
+    names = numbered("profile", tuple(profiles))
+    return bool(names) and sql.one(_HAS_KEY % listing("profile", len(names)), names | {"thumbprint": thumbprint}) is not None
 
 
 def update(

@@ -142,7 +142,7 @@ def begin(
             return None
         tx.execute(_HURRY, {"id": id, "at": to_micros(at)})
         return replace(row, next_at=at)
-    if not any(one.id == challenge and one.status is ChallengeStatus.PENDING for one in row.challenges):
+    if not _may_begin(row, challenge, at):
         return None
     begun = replace(
         row,
@@ -187,7 +187,26 @@ def end_attempt(tx: Transaction, keys: KeyRing, attempt: Attempt) -> Authorizati
     found = tx.one(_HELD, held)
     if found is None:
         return None
-    row = _after(read_authorization(found, keys), attempt)
+    return _record(tx, read_authorization(found, keys), attempt)
+
+
+def settle(tx: Transaction, keys: KeyRing, attempt: Attempt) -> Authorization | None:
+    """Record an attempt at a challenge that nobody has begun."""
+    row = find(tx, keys, attempt.authorization)
+    if row is None or row.trying is not None or not _may_begin(row, attempt.challenge, attempt.at):
+        return None
+    return _record(tx, row, attempt)
+
+
+def _may_begin(row: Authorization, challenge: str, at: datetime) -> bool:
+    """Whether an authorization is open at this time, and has this challenge, which is too."""
+    if row.status is not AuthorizationStatus.PENDING or row.expires_at <= at:
+        return False
+    return any(one.id == challenge and one.status is ChallengeStatus.PENDING for one in row.challenges)
+
+
+def _record(tx: Transaction, before: Authorization, attempt: Attempt) -> Authorization:
+    row = _after(before, attempt)
     tx.execute(_END, _end_columns(row))
     if row.status is AuthorizationStatus.VALID:
         orders.roll_up(tx, row.id)

@@ -47,6 +47,10 @@ class AcmeFile(OpenFile):
         """Return the account of a key."""
         return self._read(lambda sql: accounts.find_by_key(sql, profile, thumbprint))
 
+    async def is_account_key(self, thumbprint: str, profiles: Collection[ProfileName]) -> bool:
+        """Say whether an account of one of these directories has this key."""
+        return self._read(lambda sql: accounts.has_key(sql, thumbprint, profiles))
+
     async def update_account(
         self,
         id: str,
@@ -173,6 +177,10 @@ class AcmeFile(OpenFile):
     ) -> bool:
         """Take an authorization from whoever left it, by compare-and-swap."""
         return await self._write(lambda tx: authorizations.claim(tx, id, seen_worker, seen_lease, worker, until))
+
+    async def settle(self, attempt: Attempt) -> Authorization | None:
+        """Record a good attempt that took no time, at a challenge that nobody has begun."""
+        return await self._write(lambda tx: authorizations.settle(tx, self._keys, attempt))
 
     async def end_attempt(self, attempt: Attempt) -> Authorization | None:
         """Record an attempt and all that follows from it; None where the worker does not hold the challenge any more."""

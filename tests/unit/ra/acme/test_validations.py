@@ -58,6 +58,7 @@ class Judge:
     gate: asyncio.Event | None = None
     running: int = 0
     most: int = 0
+    asks_nobody: bool = False
 
     async def validate(self, task: ValidationTask, now: datetime) -> Validated:
         self.tasks.append(task)
@@ -189,6 +190,32 @@ async def test_first_attempt_is_made_at_once_and_waited_for(room: Room, worker: 
     assert ready is not None
     assert ready.status is OrderStatus.READY
     assert room.events()[-2:] == ["acme.challenge.begun", "acme.challenge.valid"]
+
+
+async def test_what_asks_nobody_is_written_once(room: Room, worker: Validations) -> None:
+    room.judge.asks_nobody = True
+    made, (row,) = await room.order()
+    done = await room.answer(worker, row)
+    assert (done.status, done.trying, done.challenges[0].validated_at) == (AuthorizationStatus.VALID, None, NOW)
+    assert done == await room.found(row)
+    ready = await room.store.find_order(made.id)
+    assert ready is not None
+    assert ready.status is OrderStatus.READY
+    assert "acme.challenge.begun" not in room.events()
+    assert room.events()[-1] == "acme.challenge.valid"
+    assert await room.answer(worker, done) == done
+
+
+async def test_what_asks_nobody_and_fails_all_the_same_is_tried_again(room: Room, worker: Validations) -> None:
+    room.judge.asks_nobody = True
+    room.judge.script = [NO, NO, Validated()]
+    _, (row,) = await room.order()
+    failed = await room.answer(worker, row)
+    assert (failed.status, failed.trying, failed.attempts) == (AuthorizationStatus.PENDING, row.challenges[0].id, 1)
+    room.now += timedelta(seconds=5)
+    assert await worker.run_due(room.snapshot) == 1
+    await settled(worker)
+    assert (await room.found(row)).status is AuthorizationStatus.VALID
 
 
 async def test_what_an_attempt_is_told(room: Room, worker: Validations) -> None:
