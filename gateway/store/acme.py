@@ -96,6 +96,8 @@ class Attempt:
     """Of the authorization, when it is valid."""
     attested_key: bytes | None = None
     claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    by_challenge: bool = True
+    """False where nothing had to be shown: then CAA records were not judged for a challenge either."""
     quotas: tuple[QuotaTake, ...] = ()
     """Failed validations are counted whatever the limit is; it is `has_room` that asks."""
 

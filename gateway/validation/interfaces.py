@@ -42,6 +42,8 @@ class Validated:
 
     attested_key: bytes | None = None
     claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    by_challenge: bool = True
+    """False where nothing had to be shown: it serves the orders of now, and none when something has to be."""
 
 
 class ValidationFailed(Exception):

@@ -74,7 +74,7 @@ class ProfileValidation:
         """Make one attempt. Raises ValidationFailed."""
         if self._mode == "none":
             await self.check_caa(task.identifier, None, task.account_url, wildcard=task.wildcard)
-            return Validated()
+            return Validated(by_challenge=False)
         if self._mode == "attestation" and task.type is not ChallengeType.DEVICE_ATTEST_01:
             raise _refuse("only an attestation proves anything here")
         _check_fit(task)

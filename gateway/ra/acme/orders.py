@@ -55,7 +55,8 @@ REPLACEMENTS = (10, 86400)
 """Orders that replace one certificate when that is due, and in how many seconds: no other limit counts them (RFC 9773 §5)."""
 _PROVED = frozenset({"standard", "prevalidated", "none"})
 """Trust modes under which names that nobody vouches for are proved by challenges."""
-_BY_CHALLENGE = _PROVED | {"attestation"}
+_BY_CHALLENGE = frozenset({"standard", "prevalidated", "attestation"})
+"""Trust modes under which something was shown that may serve again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -347,6 +347,7 @@ class Validations:
             expires_at=None if reuse is None else max(row.expires_at, now + reuse),
             attested_key=validated.attested_key,
             claims=validated.claims,
+            by_challenge=validated.by_challenge,
         )
 
     def _failed(self, snapshot: Snapshot, row: Authorization, challenge: Challenge, failure: ValidationFailed) -> Attempt:

@@ -676,6 +676,18 @@ async def test_proof_by_a_challenge_that_is_not_offered_any_more_serves_no_furth
     assert (await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME), SOURCE)).status is OrderStatus.PENDING
 
 
+async def test_what_nothing_was_shown_for_serves_no_further_order(new_acme_world: NewAcmeWorld) -> None:
+    world = new_acme_world(authorization_reuse="1d", validation={"mode": "none", "acknowledge_no_validation": True})
+    world.modes = ("none", "standard")
+    world.room.validated = Validated(by_challenge=False)
+    acme = await world.worker()
+    who = await account(world, acme)
+    await ready(world, acme, who, NAME)
+    assert (await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME), SOURCE)).status is OrderStatus.PENDING
+    world.config["validation"] = {"mode": "standard"}
+    assert (await acme.new_order(world.snapshot, PROFILE, who, ordered(NAME), SOURCE)).status is OrderStatus.PENDING
+
+
 @pytest.mark.parametrize("mode", ["client_ip_forward", "webhook", "prevalidated"])
 async def test_who_vouched_for_a_name_is_asked_again(new_acme_world: NewAcmeWorld, mode: str) -> None:
     world = new_acme_world(authorization_reuse="1d", validation={"mode": mode})

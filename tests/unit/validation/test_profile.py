@@ -54,7 +54,7 @@ async def test_prevalidated(identifier: Identifier, good: bool) -> None:
 @pytest.mark.parametrize("type", ChallengeType)
 async def test_mode_none_proves_nothing_and_asks_nobody(dns: DnsServer, type: ChallengeType) -> None:
     asked = task(type, dns_name("nowhere.test"), wildcard=True)
-    assert await validation(dns.address, "none").validate(asked, NOW) == Validated()
+    assert await validation(dns.address, "none").validate(asked, NOW) == Validated(by_challenge=False)
     assert dns.queries == []
 
 

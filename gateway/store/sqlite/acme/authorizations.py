@@ -240,7 +240,7 @@ def _after(row: Authorization, attempt: Attempt) -> Authorization:
         payload={} if ended else row.payload,
         attested_key=attempt.attested_key if valid else row.attested_key,
         claims=attempt.claims if valid else row.claims,
-        caa_checked_at=attempt.at if valid else row.caa_checked_at,
+        caa_checked_at=attempt.at if valid and attempt.by_challenge else row.caa_checked_at,
     )
 
 
