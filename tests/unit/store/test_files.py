@@ -50,7 +50,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def start(path: Path, keys: KeyRing = KEYS, heads: list[AuditHead] | None = None) -> SqliteStore:
-    return SqliteStore(path, keys, AUDIT_KEY, "w1", ([] if heads is None else heads).append, timeout=1.0)
+    return SqliteStore(path, keys, AUDIT_KEY, "w1", ([] if heads is None else heads).append)
 
 
 def change(path: Path, sql: str) -> None:
