@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.config.fields import Duration, FilePath, KeySource, Model, SecretSource
-from gateway.config.remote_cas import AcmeCA, CfsslCA, EstCA, GroupCA, ScepCA, StepCA, VaultCA
+from gateway.config.remote_cas import AcmeCA, CfsslCA, CmpCA, EstCA, GroupCA, ScepCA, StepCA, VaultCA
 
 
 class CrlConfig(Model):
@@ -56,5 +56,5 @@ class ExecCA(Model):
 
 
 UpstreamCAConfig = Annotated[
-    LocalCA | ExecCA | VaultCA | StepCA | CfsslCA | AcmeCA | EstCA | ScepCA | GroupCA, Field(discriminator="type")
+    LocalCA | ExecCA | VaultCA | StepCA | CfsslCA | AcmeCA | EstCA | ScepCA | CmpCA | GroupCA, Field(discriminator="type")
 ]

@@ -9,6 +9,7 @@ from typing import Literal
 
 from gateway.ca.interfaces import UpstreamCA
 from gateway.config.acme import AcmeEndpoint, TrustMode
+from gateway.config.cmp import CmpEndpoint
 from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName, Protocol, UpstreamCAName
@@ -60,6 +61,20 @@ class AcmeTerms:
         return f"{self.base}/acct/{id}"
 
 
+@dataclass(frozen=True, slots=True)
+class CmpTerms:
+    """What a profile lets CMP clients do.
+
+    `config` is what the file says of it; `ca_certificates` are the chain, issuing CA first, `root_update` newWithNew, newWithOld
+    and oldWithNew, DER.
+    """
+
+    config: CmpEndpoint
+    ca_certificates: tuple[bytes, ...] = field(default=(), repr=False)
+    extra_certificates: tuple[bytes, ...] = field(default=(), repr=False)
+    root_update: tuple[bytes, ...] = field(default=(), repr=False)
+
+
 LinkingMode = Literal["off", "if_present", "require"]
 
 
@@ -90,6 +105,8 @@ class Profile:
     """Whether requests must be tied to their TLS connection (RFC 7030 §3.5)."""
     acme: AcmeTerms | None = None
     """None where the profile does not open ACME."""
+    cmp: CmpTerms | None = None
+    """None where the profile does not open CMP."""
     compliance: tuple[ComplianceCheck, ...] = ()
     """What is asked about a device after policy; one that finds fault, or fails, denies."""
 

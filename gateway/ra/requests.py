@@ -76,6 +76,8 @@ class RevokeRequest:
     """The TLS client's certificate, DER."""
     authorized: str | None = None
     """Whom the protocol's own state machine has found entitled, in place of the key's holder (RFC 8555 §7.6)."""
+    revive: bool = False
+    """Take a certificate off hold instead, where its CA can (removeFromCRL, RFC 5280 §5.3.1)."""
 
 
 @dataclass(frozen=True, slots=True)

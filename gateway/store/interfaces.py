@@ -28,6 +28,9 @@ RENEWAL = "renewal"
 DIGEST = "digest"
 """Kind of the reservation for one response of HTTP Digest: it serves one sending, which no later one takes over from it."""
 
+TRANSACTION = "cmp_transaction"
+"""Kind of the reservation for one CMP transaction of one sender: it serves one message (RFC 9810 §5.1.1)."""
+
 SUPERSEDED = "superseded"
 """Kind of the reservation for the one row that takes the place of another of the same request; its key is that row's ID."""
 
@@ -111,6 +114,8 @@ class LedgerRow:
     """Since when it waits for a CA that cannot be reached; None: it never did."""
     sent_at: datetime | None = None
     """Before this nothing of it can have reached its CA; None: it may have since it was made."""
+    confirm_by: datetime | None = None
+    """When its client must have confirmed the certificate (CMP certConf); None: it need not, or has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,20 @@ class AcmeService:
     """A page about this CA, for who asks too much (RFC 8555 §6.6)."""
 
 
+@dataclass(frozen=True, slots=True)
+class CmpService:
+    """The CMP endpoint of one profile (RFC 9811).
+
+    `signer` protects answers, `chain` goes beside its certificate without the root; `key_signer` signs keys that were drawn.
+    """
+
+    profile: ProfileName
+    signer: Signer
+    chain: tuple[bytes, ...] = field(repr=False)
+    failure_limit: FailureLimit | None
+    key_signer: Signer | None = None
+
+
 class SignedCrl(Protocol):
     """One signed CRL (RFC 5280 §5)."""
 
@@ -182,6 +196,8 @@ class Generation:
     est: Mapping[str, EstService] = field(default_factory=lambda: MappingProxyType({}))
     """By label, and the default one under the empty label."""
     acme: Mapping[ProfileName, AcmeService] = field(default_factory=lambda: MappingProxyType({}))
+    cmp: Mapping[str, CmpService] = field(default_factory=lambda: MappingProxyType({}))
+    """By path without a slash in front (`.well-known/cmp/p/corp`, an alias), an operation left out."""
     proxies: Proxies = field(default_factory=Proxies)
     """Who may say what a TLS client showed, and where it is."""
     http01_thumbprint: str | None = None
