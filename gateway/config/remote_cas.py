@@ -319,8 +319,8 @@ class CmpCA(RemoteCA):
     signers: FilePath | None = None
     """PEM certificates that sign its answers, or CAs of such; absent: `chain`. Not asked with a secret."""
     forward: Literal["p10cr", "ra_verified", "nested"] = "p10cr"
-    """How requests go there: as PKCS#10 (p10cr); or CMP requests of devices (CRMF) too, with raVerified in place of their proof of
-    possession, or whole under a protection of ours (nested)."""
+    """How requests go there: as PKCS#10 (p10cr); or CMP requests of devices (CRMF) too, with raVerified in place of their proof
+    of possession, or whole under a protection of ours (nested)."""
     recipient: Text | None = None
     """The server's name, as `CN=CA,O=Example`; absent: the subject of the first of `chain`."""
     poll_every: Duration = Field(default="60s", validate_default=True)
