@@ -13,6 +13,7 @@ from gateway.model import (
     CertificateRequest,
     Name,
     NameBinding,
+    Outcome,
     ProfileName,
     RequestId,
     RevocationReason,
@@ -408,3 +409,5 @@ class Answer:
     confirm_wait: timedelta | None = None
     extra_certs: tuple[bytes, ...] = field(default=(), repr=False)
     request_id: RequestId | None = None
+    outcome: Outcome | None = field(default=None, repr=False)
+    """What became of it, for log and metrics; None where it was done or told."""
