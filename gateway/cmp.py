@@ -301,6 +301,8 @@ class SharedSecret:
     binding: NameBinding = field(default_factory=NameBinding)
     owner: str | None = None
     revoked_at: datetime | None = None
+    uses: int = 0
+    """Certificates that it was used for, where secrets are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,9 +388,9 @@ class ErrorAnswer:
 
 @dataclass(frozen=True, slots=True)
 class NestedAnswer:
-    """The body of nested with whole answers, DER (a batch, RFC 9483 §5.2.2.2)."""
+    """The body of nested: each answer of a batch with the header that it answers (RFC 9483 §5.2.2.2)."""
 
-    messages: tuple[bytes, ...] = field(repr=False)
+    answers: tuple[tuple[Header, Answer], ...] = field(repr=False)
 
 
 AnswerBody = CertAnswer | Revoked | PkiConf | General | PollAnswer | ErrorAnswer | NestedAnswer
@@ -408,6 +410,8 @@ class Answer:
     implicit_confirm: bool = False
     confirm_wait: timedelta | None = None
     extra_certs: tuple[bytes, ...] = field(default=(), repr=False)
+    transaction_id: bytes | None = None
+    """Where the request has none; None: the request's own (RFC 4210 §5.1.1)."""
     request_id: RequestId | None = None
     outcome: Outcome | None = field(default=None, repr=False)
     """What became of it, for log and metrics; None where it was done or told."""
