@@ -317,10 +317,12 @@ class CmpCA(RemoteCA):
     auth: Annotated[CmpSecret | CmpSignature, Field(discriminator="type")]
     """What protects requests."""
     signers: FilePath | None = None
-    """PEM certificates that sign its answers, or CAs of such; absent: `chain`. Not asked with a secret."""
+    """PEM certificates that sign its answers, or CAs of such; absent: `chain`. A certificate below a CA signs answers only with
+    id-kp-cmcRA or id-kp-cmcCA in its extended key usage."""
     forward: Literal["p10cr", "ra_verified", "nested"] = "p10cr"
-    """How requests go there: as PKCS#10 (p10cr); or CMP requests of devices (CRMF) too, with raVerified in place of their proof
-    of possession, or whole under a protection of ours (nested)."""
+    """How requests go there. `p10cr`: PKCS#10 as it came, so CMP devices may not send ir, cr or kur. The others take those, too:
+    `ra_verified` writes what was granted into a template of its own, with raVerified in place of the device's proof of
+    possession; `nested` sends the request as it came, with that proof, in a nested message."""
     recipient: Text | None = None
     """The server's name, as `CN=CA,O=Example`; absent: the subject of the first of `chain`."""
     poll_every: Duration = Field(default="60s", validate_default=True)

@@ -142,6 +142,17 @@ def test_exec_operations(operations: list[str], capabilities: Capability) -> Non
     assert ca.accepts == {RequestForm.PKCS10}
 
 
+@pytest.mark.parametrize(
+    ("forms", "accepts"),
+    [
+        pytest.param({}, {RequestForm.PKCS10}, id="unasked"),
+        pytest.param({"forms": ["pkcs10", "crmf"]}, {RequestForm.PKCS10, RequestForm.CRMF}, id="both"),
+    ],
+)
+def test_exec_forms(forms: dict[str, object], accepts: set[RequestForm]) -> None:
+    assert make({**EXEC, **forms}).accepts == accepts
+
+
 def test_exec_chain_must_hold_together() -> None:
     assert "upstream_cas.corp.chain" in problems({**EXEC, "chain": ["root.pem", "ca.pem"]})
 
