@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from gateway.errors import Reason
 from gateway.model import (
+    AskedValidity,
     CertificateRequest,
     Name,
     NameBinding,
@@ -182,6 +183,8 @@ class CertRequestMessage:
     """The issuer that the template names, a Name in DER."""
     reg_token: str | None = field(default=None, repr=False)
     authenticator: str | None = field(default=None, repr=False)
+    validity: AskedValidity | None = None
+    """The times that the template asks for."""
     problem: Reason | None = None
     """What is wrong with the template itself: version, serialNumber or signingAlg set, a control that is not understood."""
 

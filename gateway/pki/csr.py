@@ -15,6 +15,7 @@ from gateway.pki.algorithms import verify_signature
 from gateway.pki.keys import PrivateKey, default_digest, public_key_der, sign, signature_algorithm
 from gateway.pki.names import STRING_CODECS, parse_name
 from gateway.pki.public_keys import describe_public_key
+from gateway.pki.requested import read_requested
 
 MAX_ATTRIBUTES = 32
 MAX_CHALLENGE_BYTES = 16384
@@ -75,20 +76,18 @@ def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES, proo
     fields = _decode(encoded)
     attributes = _decode_attributes(fields.attributes)
     digest = _verify_proof_of_possession(fields) if proof else "none"
-    by_oid = {e.oid: e.value for e in attributes.extensions}
-    sans, usage = by_oid.get(extensions.SUBJECT_ALT_NAME), by_oid.get(extensions.KEY_USAGE)
-    ekus, constraints = by_oid.get(extensions.EXTENDED_KEY_USAGE), by_oid.get(extensions.BASIC_CONSTRAINTS)
+    wanted = read_requested(attributes.extensions)
     return CertificateRequest(
         form=RequestForm.PKCS10,
         der=encoded,
         digest=_request_digest(fields, attributes.by_type, linking),
         subject=parse_name(fields.subject),
         public_key=describe_public_key(fields.public_key) if proof else _placeholder(fields.public_key),
-        sans=extensions.parse_sans(sans) if sans is not None else (),
-        key_usage=extensions.parse_key_usage(usage) if usage is not None else None,
-        ekus=extensions.parse_ekus(ekus) if ekus is not None else None,
-        is_ca=constraints is not None and extensions.parse_basic_constraints(constraints)[0],
-        extensions=tuple(e for e in attributes.extensions if e.oid not in _OWN_FIELDS),
+        sans=wanted.sans,
+        key_usage=wanted.key_usage,
+        ekus=wanted.ekus,
+        is_ca=wanted.is_ca,
+        extensions=wanted.others,
         challenge_password=attributes.challenge,
         signature_digest=digest,
     )
@@ -152,16 +151,6 @@ def _smime_capability(body: bytes, tag: int, _: int, start: int, end: int) -> st
         raise MalformedMessage("S/MIME capabilities are broken")
     _, _, oid_start, oid_end = members[0]
     return der.decode_oid(body[oid_start:oid_end])
-
-
-_OWN_FIELDS = frozenset(
-    {
-        extensions.SUBJECT_ALT_NAME,
-        extensions.KEY_USAGE,
-        extensions.EXTENDED_KEY_USAGE,
-        extensions.BASIC_CONSTRAINTS,
-    }
-)
 
 
 def _decode(encoded: bytes) -> _Fields:

@@ -1,1 +1,1 @@
-"""CMP messages on the wire (RFC 9810, RFC 9483)."""
+"""CMP on the wire: headers, bodies, protection and errors (RFC 9810, RFC 9483)."""
