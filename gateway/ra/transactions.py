@@ -123,6 +123,7 @@ def new_row(
         attempts=0 if approval else 1,
         created_at=now,
         updated_at=now,
+        confirm_by=request.proof.confirm_by if request.proof else None,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.audit import AuditEvent
 from gateway.cmp import SharedSecret
-from gateway.model import ProfileName, Reservation
-from gateway.store.interfaces import LedgerRow
+from gateway.model import ProfileName, Reservation, RevocationReason
+
+if TYPE_CHECKING:
+    from gateway.store.interfaces import LedgerRow, PendingRevocation
 
 
 class CmpRecords(Protocol):
@@ -21,7 +23,7 @@ class CmpRecords(Protocol):
         """Return the newest secret of this reference, opened, also when it is revoked or has expired."""
 
     async def list_secrets(self, profile: str | None, now: datetime, limit: int) -> tuple[SharedSecret, ...]:
-        """Return those in force, newest first, `secret` empty in each."""
+        """Return those in force, newest first, `secret` empty in each and `uses` counted."""
 
     async def revoke_secret(self, id: str, at: datetime, audit: AuditEvent) -> bool:
         """End a secret; False when there is none, or it has ended."""
@@ -34,3 +36,12 @@ class CmpRecords(Protocol):
 
     async def end_confirmation(self, row: LedgerRow, audit: AuditEvent) -> bool:
         """Clear `confirm_by` of a delivered row that keeps its certificate; False when it was cleared or confirmed meanwhile."""
+
+    async def revoke_unconfirmed(
+        self, row: LedgerRow, at: datetime, reason: RevocationReason, audit: AuditEvent, pending: PendingRevocation | None
+    ) -> bool:
+        """Revoke the certificate of a delivered row that was not confirmed; False when it was confirmed or revoked meanwhile.
+
+        With `pending` its CA is to be told of it, which is remembered in the same transaction. The certificate that it renewed
+        may be renewed again, by any key: its holder never took this one.
+        """

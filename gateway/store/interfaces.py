@@ -21,6 +21,7 @@ from gateway.model import (
     UpstreamCAName,
 )
 from gateway.store.acme import AcmeRecords
+from gateway.store.cmp import CmpRecords
 
 RENEWAL = "renewal"
 """Kind of the reservation for the one heir of a certificate: requests for the same public key share it, no other key gets it."""
@@ -158,8 +159,8 @@ class AlreadyOpen:
 
 @dataclass(frozen=True, slots=True)
 class OpeningRefused:
-    """Nothing was taken: CREDENTIAL_USED, CREDENTIAL_REVOKED, RATE_LIMITED, RENEWAL_REFUSED, or POLICY_KEY for a key that was
-    revoked as compromised.
+    """Nothing was taken: CREDENTIAL_USED, CREDENTIAL_REVOKED, TRANSACTION_IN_USE, RATE_LIMITED, RENEWAL_REFUSED, or POLICY_KEY
+    for a key that was revoked as compromised.
     """
 
     reason: Reason
@@ -172,8 +173,8 @@ class Transition:
     `None` in a field leaves it as it is. `worker=None` skips the owner check (operators). `release` gives
     reservations, quotas and the request key back: only when nothing was sent or the refusal is definite.
     A `certificate` puts the row's certificate into the inventory in the same transaction; a certificate that is in
-    the inventory under another request is never replaced. `opened` is the row as it was opened, where the caller has it:
-    what never changes afterwards is answered from it instead of being read and decrypted again.
+    the inventory under another request is never replaced. CONFIRMED takes `confirm_by` away. `opened` is the row as it was
+    opened, where the caller has it: what never changes afterwards is answered from it instead of being read and decrypted again.
     """
 
     id: RequestId
@@ -196,6 +197,7 @@ class Transition:
     chain: tuple[bytes, ...] | None = None
     queued_at: datetime | None = None
     sent_at: datetime | None = None
+    confirm_by: datetime | None = None
     release: bool = False
     opened: LedgerRow | None = field(default=None, repr=False)
 
@@ -484,7 +486,7 @@ class Upkeep(Protocol):
         """Count unfinished requests, and the reservations of these kinds."""
 
 
-class Store(Ledger, Inventory, AcmeRecords, Upkeep, Protocol):
+class Store(Ledger, Inventory, AcmeRecords, CmpRecords, Upkeep, Protocol):
     """The whole store."""
 
 

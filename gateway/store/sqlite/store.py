@@ -29,9 +29,10 @@ from gateway.store.keys import KeyRing
 from gateway.store.rows import seal_request
 from gateway.store.sqlite import inventory, ledger, revocations, tally
 from gateway.store.sqlite.acme.records import AcmeFile
+from gateway.store.sqlite.cmp import CmpFile
 
 
-class SqliteStore(AcmeFile):
+class SqliteStore(AcmeFile, CmpFile):
     """One SQLite file, shared by the workers of one machine."""
 
     def __init__(
