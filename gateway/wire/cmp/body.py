@@ -126,7 +126,7 @@ def decode_status_info(element: bytes) -> tuple[int, str]:
     return der.decode_integer(body[found[0][2] : found[0][3]]), text
 
 
-_STATUS_MEMBERS = ([], [der.SEQUENCE], [der.BIT_STRING], [der.SEQUENCE, der.BIT_STRING])
+_STATUS_MEMBERS: tuple[list[int], ...] = ([], [der.SEQUENCE], [der.BIT_STRING], [der.SEQUENCE, der.BIT_STRING])
 
 
 def decode_free_text(element: bytes) -> str:
