@@ -32,7 +32,7 @@ from tests.peers.scepserver import RELAY, is_possible
 
 __all__ = ["SECRET", "CmpPeer", "is_possible", "running"]
 
-SECRET = "s3cret-of-the-two-of-us"  # noqa: S105 - of a test
+SECRET = "s3cret-of-the-two-of-us"
 REFERENCE = "gateway"
 PORT = 18090
 START_SECONDS = 20.0
