@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 
@@ -15,7 +14,6 @@ from gateway.cmp import (
     CertId,
     ErrorAnswer,
     General,
-    GeneralInfo,
     Header,
     NestedAnswer,
     PkiConf,
@@ -25,6 +23,7 @@ from gateway.cmp import (
 )
 from gateway.pki import der
 from gateway.wire.cmp.errors import FAIL_INFO
+from gateway.wire.cmp.general import encode_infos
 from gateway.wire.cmp.protection import Envelope, Protector, directory_name, seal
 
 VERSIONS = range(2, 4)
@@ -65,21 +64,29 @@ def _encode_body(body: AnswerBody, protector: Protector, now: datetime) -> bytes
     """Return a PKIBody (RFC 9810 §5.1.2)."""
     match body:
         case CertAnswer():
-            type_, content = body.type, _encode_cert_answer(body)
-        case PkiConf():
-            type_, content = BodyType.PKICONF, der.null()
-        case ErrorAnswer():
-            type_, content = BodyType.ERROR, der.sequence(_encode_status(body.status))
-        case Revoked():
-            type_, content = BodyType.RP, _encode_revoked(body)
-        case PollAnswer():
-            type_, content = BodyType.POLLREP, _encode_poll_answer(body)
-        case General():
-            type_, content = BodyType.GENP, encode_infos(body.infos)
+            return der.context(body.type, _encode_cert_answer(body))
         case NestedAnswer():
             messages = [encode_answer(header, answer, protector, now) for header, answer in body.answers]
-            type_, content = BodyType.NESTED, der.sequence(*messages)
-    return der.context(type_, content)
+            return der.context(BodyType.NESTED, der.sequence(*messages))
+        case PkiConf():
+            return _PKICONF
+        case _:
+            return _encode_other(body)
+
+
+_PKICONF = der.context(BodyType.PKICONF, der.null())
+
+
+def _encode_other(body: ErrorAnswer | Revoked | PollAnswer | General) -> bytes:
+    match body:
+        case ErrorAnswer():
+            return der.context(BodyType.ERROR, der.sequence(_encode_status(body.status)))
+        case Revoked():
+            return der.context(BodyType.RP, _encode_revoked(body))
+        case PollAnswer():
+            return der.context(BodyType.POLLREP, _encode_poll_answer(body))
+        case General():
+            return der.context(BodyType.GENP, encode_infos(body.infos))
 
 
 def _encode_cert_answer(answer: CertAnswer) -> bytes:
@@ -119,11 +126,6 @@ def encode_cert_id(cert_id: CertId) -> bytes:
 def _encode_poll_answer(answer: PollAnswer) -> bytes:
     """Return a PollRepContent (RFC 9810 §5.3.22)."""
     return der.sequence(der.sequence(der.integer(answer.cert_req_id), der.integer(answer.check_after), free_text(answer.text)))
-
-
-def encode_infos(infos: Iterable[GeneralInfo]) -> bytes:
-    """Return InfoTypeAndValues as the content of genm and genp (RFC 9810 §5.3.19)."""
-    return der.sequence(*[der.sequence(der.oid(info.oid), info.value or b"") for info in infos])
 
 
 def _encode_status(status: StatusInfo) -> bytes:
