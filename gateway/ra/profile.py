@@ -13,6 +13,7 @@ from gateway.config.cmp import CmpEndpoint
 from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName, Protocol, UpstreamCAName
+from gateway.pki.key_package import KeyGenerationAuthority
 from gateway.pki.trust import TrustAnchors
 from gateway.ra.client_certificate import ClientTrust
 from gateway.ra.compliance import ComplianceCheck
@@ -66,13 +67,16 @@ class CmpTerms:
     """What a profile lets CMP clients do.
 
     `config` is what the file says of it; `ca_certificates` are the chain, issuing CA first, `root_update` newWithNew, newWithOld
-    and oldWithNew, DER.
+    and oldWithNew, `request_template` a CertReqTemplateContent, DER all.
     """
 
     config: CmpEndpoint
     ca_certificates: tuple[bytes, ...] = field(default=(), repr=False)
     extra_certificates: tuple[bytes, ...] = field(default=(), repr=False)
     root_update: tuple[bytes, ...] = field(default=(), repr=False)
+    key_authority: KeyGenerationAuthority | None = field(default=None, repr=False)
+    """Signs keys that are drawn; None where none are."""
+    request_template: bytes | None = field(default=None, repr=False)
 
 
 LinkingMode = Literal["off", "if_present", "require"]

@@ -51,6 +51,12 @@ def choose_kind(allowed: Sequence[K], asked: PublicKey) -> K:
     return (*exact, *wanted, *allowed)[0]
 
 
+def kind_fits(kind: str, wanted: PublicKey) -> bool:
+    """Whether a kind of key is what `wanted` names; 0 bits: of any size."""
+    described = _KINDS[kind]
+    return (described.algorithm, described.curve) == (wanted.algorithm, wanted.curve) and wanted.bits in {0, described.bits}
+
+
 class KeyMaker:
     """Draws keys off the event loop, one at a time in a worker; workers are one a core."""
 
