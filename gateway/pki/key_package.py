@@ -240,11 +240,13 @@ class KeyGenerationAuthority:
     def seal_key(self, pkcs8: bytes, spki: bytes, recipient: Recipient, *, bare: bool = False) -> bytes:
         """Return an EnvelopedData element with a private key, PKCS#8 DER, and its SubjectPublicKeyInfo (RFC 9483 §4.1.6).
 
-        `bare` leaves out AsymmetricKeyPackage, as OpenSSL 3.5 reads and writes it. Raises Rejection UNSUPPORTED_ALGORITHM.
+        `bare` leaves it as it is, without AsymmetricKeyPackage, which is all that OpenSSL 3.5 reads. Raises Rejection
+        UNSUPPORTED_ALGORITHM.
         """
-        key = one_asymmetric_key(pkcs8, spki)
-        content_type = asn1_cms.OID_DATA if bare else asn1.OID_ASYMMETRIC_KEY_PACKAGE
-        signed = sign_content(content_type, key if bare else der.sequence(key), self.signer, self.chain, self.key_id)
+        content_type, content = asn1.OID_ASYMMETRIC_KEY_PACKAGE, der.sequence(one_asymmetric_key(pkcs8, spki))
+        if bare:
+            content_type, content = asn1_cms.OID_DATA, pkcs8
+        signed = sign_content(content_type, content, self.signer, self.chain, self.key_id)
         return _envelop(asn1_cms.OID_SIGNED_DATA, signed, recipient, Algorithms())
 
 
