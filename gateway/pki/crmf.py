@@ -20,7 +20,9 @@ from gateway.pki.requested import read_requested
 
 MAX_CONTROLS = 16
 MAX_TEXT_BYTES = 1024
-MAX_CERT_REQ_ID_BYTES = 8
+MAX_NUMBER_BYTES = 8
+MAX_SERIAL_BYTES = 32
+"""RFC 5280 §4.1.2.2 allows 20; numbers are compared, printed and looked for."""
 
 (
     _VERSION,
@@ -67,8 +69,8 @@ def parse_cert_template(content: bytes) -> CertTemplate:
     if issuer is not None:
         parse_name(issuer)
     return CertTemplate(
-        version=der.decode_integer(version) if version is not None else None,
-        serial=der.decode_integer(serial) if serial is not None else None,
+        version=_number(version) if version is not None else None,
+        serial=_number(serial, MAX_SERIAL_BYTES) if serial is not None else None,
         signing_algorithm=_SIGNING_ALGORITHM in fields,
         issuer=issuer,
         validity=_parse_validity(fields[_VALIDITY]) if _VALIDITY in fields else None,
@@ -101,6 +103,12 @@ def _parse_validity(content: bytes) -> AskedValidity | None:
             raise MalformedMessage("validity of the certificate template is broken")
         times[tag] = der.decode_time(inner, content[time_start:time_end])
     return AskedValidity(times.get(0xA0), times.get(0xA1)) if times else None
+
+
+def _number(content: bytes, limit: int = MAX_NUMBER_BYTES) -> int:
+    if len(content) > limit:
+        raise MalformedMessage("a number of the certificate request is too long", f"{len(content)} bytes")
+    return der.decode_integer(content)
 
 
 # Requests
@@ -184,10 +192,8 @@ def _parse_cert_request(body: bytes, start: int, end: int) -> tuple[int, CertTem
     if [e[0] for e in found] not in ([der.INTEGER, der.SEQUENCE], [der.INTEGER, der.SEQUENCE, der.SEQUENCE]):
         raise MalformedMessage("certificate request is broken")
     (_, _, number, number_end), (_, _, template, template_end) = found[:2]
-    if number_end - number > MAX_CERT_REQ_ID_BYTES:
-        raise MalformedMessage("certReqId is too long")
     controls = _parse_controls(body[found[2][2] : found[2][3]]) if len(found) > 2 else _NO_CONTROLS
-    return der.decode_integer(body[number:number_end]), parse_cert_template(body[template:template_end]), controls
+    return _number(body[number:number_end]), parse_cert_template(body[template:template_end]), controls
 
 
 _NO_CONTROLS = _Controls()
@@ -287,7 +293,7 @@ def parse_cert_id(element: bytes) -> CertId:
         raise MalformedMessage("certificate identifier is broken")
     (_, _, issuer, issuer_end), (_, _, serial, serial_end) = found
     parse_name(body[issuer:issuer_end])
-    return CertId(body[issuer:issuer_end], der.decode_integer(body[serial:serial_end]))
+    return CertId(body[issuer:issuer_end], _number(body[serial:serial_end], MAX_SERIAL_BYTES))
 
 
 # Proof of possession

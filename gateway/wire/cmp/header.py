@@ -16,6 +16,7 @@ from gateway.wire.cmp.general import decode_infos
 
 MAX_OCTETS = 256
 """Of identifiers and nonces; 16 to 64 are in use."""
+MAX_VERSION_BYTES = 4
 MAX_CERT_PROFILES = 16
 MAX_PROFILE_NAME = 256
 
@@ -41,7 +42,7 @@ def decode_header(body: bytes) -> DecodedHeader:
     the header is whole enough to say so.
     """
     found = der.elements(body, limit=12)
-    if len(found) < 3 or found[0][0] != der.INTEGER:
+    if len(found) < 3 or found[0][0] != der.INTEGER or found[0][3] - found[0][2] > MAX_VERSION_BYTES:
         raise MalformedMessage("message header is broken")
     (_, _, version, version_end), sender, recipient = found[:3]
     fields = _optional_fields(body, found[3:])
