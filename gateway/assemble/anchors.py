@@ -9,7 +9,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
-from gateway.config.credentials import BearerCredential, IntuneJwsCredential, RaCertificateCredential, TlsCertificateCredential
+from gateway.config.credentials import (
+    BearerCredential,
+    IntuneJwsCredential,
+    RaCertificateCredential,
+    TlsCertificateCredential,
+    VendorCertificateCredential,
+)
 from gateway.config.document import DataPath, Problem
 from gateway.config.listener_checks import each_credential, renews_by_est
 from gateway.config.load import Sources
@@ -59,6 +65,8 @@ class ProfileAnchors:
     """The CAs of TLS clients that enroll by EST, by the place of the credential in its profile."""
     renews_by_est: bool
     """Certificates below `renewals` are shown in TLS."""
+    vendors: Mapping[DataPath, TrustAnchors]
+    """The CAs of makers whose devices sign CMP requests, by the place of the credential in its profile; never shown in TLS."""
 
     def challenge_certificates(self) -> Iterator[tuple[DataPath, Certificate]]:
         """Yield the certificates whose keys sign challenges and tokens, each with the field that names its file."""
@@ -92,7 +100,7 @@ class ProfileAnchors:
             yield (*scep, "client_anchors"), (*scep, "client_crls"), self.clients
         if self.renewals is not None:
             yield (*renewal, "certificates"), (*renewal, "crls"), self.renewals
-        for place, anchors in self.makers.items():
+        for place, anchors in (*self.makers.items(), *self.vendors.items()):
             credential = ("profiles", self.profile, *place)
             yield (*credential, "anchors"), (*credential, "crls"), anchors
 
@@ -113,6 +121,7 @@ def read_anchors(name: ProfileName, profile: ProfileConfig, sources: Sources) ->
     by_est = profile.endpoints.est is not None and renews_by_est(profile.renewal)
     signers: dict[DataPath, tuple[Certificate, ...]] = {}
     makers: dict[DataPath, TrustAnchors] = {}
+    vendors: dict[DataPath, TrustAnchors] = {}
     for place, credential in each_credential(profile.credentials):
         path = ("profiles", name, *place)
         match credential:
@@ -120,13 +129,15 @@ def read_anchors(name: ProfileName, profile: ProfileConfig, sources: Sources) ->
                 certificates = _read((*path, "anchors"), file, partial(parse_challenge_anchors, sources.file(file)), found)
                 if certificates is not None:
                     signers[place] = certificates
-            case TlsCertificateCredential(anchors=file, crls=crls) | RaCertificateCredential(anchors=file, crls=crls):
-                anchors = _read_bundle(((*path, "anchors"), (*path, "crls")), (file, crls), sources, found)
+            case TlsCertificateCredential() | RaCertificateCredential() | VendorCertificateCredential():
+                fields = ((*path, "anchors"), (*path, "crls"))
+                anchors = _read_bundle(fields, (credential.anchors, credential.crls), sources, found)
                 if anchors is not None:
-                    makers[place] = anchors
+                    (vendors if isinstance(credential, VendorCertificateCredential) else makers)[place] = anchors
             case _:
                 continue
-    return ProfileAnchors(name, clients, renewals, MappingProxyType(signers), MappingProxyType(makers), by_est), tuple(found)
+    bundles = (MappingProxyType(signers), MappingProxyType(makers), by_est, MappingProxyType(vendors))
+    return ProfileAnchors(name, clients, renewals, *bundles), tuple(found)
 
 
 def _read_bundle(

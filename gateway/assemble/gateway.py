@@ -6,12 +6,14 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import structlog
 
 from gateway.assemble.acme_operations import AcmeOperations
+from gateway.assemble.cmp import cmp_signers
 from gateway.assemble.continuity import CrlDuty, Lasting
 from gateway.assemble.crl_tasks import CrlTasks
 from gateway.assemble.est import est_signers
@@ -29,13 +31,16 @@ from gateway.ra.acme.administration import AcmeAdministration
 from gateway.ra.acme.authority import AcmeAuthority
 from gateway.ra.administration import Administration
 from gateway.ra.authority import RegistrationAuthority
+from gateway.ra.cmp.authority import CmpAuthority
 from gateway.ra.credentials.passwords import ScryptPool
 from gateway.ra.recovery import ROWS_A_PASS
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite import SqliteStore, check_usable
 from gateway.validation.ocsp import OcspClient
+from gateway.web.derivations import Derivations
 from gateway.web.generation import Generation
 from gateway.web.ops import Probe
+from gateway.wire.cmp.messages import decode_message
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +93,16 @@ class Gateway:
         self.authority = RegistrationAuthority(self.store, self.store, self.clock, self.worker, verify_issued)
         self.acme = AcmeAuthority(
             self.store, self.store, self.store, self.authority, self.clock, self.worker, parts.acme_nonce_keys()
+        )
+        self._derivations = ThreadPoolExecutor(1, thread_name_prefix="cmp-mac")
+        self.cmp = CmpAuthority(
+            self.authority,
+            self.store,
+            self.store,
+            self.clock,
+            parts.cmp_nonce_keys(),
+            decode_message,
+            Derivations(self._derivations),
         )
         self._parts = parts
         self._succession = succession
@@ -171,12 +186,15 @@ class Gateway:
         generation = self.generation
         for service in generation.scep.values():
             await asyncio.to_thread(prove_identity, service.identity)
-        for signer in est_signers(generation.est.values()):
+        terms = (profile.cmp for profile in generation.snapshot.profiles.values())
+        for signer in (*est_signers(generation.est.values()), *cmp_signers(generation.cmp.values(), terms)):
             await asyncio.to_thread(prove_signer, signer)
 
     async def _check_dates(self) -> None:
         now = self.clock()
-        ended = [service.describe_end() for service in self.generation.scep.values() if not service.is_valid(now)]
+        scep, cmp = self.generation.scep.values(), {service.profile: service for service in self.generation.cmp.values()}.values()
+        ended = [service.describe_end() for service in scep if not service.is_valid(now)]
+        ended += [service.describe_end() for service in cmp if not service.is_valid(now)]
         if ended:
             raise ValueError("; ".join(ended))
 
@@ -190,6 +208,7 @@ class Gateway:
             await self._succession.close()
         finally:
             self._parts.passwords.close()
+            self._derivations.shutdown(wait=False)
             await self._parts.ocsp.close()
             await self.store.close()
 

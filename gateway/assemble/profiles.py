@@ -41,6 +41,7 @@ def build_profile(name: ProfileName, profile: ProfileConfig, anchors: ProfileAnc
         client_trust=_client_trust(profile, anchors, around),
         linking=profile.endpoints.est.pop_linking if profile.endpoints.est else "off",
         acme=around.acme.get(name),
+        cmp=around.cmp.get(name),
     )
 
 
@@ -51,6 +52,8 @@ def _protocols(profile: ProfileConfig) -> Iterator[Protocol]:
         yield Protocol.EST
     if profile.endpoints.acme is not None:
         yield Protocol.ACME
+    if profile.endpoints.cmp is not None:
+        yield Protocol.CMP
 
 
 def _providers(
@@ -58,10 +61,11 @@ def _providers(
 ) -> tuple[CredentialProvider, ...]:
     """Return the providers in the order in which they are asked: what costs no look into the store comes first."""
     numbered = sorted(enumerate(profile.credentials), key=lambda one: _COST.get(one[1].type, 1))
-    build = CredentialBuilder(name, profile.retransmission_window, anchors, around)
+    renews = None if renewal is None else RenewalCredential(renewal, around.store, profile.policy, around.own_keys)
+    build = CredentialBuilder(name, profile.retransmission_window, anchors, around, renews)
     providers = [build.provider(("credentials", number), credential) for number, credential in numbered]
-    if renewal is not None:
-        providers.append(RenewalCredential(renewal, around.store, profile.policy, around.own_keys))
+    if renews is not None:
+        providers.append(renews)
     if profile.endpoints.acme is not None:
         providers.append(AcmeOrderCredential(name))
     return tuple(providers)

@@ -15,6 +15,7 @@ from gateway.pki.cms import Signer
 from gateway.ra.profile import Snapshot
 from gateway.web.proxies import Proxies
 from gateway.web.tls import unresumable
+from gateway.wire.cmp.protection import Protector
 from gateway.wire.est.server_keygen import KeyRecipients
 from gateway.wire.scep.pkimessage import RaIdentity
 
@@ -135,14 +136,26 @@ class AcmeService:
 class CmpService:
     """The CMP endpoint of one profile (RFC 9811).
 
-    `signer` protects answers, `chain` goes beside its certificate without the root; `key_signer` signs keys that were drawn.
+    `signer` is what `protector` protects answers with, but for those under a shared secret.
+    `offload` says that the signer's key is slow, or in a token: its work runs in an executor.
     """
 
     profile: ProfileName
     signer: Signer
-    chain: tuple[bytes, ...] = field(repr=False)
+    protector: Protector
     failure_limit: FailureLimit | None
-    key_signer: Signer | None = None
+    offload: bool
+    ends: datetime
+    """When the signer's certificate ends: clients would refuse what it signs afterwards."""
+
+    def is_valid(self, now: datetime) -> bool:
+        """Whether this signer may answer messages."""
+        return now <= self.ends
+
+    def describe_end(self) -> str:
+        """Return a sentence for operators: what has ended, and what to do."""
+        ended = f"the CMP signer of profile {self.profile} expired on {self.ends:%Y-%m-%d %H:%M:%SZ}"
+        return f"{ended}: put a new one in its place and reload; its requests are refused until then"
 
 
 class SignedCrl(Protocol):
