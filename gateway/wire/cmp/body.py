@@ -154,8 +154,7 @@ def _revocation_details(element: bytes) -> RevocationDetails:
     if not found or any(tag != der.SEQUENCE for tag, *_ in found):
         raise MalformedMessage("revocation request is broken")
     template = parse_cert_template(body[found[0][2] : found[0][3]])
-    entry = extensions.parse_extensions(body[found[1][1] : found[1][3]]) if len(found) > 1 else ()
-    reason, revive, problem = _entry_reason(entry)
+    reason, revive, problem = _entry_reason(body[found[1][1] : found[1][3]] if len(found) > 1 else None)
     if template.version not in {None, 2}:
         problem = "the template names a version other than v3"
     return RevocationDetails(
@@ -173,8 +172,16 @@ _REMOVE_FROM_CRL = 8
 _REASONS: Mapping[int, RevocationReason] = MappingProxyType({reason.value: reason for reason in RevocationReason})
 
 
-def _entry_reason(entry: tuple[Extension, ...]) -> tuple[RevocationReason | None, bool, str]:
+def _entry_reason(element: bytes | None) -> tuple[RevocationReason | None, bool, str]:
     """Return reason, whether it is to be taken off the CRL, and what is wrong with the entry extensions (RFC 5280 §5.3.1)."""
+    try:
+        entry = extensions.parse_extensions(element) if element is not None else ()
+        return _read_reason(entry)
+    except MalformedMessage as error:
+        return RevocationReason.UNSPECIFIED, False, error.detail
+
+
+def _read_reason(entry: tuple[Extension, ...]) -> tuple[RevocationReason | None, bool, str]:
     codes = [e.value for e in entry if e.oid == extensions.CRL_REASON]
     unknown = [e.oid for e in entry if e.critical and e.oid != extensions.CRL_REASON]
     problem = f"CRL entry extension {unknown[0]} is critical and not understood" if unknown else ""
