@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.audit import AuditEvent
 from gateway.cmp import SharedSecret
-from gateway.model import ProfileName, Reservation, RevocationReason
+from gateway.model import ProfileName, Reservation
 
 if TYPE_CHECKING:
-    from gateway.store.interfaces import LedgerRow, PendingRevocation
+    from gateway.store.interfaces import LedgerRow
 
 
 class CmpRecords(Protocol):
@@ -36,12 +36,3 @@ class CmpRecords(Protocol):
 
     async def end_confirmation(self, row: LedgerRow, audit: AuditEvent) -> bool:
         """Clear `confirm_by` of a delivered row that keeps its certificate; False when it was cleared or confirmed meanwhile."""
-
-    async def revoke_unconfirmed(
-        self, row: LedgerRow, at: datetime, reason: RevocationReason, audit: AuditEvent, pending: PendingRevocation | None
-    ) -> bool:
-        """Revoke the certificate of a delivered row that was not confirmed; False when it was confirmed or revoked meanwhile.
-
-        With `pending` its CA is to be told of it, which is remembered in the same transaction. The certificate that it renewed
-        may be renewed again, by any key: its holder never took this one.
-        """

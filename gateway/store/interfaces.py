@@ -407,6 +407,21 @@ class Inventory(Protocol):
         nothing and returns the row as it is.
         """
 
+    async def revoke_unconfirmed(
+        self, row: LedgerRow, at: datetime, reason: RevocationReason, audit: AuditEvent, pending: PendingRevocation | None = None
+    ) -> bool:
+        """Revoke the certificate of a DELIVERED row that its client did not take; False when it was confirmed or revoked.
+
+        With `pending` its CA is to be told of it, as by `mark_revoked`. The certificate that it renewed may be renewed again, by
+        any key: its holder never took this one.
+        """
+
+    async def revive(self, sha256: bytes, at: datetime, audit: AuditEvent) -> InventoryRow | None:
+        """Mark a certificate in force again that was on hold, with its ledger row; None where it is not on hold.
+
+        So it is of one whose CA was not told of the hold yet: first it must be.
+        """
+
     async def find_due_revocations(
         self, now: datetime, limit: int, resting: Collection[UpstreamCAName] = ()
     ) -> tuple[PendingRevocation, ...]:

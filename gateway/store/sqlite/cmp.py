@@ -6,17 +6,16 @@ from datetime import datetime
 
 from gateway.audit import AuditEvent
 from gateway.cmp import SharedSecret
-from gateway.model import ProfileName, Reservation, RevocationReason
+from gateway.model import ProfileName, Reservation
 from gateway.store import tables
 from gateway.store.cmp_rows import SECRET_SELECT, read_secret, secret_columns
-from gateway.store.interfaces import LedgerRow, PendingRevocation
+from gateway.store.interfaces import LedgerRow
 from gateway.store.keys import KeyRing
 from gateway.store.rows import LEDGER_SELECT, Columns, columns, insert, read_ledger, to_micros
-from gateway.store.sqlite import inventory
 from gateway.store.sqlite.base import OpenFile
 from gateway.store.sqlite.expiry import GRACE
-from gateway.store.sqlite.ledger import SECRET_REQUESTER, give_renewal_back
-from gateway.store.sqlite.transaction import Queries, Transaction, Undo
+from gateway.store.sqlite.ledger import SECRET_REQUESTER
+from gateway.store.sqlite.transaction import Queries, Transaction
 
 _INSERT = insert(tables.cmp_secrets)
 _IN_FORCE = "revoked_at IS NULL AND expires_at > :now"
@@ -40,9 +39,6 @@ UNCONFIRMED = LEDGER_SELECT + (
     "WHERE l.state = 'delivered' AND l.confirm_by IS NOT NULL AND l.confirm_by <= :now ORDER BY l.confirm_by LIMIT :limit"
 )
 _END = f"UPDATE ledger SET confirm_by = NULL, updated_at = :at WHERE id = :id AND {_WAITS}"  # noqa: S608
-_IS_UNCONFIRMED = (
-    "SELECT i.sha256 FROM ledger l JOIN inventory i ON i.request_id = l.id WHERE l.id = :id AND l.state = 'delivered'"
-)
 
 
 class CmpFile(OpenFile):
@@ -76,12 +72,6 @@ class CmpFile(OpenFile):
     async def end_confirmation(self, row: LedgerRow, audit: AuditEvent) -> bool:
         """Clear `confirm_by` of a delivered row that keeps its certificate; False when it was cleared or confirmed meanwhile."""
         return await self._write(lambda tx: _audited(tx, _END, {"id": row.id, "at": to_micros(audit.at)}, audit))
-
-    async def revoke_unconfirmed(
-        self, row: LedgerRow, at: datetime, reason: RevocationReason, audit: AuditEvent, pending: PendingRevocation | None
-    ) -> bool:
-        """Revoke the certificate of a delivered row that was not confirmed; False when it was confirmed or revoked meanwhile."""
-        return await self._write(lambda tx: _revoke_unconfirmed(tx, row, at, reason, audit, pending))
 
 
 def _add(tx: Transaction, row: Columns, audit: AuditEvent) -> bool:
@@ -126,22 +116,3 @@ def _take(tx: Transaction, reservation: Reservation, now: datetime) -> bool:
 def _find_unconfirmed(sql: Queries, keys: KeyRing, now: datetime, limit: int) -> tuple[LedgerRow, ...]:
     rows = sql.all(UNCONFIRMED, {"now": to_micros(now), "limit": limit})
     return tuple(read_ledger(row, keys) for row in rows)
-
-
-def _revoke_unconfirmed(
-    tx: Transaction,
-    row: LedgerRow,
-    at: datetime,
-    reason: RevocationReason,
-    audit: AuditEvent,
-    pending: PendingRevocation | None,
-) -> bool:
-    found = tx.one(_IS_UNCONFIRMED, {"id": row.id})
-    if found is None:
-        return False
-    marked = inventory.mark_revoked(tx, found[0], at, reason, audit, pending)
-    if marked is None or marked.revoked_at != at:
-        raise Undo(False)
-    if row.renews is not None:
-        give_renewal_back(tx, row)
-    return True

@@ -151,6 +151,16 @@ class SqliteStore(AcmeFile, CmpFile):
         """Mark a certificate and its ledger row revoked; already revoked changes nothing. None if unknown."""
         return await self._write(lambda tx: inventory.mark_revoked(tx, sha256, at, reason, audit, pending))
 
+    async def revoke_unconfirmed(
+        self, row: LedgerRow, at: datetime, reason: RevocationReason, audit: AuditEvent, pending: PendingRevocation | None = None
+    ) -> bool:
+        """Revoke the certificate of a DELIVERED row that its client did not take; False when it was confirmed or revoked."""
+        return await self._write(lambda tx: inventory.revoke_unconfirmed(tx, row, at, reason, audit, pending))
+
+    async def revive(self, sha256: bytes, at: datetime, audit: AuditEvent) -> InventoryRow | None:
+        """Mark a certificate in force again that was on hold; None where it is not, or its CA was not told of that yet."""
+        return await self._write(lambda tx: inventory.revive(tx, sha256, at, audit))
+
     async def find_due_revocations(
         self, now: datetime, limit: int, resting: Collection[UpstreamCAName] = ()
     ) -> tuple[PendingRevocation, ...]:

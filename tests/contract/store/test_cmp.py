@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -23,6 +22,7 @@ from gateway.store.interfaces import (
     QuotaTake,
     Store,
 )
+from tests.contract.store.cmp_rows import shared_secret
 from tests.contract.store.conftest import Open
 from tests.contract.store.rows import (
     NOW,
@@ -55,22 +55,6 @@ BOUND = NameBinding(
     allowed_sans=frozenset(),
     certified=True,
 )
-
-_numbers = itertools.count(1)
-
-
-def shared_secret(**fields: Any) -> SharedSecret:
-    number = next(_numbers)
-    base: dict[str, Any] = {
-        "id": f"secret-{number}",
-        "profile": PROFILE,
-        "reference": b"reference-%d" % number,
-        "secret": b"the secret %d" % number,
-        "created_at": NOW,
-        "expires_at": NOW + DAY,
-        "created_by": "uid:0 (root)",
-    }
-    return SharedSecret(**(base | fields))
 
 
 async def added(store: Store, **fields: Any) -> SharedSecret:
@@ -337,3 +321,48 @@ class TestConfirmation:
         kept = await store.find_certificate(old.sha256)
         assert kept is not None
         assert kept.renewed_by == b"1" * 32
+
+
+class TestHold:
+    HOLD = RevocationReason.CERTIFICATE_HOLD
+    REVIVED = event("certificate.revived", "done", actor="ra", at=NOW + DAY)
+
+    async def test_is_taken_off(self, store: Store) -> None:
+        row, certificate = await issued(store, confirm_by=NOW + MINUTE)
+        await store.mark_revoked(certificate.sha256, NOW, self.HOLD, TIMED_OUT)
+        before = await store.count_revocations(certificate.upstream_ca)
+        assert await store.revive(certificate.sha256, NOW + DAY, self.REVIVED) == certificate
+        assert await store.find_certificate(certificate.sha256) == certificate
+        assert await store.list_revoked(certificate.upstream_ca, NOW) == ()
+        assert await store.count_revocations(certificate.upstream_ca) == before + 1
+        found = await store.get_row(row.id)
+        assert found == replace(row, confirm_by=None, updated_at=NOW + DAY)
+        assert audit_events(store)[-1] == "certificate.revived"
+
+    async def test_is_taken_off_once(self, store: Store) -> None:
+        _, certificate = await issued(store)
+        await store.mark_revoked(certificate.sha256, NOW, self.HOLD, TIMED_OUT)
+        assert await store.revive(certificate.sha256, NOW + DAY, self.REVIVED) == certificate
+        before = audit_events(store)
+        assert await store.revive(certificate.sha256, NOW + DAY, self.REVIVED) is None
+        assert audit_events(store) == before
+
+    @pytest.mark.parametrize(
+        "reason", [reason for reason in RevocationReason if reason is not RevocationReason.CERTIFICATE_HOLD], ids=str
+    )
+    async def test_is_all_that_is_taken_off(self, store: Store, reason: RevocationReason) -> None:
+        _, certificate = await issued(store)
+        held = await store.mark_revoked(certificate.sha256, NOW, reason, TIMED_OUT)
+        assert await store.revive(certificate.sha256, NOW + DAY, self.REVIVED) is None
+        assert await store.find_certificate(certificate.sha256) == held
+
+    async def test_of_which_the_ca_was_not_told_stays(self, store: Store) -> None:
+        _, certificate = await issued(store)
+        pending = pending_revocation(sha256=certificate.sha256, reason=self.HOLD)
+        await store.mark_revoked(certificate.sha256, NOW, self.HOLD, TIMED_OUT, pending)
+        assert await store.revive(certificate.sha256, NOW + DAY, self.REVIVED) is None
+        assert await store.end_revocation(certificate.sha256, ENDED)
+        assert await store.revive(certificate.sha256, NOW + DAY, self.REVIVED) == certificate
+
+    async def test_of_nothing(self, store: Store) -> None:
+        assert await store.revive(b"?" * 32, NOW, self.REVIVED) is None
