@@ -45,7 +45,7 @@ def poll_req(cert_req_id: int = P10CR_ID) -> bytes:
 
 
 def rr(issuer: bytes, serial: int, reason: RevocationReason | None) -> bytes:
-    """Return the body of rr for one certificate (RFC 9810 §5.3.9); `issuer` is a Name, DER, `reason` None takes it off the CRL."""
+    """Return the body of rr for one certificate (RFC 9810 §5.3.9); `issuer` is a Name, DER; no `reason` takes it off the CRL."""
     code = _REMOVE_FROM_CRL if reason is None else reason.value
     entry = extensions.encode_extension(extensions.CRL_REASON, False, der.tlv(0x0A, bytes((code,))))
     details = der.sequence(encode_cert_template(serial=serial, issuer=issuer), der.sequence(entry))
