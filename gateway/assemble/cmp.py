@@ -13,10 +13,11 @@ from gateway.assemble.scep_ra import prove_signer
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.key_source import is_in_token, read_key
 from gateway.config.cmp import CmpEndpoint
+from gateway.config.credentials import CmpSecretCredential
 from gateway.config.document import ConfigurationFaults, DataPath, Problem
 from gateway.config.fields import RaPair
 from gateway.config.load import Sources
-from gateway.config.schema import GatewayConfig
+from gateway.config.schema import GatewayConfig, ProfileConfig
 from gateway.errors import Rejection
 from gateway.model import ProfileName, UpstreamCAName
 from gateway.pki.certificate import Certificate, parse_certificate, pem_to_ders
@@ -252,8 +253,14 @@ def cmp_terms(config: GatewayConfig, identities: Mapping[ProfileName, CmpIdentit
                 extra_certificates=identity.extra_certificates,
                 root_update=identity.root_update,
                 key_authority=identity.key_authority,
+                secrets=_secrets(config.profiles[name]),
             )
     return terms
+
+
+def _secrets(profile: ProfileConfig) -> CmpSecretCredential | None:
+    """Return how the profile's shared secrets may be made."""
+    return next((one for one in profile.credentials if isinstance(one, CmpSecretCredential)), None)
 
 
 def cmp_services(config: GatewayConfig, identities: Mapping[ProfileName, CmpIdentity]) -> dict[str, CmpService]:

@@ -14,6 +14,7 @@ import structlog
 
 from gateway.assemble.acme_operations import AcmeOperations
 from gateway.assemble.cmp import cmp_signers
+from gateway.assemble.cmp_operations import CmpOperations
 from gateway.assemble.continuity import CrlDuty, Lasting
 from gateway.assemble.crl_tasks import CrlTasks
 from gateway.assemble.est import est_signers
@@ -31,7 +32,9 @@ from gateway.ra.acme.administration import AcmeAdministration
 from gateway.ra.acme.authority import AcmeAuthority
 from gateway.ra.administration import Administration
 from gateway.ra.authority import RegistrationAuthority
+from gateway.ra.cmp.administration import CmpAdministration
 from gateway.ra.cmp.authority import CmpAuthority
+from gateway.ra.cmp.confirmations import Confirmations
 from gateway.ra.credentials.passwords import ScryptPool
 from gateway.ra.recovery import ROWS_A_PASS
 from gateway.store.keys import KeyRing
@@ -104,6 +107,7 @@ class Gateway:
             decode_message,
             Derivations(self._derivations),
         )
+        self._confirmations = Confirmations(self.store, self.store, self.clock, self.worker)
         self._parts = parts
         self._succession = succession
         self._crls = CrlTasks(lambda: succession.current.lasting.crls)
@@ -111,8 +115,10 @@ class Gateway:
             self.store, lambda: self.generation.snapshot, self.clock, verify_issued, parts.challenge_macs, self.wanted.set
         )
         acme = AcmeOperations(AcmeAdministration(self.store, lambda: self.generation.snapshot, self.clock))
+        cmp = CmpOperations(CmpAdministration(self.store, lambda: self.generation.snapshot, self.clock))
+        more = (*acme.rows(), *cmp.rows())
         self.operations = Operations(
-            administration, lambda: self.generation, self._publishers, parts.keys.newest_id, service, acme.rows()
+            administration, lambda: self.generation, self._publishers, parts.keys.newest_id, service, more
         )
 
     @property
@@ -159,6 +165,14 @@ class Gateway:
     async def tell_revocations(self) -> None:
         """Tell upstream CAs of revocations that they could not be told of at once."""
         await self.authority.tell_revocations(self.generation.snapshot)
+
+    async def end_confirmations(self) -> None:
+        """Revoke or keep certificates that their CMP clients did not confirm in time, and tell their CAs."""
+        snapshot = self.generation.snapshot
+        with snapshot.occupancy:
+            revoked = await self._confirmations.pass_over(snapshot)
+        if revoked:
+            await self.authority.tell_revocations(snapshot)
 
     async def validate(self) -> None:
         """Take up validations and orders of ACME that are due and that nobody works on."""

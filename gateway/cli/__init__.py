@@ -36,6 +36,7 @@ COMMANDS = {
     "config": Command("gateway.cli.config", "app", "Check, show and compare the configuration."),
     "challenge": Command("gateway.cli.challenge", "app", "One-time challenges."),
     "eab": Command("gateway.cli.eab", "app", "Keys of external account binding for ACME."),
+    "cmp-secret": Command("gateway.cli.cmp_secret", "app", "Shared secrets of CMP clients."),
     "acme": Command("gateway.cli.acme", "app", "Accounts and orders of ACME."),
     "incident": Command("gateway.cli.incident", "app", "Certificates that clients should renew at once."),
     "password": Command("gateway.cli.password", "app", "Passwords of EST users."),

@@ -10,6 +10,7 @@ from typing import Literal
 from gateway.ca.interfaces import UpstreamCA
 from gateway.config.acme import AcmeEndpoint, TrustMode
 from gateway.config.cmp import CmpEndpoint
+from gateway.config.credentials import CmpSecretCredential
 from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName, Protocol, UpstreamCAName
@@ -77,6 +78,8 @@ class CmpTerms:
     key_authority: KeyGenerationAuthority | None = field(default=None, repr=False)
     """Signs keys that are drawn; None where none are."""
     request_template: bytes | None = field(default=None, repr=False)
+    secrets: CmpSecretCredential | None = None
+    """How shared secrets may be made; None where the profile takes none."""
 
 
 LinkingMode = Literal["off", "if_present", "require"]
