@@ -30,7 +30,6 @@ from gateway.ra.profile import CmpTerms
 from gateway.web.generation import CmpService, FailureLimit
 from gateway.wire.cmp.protection import Protector
 
-WELL_KNOWN = ".well-known/cmp"
 SLOW_RSA_BITS = 3072
 """From this size on a private-key operation takes long enough (0.7 ms and more) to be kept off the event loop."""
 _KEY_GENERATION: DataPath = ("key_generation", "signer")
@@ -228,19 +227,6 @@ def _is_of_cmp(path: DataPath) -> bool:
     return path[:1] == ("profiles",) and path[2:4] == ("endpoints", "cmp")
 
 
-def cmp_url(config: GatewayConfig, name: str) -> str:
-    """Return where a profile is served over HTTP, without an operation."""
-    return f"{config.server.external_url.http}/{WELL_KNOWN}/p/{name}"
-
-
-def cmp_paths(name: str, endpoint: CmpEndpoint) -> Iterator[str]:
-    """Yield the paths of an endpoint without operations, and without a slash in front (RFC 9811 §3.3)."""
-    yield f"{WELL_KNOWN}/p/{name}"
-    if endpoint.default:
-        yield WELL_KNOWN
-    yield from endpoint.aliases
-
-
 def cmp_terms(config: GatewayConfig, identities: Mapping[ProfileName, CmpIdentity]) -> dict[ProfileName, CmpTerms]:
     """Return what each profile that opens CMP lets clients do."""
     terms = {}
@@ -280,7 +266,7 @@ def cmp_services(config: GatewayConfig, identities: Mapping[ProfileName, CmpIden
             offload=_is_slow(identity.signer.signer),
             ends=parse_certificate(identity.signer.signer.certificate).not_after,
         )
-        services.update(dict.fromkeys(cmp_paths(name, endpoint), service))
+        services.update(dict.fromkeys(endpoint.paths(name), service))
     return services
 
 

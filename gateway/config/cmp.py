@@ -9,6 +9,8 @@ from pydantic import Field
 from gateway.config.est import ServerKey
 from gateway.config.fields import ConfigName, Duration, FilePath, Model, RaPair
 
+CMP_ROOT = ".well-known/cmp"
+"""Where CMP is served (RFC 9811 §3.3)."""
 CmpAlias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*$")]
 
 
@@ -74,3 +76,7 @@ class CmpEndpoint(Model):
     """Most messages of one batch that a registration authority forwards."""
     cert_profiles: dict[Annotated[str, Field(min_length=1, max_length=64)], ConfigName] = Field(default_factory=dict)
     """Other profiles that requests may choose by the certProfile of their header; each opens CMP itself."""
+
+    def paths(self, profile: str) -> tuple[str, ...]:
+        """Return where the profile of this name is served, without operations, and without a slash in front."""
+        return (f"{CMP_ROOT}/p/{profile}", *((CMP_ROOT,) if self.default else ()), *self.aliases)

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from gateway.config.cmp import CMP_ROOT
 from gateway.ra.cmp.headers import PATH_OPERATIONS
 from gateway.web.generation import CmpService
 
-ROOT = ".well-known/cmp"
-PATH = f"/{ROOT}{{rest:(?:/.*)?}}"
+PATH = f"/{CMP_ROOT}{{rest:(?:/.*)?}}"
 ALIASES = "/{alias:.*}"
 _MOST_SEGMENTS = 24
 """More than any path that is served; a request line may hold tens of thousands of slashes."""
