@@ -37,6 +37,8 @@ _PLACES = {
     "bearer": "Authorization header",
     "tls_certificate": "TLS client certificate",
     "ra_certificate": "TLS client certificate",
+    "cmp_secret": "CMP protection",
+    "vendor_certificate": "CMP protection",
 }
 """Where a request carries each kind; it has one place of each sort."""
 
