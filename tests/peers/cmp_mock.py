@@ -53,7 +53,7 @@ class CmpPeer:
         secret = {"type": "secret", "reference": REFERENCE, "secret": {"file": str(self.folder / "secret")}}
         return {
             "type": "cmp",
-            "url": f"{url or f'http://127.0.0.1:{self.port}'}/pkix/",
+            "url": url or f"http://127.0.0.1:{self.port}",
             "chain": [str(self.folder / "issuing.pem"), str(self.folder / "root.pem")],
             "auth": {"type": "signature", "signer": pair} if by == "signature" else secret,
             **more,
