@@ -282,6 +282,8 @@ class SecretProof:
     owner: str | None
     max_uses: int
     expires_at: datetime
+    created_at: datetime
+    profile: ProfileName
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +301,8 @@ class MessageProof:
     """False: the request does not prove possession itself, which a registration authority alone may vouch for."""
     confirm_by: datetime | None = None
     """When the client must have confirmed its certificate; None: it need not (implicitConfirm)."""
+    updates: SignerCertificate | None = None
+    """The certificate that a registration authority updates for its holder; None: the signer's own, where one is updated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +392,8 @@ class NameBinding:
     """The one serialNumber that the requested subject must have, to the letter."""
     allowed_sans: frozenset[tuple[SanKind, str]] | None = None
     """The only subject alternative names that may be requested, any number of them; None: whichever policy lets through."""
+    device: str | None = None
+    """What the subject to be certified must have as its one CN or its one serialNumber, to the letter; needs `certified`."""
     certified: bool = False
     """Common name, serialNumber and `allowed_sans` bind what will be certified, too, whatever a template makes of the request."""
 
@@ -416,6 +422,8 @@ class Requester:
     also_bound: tuple[NameBinding, ...] = ()
     """What the others of several credentials bind, each for itself."""
     claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    attested: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What the device said of the key of its request, verified (draft-ietf-lamps-csr-attestation)."""
 
     def proved_by(self, *kinds: CredentialKind) -> bool:
         """Say whether one of these kinds is what it was proved by, alone or with others."""

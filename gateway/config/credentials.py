@@ -139,7 +139,7 @@ class VendorCertificateCredential(Model):
     ocsp: Ocsp | None = None
     """Ask a responder; where `crls` are named too, both must be content."""
     identity_from: Literal["serial_number", "common_name", "subject"] = "serial_number"
-    """What of the certificate's subject names the device: `{requester}` and `{vendor.id}` in a template of the subject."""
+    """What of the certificate's subject names the device: `{vendor.id}` in a template of the subject."""
     inventory: FilePath | None = None
     """Devices that may enroll, one a line, as `identity_from` reads them; `#` begins a comment. Absent: needs `any_device`."""
     any_device: bool = False

@@ -120,7 +120,7 @@ class RenewalCredential:
         return (
             self._origin_refusal(signer, row)
             or self._time_refusal(signer, now)
-            or _key_refusal(request.csr, row)
+            or _key_refusal(request, row)
             or self._name_refusal(request, signer)
         )
 
@@ -167,10 +167,11 @@ def _unknown(cause: str) -> Rejection:
     return Rejection(Reason.UNKNOWN_CERTIFICATE, text, cause)
 
 
-def _key_refusal(csr: CertificateRequest, row: InventoryRow) -> Rejection | None:
+def _key_refusal(request: EnrollmentRequest, row: InventoryRow) -> Rejection | None:
     """Refuse a second heir: a stolen old key must not renew what its owner has renewed to a new key."""
-    if row.renewed_by is not None and row.renewed_by != csr.public_key.sha256:
-        return _refused("the certificate has been renewed already", "it was renewed by another key")
+    if row.renewed_by is not None and row.renewed_by != request.csr.public_key.sha256:
+        reason = Reason.ALREADY_REPLACED if request.protocol is Protocol.CMP else Reason.RENEWAL_REFUSED
+        return Rejection(reason, "the certificate has been renewed already", "it was renewed by another key")
     return None
 
 
