@@ -217,7 +217,7 @@ def _first_cmp_enrollment(server: Server, path: Path) -> list[str]:
         f"    openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {folder}/cmp.key",
         f"    openssl cmp -cmd ir -server {host} -path .well-known/cmp/p/{DEMO_PROFILE} \\",
         f"      -ref device-3 -secret file:{folder}/cmp.secret -newkey {folder}/cmp.key -subject /CN=device-3 \\",
-        f"      -certout {folder}/cmp.pem -cacertsout {folder}/cmp-ca.pem",
+        f"      -certout {folder}/cmp.pem -extracertsout {folder}/cmp-ca.pem",
         f"    openssl verify -CAfile {root} -untrusted {folder}/cmp-ca.pem {folder}/cmp.pem",
         "",
     ]
