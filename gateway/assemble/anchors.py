@@ -67,6 +67,8 @@ class ProfileAnchors:
     """Certificates below `renewals` are shown in TLS."""
     vendors: Mapping[DataPath, TrustAnchors]
     """The CAs of makers whose devices sign CMP requests, by the place of the credential in its profile; never shown in TLS."""
+    attestation: Mapping[str, TrustAnchors]
+    """Whose statements about keys are good, by the field of `key_attestation`."""
 
     def challenge_certificates(self) -> Iterator[tuple[DataPath, Certificate]]:
         """Yield the certificates whose keys sign challenges and tokens, each with the field that names its file."""
@@ -136,8 +138,28 @@ def read_anchors(name: ProfileName, profile: ProfileConfig, sources: Sources) ->
                     (vendors if isinstance(credential, VendorCertificateCredential) else makers)[place] = anchors
             case _:
                 continue
-    bundles = (MappingProxyType(signers), MappingProxyType(makers), by_est, MappingProxyType(vendors))
+    attestation = _read_attestation_roots(name, profile, sources, found)
+    bundles = (MappingProxyType(signers), MappingProxyType(makers), by_est, MappingProxyType(vendors), attestation)
     return ProfileAnchors(name, clients, renewals, *bundles), tuple(found)
+
+
+def _read_attestation_roots(
+    name: ProfileName, profile: ProfileConfig, sources: Sources, found: list[Problem]
+) -> Mapping[str, TrustAnchors]:
+    roots: dict[str, TrustAnchors] = {}
+    for field, file in attestation_roots(profile):
+        path = ("profiles", name, "key_attestation", field)
+        anchors = _read(path, file, partial(TrustAnchors.parse, sources.file(file)), found)
+        if anchors is not None:
+            roots[field] = anchors
+    return MappingProxyType(roots)
+
+
+def attestation_roots(profile: ProfileConfig) -> Iterator[tuple[str, str]]:
+    """Yield the fields of `key_attestation` that name roots, and their files."""
+    if profile.key_attestation is not None:
+        files = ((field, getattr(profile.key_attestation, field)) for field in ("tpm_roots", "step_roots"))
+        yield from ((field, file) for field, file in files if file is not None)
 
 
 def _read_bundle(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from gateway.assemble.anchors import ProfileAnchors
+from gateway.assemble.anchors import ProfileAnchors, attestation_roots
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.local import describe_dates
 from gateway.config.acme import AcmeEndpoint
@@ -130,6 +130,8 @@ def _bundles(config: GatewayConfig) -> Iterator[tuple[DataPath, str, Standing]]:
             yield (*where, "est", "rollover"), est.rollover, Standing.RETIRED
         if est is not None and est.server_keygen is not None and est.server_keygen.recipients is not None:
             yield (*where, "est", "server_keygen", "recipients"), est.server_keygen.recipients, Standing.RECIPIENT
+        for field, file in attestation_roots(profile):
+            yield ("profiles", name, "key_attestation", field), file, Standing.CLIENT_ANCHOR
         if profile.endpoints.cmp is not None:
             for field in ("extra_certificates", "root_update"):
                 if (file := getattr(profile.endpoints.cmp, field)) is not None:

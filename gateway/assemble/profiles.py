@@ -11,11 +11,13 @@ from gateway.config.fields import QuotaConfig
 from gateway.config.listener_checks import each_credential
 from gateway.config.schema import ProfileConfig
 from gateway.model import ProfileName, Protocol, UpstreamCAName
+from gateway.ra.attestation import AttestationTerms
 from gateway.ra.client_certificate import ClientTrust
 from gateway.ra.credentials.acme_order import AcmeOrderCredential
 from gateway.ra.credentials.interfaces import CredentialProvider
 from gateway.ra.profile import Profile, Quota, RenewalRule
 from gateway.ra.renewal import RenewalCredential
+from gateway.validation.attestation import RequestAttestation
 
 
 def build_profile(name: ProfileName, profile: ProfileConfig, anchors: ProfileAnchors, around: Surroundings) -> Profile:
@@ -42,7 +44,15 @@ def build_profile(name: ProfileName, profile: ProfileConfig, anchors: ProfileAnc
         linking=profile.endpoints.est.pop_linking if profile.endpoints.est else "off",
         acme=around.acme.get(name),
         cmp=around.cmp.get(name),
+        key_attestation=_attestation_terms(profile, anchors),
     )
+
+
+def _attestation_terms(profile: ProfileConfig, anchors: ProfileAnchors) -> AttestationTerms | None:
+    if profile.key_attestation is None:
+        return None
+    judge = RequestAttestation(anchors.attestation.get("tpm_roots"), anchors.attestation.get("step_roots"))
+    return AttestationTerms(judge, profile.key_attestation.require)
 
 
 def _protocols(profile: ProfileConfig) -> Iterator[Protocol]:

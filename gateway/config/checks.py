@@ -17,7 +17,7 @@ from gateway.config.listener_checks import EST_RENEWAL, check_client_certificate
 from gateway.config.parts import Parts, ProfileParts
 from gateway.config.policy_checks import check_policy
 from gateway.config.scep_checks import check_scep
-from gateway.config.schema import Endpoints, ProfileLimits, Renewal
+from gateway.config.schema import Endpoints, KeyAttestation, ProfileLimits, Renewal
 from gateway.config.sentences import suggest
 from gateway.config.sources import Sources
 from gateway.config.upstream_checks import check_upstream_across, check_upstream_ca
@@ -85,6 +85,7 @@ def _check_profile(profile: ProfileParts, sources: Sources) -> Iterator[Problem]
         yield Problem(("endpoints",), "opens no endpoint; name at least one: scep, est, acme, cmp")
     yield from _check_entrance(profile)
     yield from positive(("retransmission_window",), profile.retransmission_window)
+    yield from _check_key_attestation(profile.key_attestation)
     if profile.renewal is not None:
         yield from positive(("renewal", "window"), profile.renewal.window)
         yield from _check_messages(profile, profile.renewal)
@@ -98,6 +99,12 @@ def _check_profile(profile: ProfileParts, sources: Sources) -> Iterator[Problem]
     yield from check_credentials(profile, sources)
     yield from check_cmp_credentials(profile, sources)
     yield from _under(("policy",), check_policy(profile.policy))
+
+
+def _check_key_attestation(attestation: KeyAttestation | None) -> Iterator[Problem]:
+    if attestation is not None and attestation.tpm_roots is None and attestation.step_roots is None:
+        sentence = "names no roots, so that no statement about a key would be good; name tpm_roots or step_roots"
+        yield Problem(("key_attestation",), sentence)
 
 
 def _open_protocols(endpoints: Endpoints) -> tuple[str, ...]:

@@ -215,6 +215,7 @@ def _certificate_request(
         is_ca=wanted.is_ca,
         extensions=wanted.others,
         signature_digest=digest,
+        evidence=wanted.evidence,
     )
 
 

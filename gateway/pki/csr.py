@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from gateway.asn1 import est as asn1_est
+from gateway.asn1.attestation import OID_ATTESTATION
 from gateway.errors import MalformedMessage, Reason, Rejection
-from gateway.model import CertificateRequest, Extension, PublicKey, RequestForm, SubjectAltName
+from gateway.model import CertificateRequest, Evidence, Extension, PublicKey, RequestForm, SubjectAltName
 from gateway.pki import der, extensions
 from gateway.pki.algorithms import verify_signature
+from gateway.pki.evidence import read_bundle
 from gateway.pki.keys import PrivateKey, default_digest, public_key_der, sign, signature_algorithm
 from gateway.pki.names import STRING_CODECS, parse_name
 from gateway.pki.public_keys import describe_public_key
@@ -60,6 +62,7 @@ class _Attributes:
     by_type: Mapping[str, bytes]
     challenge: str | None = field(repr=False)
     extensions: tuple[Extension, ...]
+    evidence: tuple[Evidence, ...] = ()
 
 
 def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES, proof: bool = True) -> CertificateRequest:
@@ -90,6 +93,7 @@ def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES, proo
         extensions=wanted.others,
         challenge_password=attributes.challenge,
         signature_digest=digest,
+        evidence=(*wanted.evidence, *attributes.evidence),
     )
 
 
@@ -179,7 +183,9 @@ def _decode(encoded: bytes) -> _Fields:
 def _decode_attributes(body: bytes) -> _Attributes:
     by_type = _decode_by_type(body)
     challenge = _text(by_type, CHALLENGE_PASSWORD, "challenge password")
-    return _Attributes(by_type, challenge, _requested_extensions(by_type))
+    attestation = by_type.get(OID_ATTESTATION)
+    evidence = read_bundle(attestation) if attestation is not None else ()
+    return _Attributes(by_type, challenge, _requested_extensions(by_type), evidence)
 
 
 def _decode_by_type(body: bytes) -> Mapping[str, bytes]:

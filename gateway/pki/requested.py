@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.model import Extension, SubjectAltName
-from gateway.pki import extensions
+from gateway.model import Evidence, Extension, SubjectAltName
+from gateway.pki import evidence, extensions
 
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """Names, usages and constraints that are asked for, None where they are not; `others` are all other extensions."""
+    """Names, usages and constraints that are asked for, None where they are not; `others` are all other extensions.
+
+    `evidence` is what the device says of its key.
+    """
 
     sans: tuple[SubjectAltName, ...] = ()
     key_usage: frozenset[str] | None = None
     ekus: tuple[str, ...] | None = None
     is_ca: bool = False
     others: tuple[Extension, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
 
 
 _NOTHING = Requested()
@@ -34,15 +38,14 @@ def read_requested(wanted: tuple[Extension, ...]) -> Requested:
         key_usage=extensions.parse_key_usage(usage) if usage is not None else None,
         ekus=extensions.parse_ekus(ekus) if ekus is not None else None,
         is_ca=constraints is not None and extensions.parse_basic_constraints(constraints)[0],
-        others=tuple([e for e in wanted if e.oid not in _OWN_FIELDS]),
+        others=tuple([e for e in wanted if e.oid not in _READ]),
+        evidence=evidence.read_extensions(by_oid) if not evidence.EXTENSIONS.isdisjoint(by_oid) else (),
     )
 
 
-_OWN_FIELDS = frozenset(
-    {
-        extensions.SUBJECT_ALT_NAME,
-        extensions.KEY_USAGE,
-        extensions.EXTENDED_KEY_USAGE,
-        extensions.BASIC_CONSTRAINTS,
-    }
-)
+_READ = evidence.EXTENSIONS | {
+    extensions.SUBJECT_ALT_NAME,
+    extensions.KEY_USAGE,
+    extensions.EXTENDED_KEY_USAGE,
+    extensions.BASIC_CONSTRAINTS,
+}

@@ -16,6 +16,7 @@ from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName, Protocol, UpstreamCAName
 from gateway.pki.key_package import KeyGenerationAuthority
 from gateway.pki.trust import TrustAnchors
+from gateway.ra.attestation import AttestationTerms
 from gateway.ra.client_certificate import ClientTrust
 from gateway.ra.compliance import ComplianceCheck
 from gateway.ra.credentials.interfaces import CredentialProvider
@@ -114,6 +115,8 @@ class Profile:
     """None where the profile does not open ACME."""
     cmp: CmpTerms | None = None
     """None where the profile does not open CMP."""
+    key_attestation: AttestationTerms | None = None
+    """None where nobody looks at what requests say of their keys."""
     compliance: tuple[ComplianceCheck, ...] = ()
     """What is asked about a device after policy; one that finds fault, or fails, denies."""
 
