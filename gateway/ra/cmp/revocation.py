@@ -33,6 +33,9 @@ class RevocationRequests:
         asked = body.details[0]
         row = await self._find(exchange, asked)
         authorized = _authorize(exchange, standing, row)
+        if asked.revive and standing.may is None:
+            # Whoever has stolen a key or a secret must not take its certificate off hold again.
+            raise Rejection(Reason.NOT_AUTHORIZED, "only a registration authority takes certificates off hold")
         _check_state(row, asked)
         taken = Reservation(TRANSACTION, transaction_key(exchange).hex(), exchange.now + _KEPT_FOR)
         if not await self._means.records.take(taken, exchange.now):
