@@ -302,7 +302,8 @@ class Tally:
     """Unfinished requests by what they wait for (`doubt`: to know what the upstream CA did, `queue`: for it to be reached).
 
     Also reservations by kind, and by CA the revocations that it was not told of.
-    Of ACME: orders that wait for their accounts, orders that are finalized, challenges that are tried.
+    Of ACME: orders that wait for their accounts, orders that are finalized, challenges that are tried. Of CMP: certificates that
+    their clients have yet to confirm.
     """
 
     approval: int
@@ -314,6 +315,7 @@ class Tally:
     acme_orders: int = 0
     acme_finalizations: int = 0
     acme_challenges: int = 0
+    confirmation: int = 0
 
 
 class Ledger(Protocol):

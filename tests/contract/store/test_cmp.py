@@ -237,6 +237,13 @@ class TestConfirmation:
         assert await store.find_unconfirmed(NOW + 2 * MINUTE, 10) == (first, second)
         assert await store.find_unconfirmed(NOW + 2 * MINUTE, 1) == (first,)
 
+    async def test_is_counted_until_it_came(self, store: Store) -> None:
+        await opened(store, confirm_by=NOW + MINUTE)
+        rows = [await delivered(store) for _ in range(3)]
+        assert (await store.tally(())).confirmation == 3
+        await store.end_confirmation(rows[0], KEPT)
+        assert (await store.tally(())).confirmation == 2
+
     async def test_ends_the_wait(self, store: Store) -> None:
         row = await delivered(store)
         confirmed = transition(row, LedgerState.CONFIRMED, expected=frozenset({LedgerState.DELIVERED}), worker=None)
