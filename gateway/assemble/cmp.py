@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.assemble.certificates import NamedCertificate, cmp_pairs
+from gateway.assemble.cmp_template import encode_request_template
 from gateway.assemble.scep_ra import prove_signer
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.key_source import is_in_token, read_key
@@ -238,6 +239,7 @@ def cmp_terms(config: GatewayConfig, identities: Mapping[ProfileName, CmpIdentit
                 ca_certificates=identity.ca_certificates,
                 extra_certificates=identity.extra_certificates,
                 root_update=identity.root_update,
+                request_template=encode_request_template(config.profiles[name].policy),
                 key_authority=identity.key_authority,
                 secrets=_secrets(config.profiles[name]),
             )
