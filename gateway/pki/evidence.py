@@ -9,7 +9,8 @@ from gateway.errors import MalformedMessage
 from gateway.model import Evidence
 from gateway.pki import der
 
-MAX_STATEMENTS = 16
+MAX_STATEMENTS = 8
+"""Each of which may cost the signatures of a chain."""
 MAX_CERTIFICATES = 16
 
 EXTENSIONS = frozenset(
