@@ -65,10 +65,9 @@ profiles:
       est:                          # https://localhost:@HTTPS@/.well-known/est/demo
         default: true               # and without the label, for clients that know none: one profile only
       cmp:                          # http://127.0.0.1:@HTTP@/.well-known/cmp/p/demo, and by https too
-        signer:                     # signs answers: a certificate of its own, below no CA's or TLS's key
+        signer:                     # signs answers: a certificate of its own, whose key is no CA's and no listener's
           certificate: ca/cmp.pem
           key: {file: secrets/cmp.key}
-        default: true               # and at /.well-known/cmp: one profile only
       acme:                         # https://localhost:@HTTPS@/acme/demo/directory
         external_account: optional  # pki-gateway eab create demo; required: no account without one
         validation:                 # names under demo.test are this machine; connections go nowhere else
@@ -81,7 +80,7 @@ profiles:
 
     upstream_ca: local
 
-    # Who may enroll: whoever brings one of these by SCEP, EST or CMP, without any nobody; by ACME who controls the names.
+    # Who may enroll: whoever brings one of these by SCEP, EST or CMP; by ACME who controls the names.
     credentials:
       - type: one_time              # pki-gateway challenge new demo
         ttl: 1h

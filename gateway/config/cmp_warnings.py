@@ -57,10 +57,9 @@ def _warn_of_upstream(where: DataPath, profile: ProfileConfig, config: GatewayCo
     """A CRMF request cannot be turned into a PKCS#10: only the device has the key that would sign it (RFC 4211 §3)."""
     if RequestForm.CRMF in accepted_forms(config.upstream_cas[profile.upstream_ca], config.upstream_cas):
         return
-    still = (
-        "p10cr" if profile.endpoints.cmp is None or profile.endpoints.cmp.key_generation is None else "p10cr and keys drawn here"
-    )
-    sentence = f"{profile.upstream_ca} takes PKCS#10 only: ir, cr and kur are refused, {still} still served"
+    draws = profile.endpoints.cmp is not None and profile.endpoints.cmp.key_generation is not None
+    still = "p10cr and keys drawn here are still served" if draws else "p10cr is still served"
+    sentence = f"{profile.upstream_ca} takes PKCS#10 only: ir, cr and kur are refused, {still}"
     yield Problem((*where, "upstream_ca"), sentence)
 
 
