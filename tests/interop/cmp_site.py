@@ -23,6 +23,7 @@ VENDOR = OtherCA.create("maker of base stations")
 RA_SUBJECT = "CN=a registration authority"
 MESSAGES = ["kur", "cr", "p10cr"]
 SECONDS = 60
+USES = 1000
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class CmpSite:
     """The server; `root` is the file of the CA that its certificates lead to."""
 
     server: RunningServer
+    shared: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Secrets of many uses, by profile: making one takes a second."""
 
     @property
     def root(self) -> Path:
@@ -39,6 +42,12 @@ class CmpSite:
         """Return reference number and secret."""
         made = json.loads(self.server.cli("cmp-secret", "create", name, "--format", "json", *options).stdout)
         return made["reference"], made["secret"]
+
+    def secret(self, name: str = "demo") -> tuple[str, str]:
+        """Return a shared secret that serves many tests."""
+        if name not in self.shared:
+            self.shared[name] = self.new_secret(name, "--uses", str(USES))
+        return self.shared[name]
 
     def rows(self) -> list[Row]:
         """The log's lines about CMP messages, in their order."""
@@ -101,8 +110,8 @@ class CmpClient:
         return done.returncode == 0
 
     def by_secret(self, secret: tuple[str, str] | None = None) -> tuple[str, ...]:
-        """The options of whoever knows a shared secret; a new one where none is given."""
-        reference, value = secret or self.site.new_secret(self.profile)
+        """The options of whoever knows a shared secret; one of many uses where none is given."""
+        reference, value = secret or self.site.secret(self.profile)
         return ("-ref", reference, "-secret", f"pass:{value}")
 
     @property
@@ -153,7 +162,7 @@ def credentials(name: str, *wanted: dict[str, object]) -> Change:
 
 
 RA = OtherCA.create("registration authorities")
-SECRETS: dict[str, object] = {"type": "cmp_secret", "max_uses": 10}
+SECRETS: dict[str, object] = {"type": "cmp_secret", "max_uses": USES}
 FORWARDS: dict[str, object] = {
     "type": "ra_certificate", "anchors": "ca/ra-anchor.pem", "subjects": [RA_SUBJECT], "may": ["enroll", "update", "revoke"],
 }  # fmt: skip

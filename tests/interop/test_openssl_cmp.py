@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from gateway.pki import der
 from tests.flow.scep.other_ca import OtherCA
@@ -37,8 +38,9 @@ def common_name(certificate: x509.Certificate) -> str:
     return certificate.subject.rfc4514_string()
 
 
-def state_of(site: CmpSite, name: str) -> list[str]:
-    return [row["state"] for row in site.certificates(name)]
+def reasons(site: CmpSite, name: str) -> list[str | None]:
+    """Why the certificates of a subject were revoked; None for one that is good."""
+    return [row["revocation_reason"] for row in site.certificates(name)]
 
 
 # Enrollment
@@ -55,26 +57,31 @@ def test_ir_under_a_secret(site: CmpSite, device: CmpClient) -> None:
     issuing, root = ((site.server.state / "ca" / name).read_bytes() for name in ("issuing.pem", "root.pem"))
     assert x509.load_pem_x509_certificate(issuing) in read_certificates(device, "extra.pem")
     assert read_certificates(device, "roots.pem") == [x509.load_pem_x509_certificate(root)]
-    assert [row["event"] for row in audit_rows(site.server) if row["subject"] == "CN=ossl-ir"][-1] == "certificate.confirmed"
+    events = [row["event"] for row in audit_rows(site.server) if row.get("subject") == "CN=ossl-ir"]
+    assert events[-1] == "enrollment.confirmed"
 
 
 def read_certificates(device: CmpClient, name: str) -> list[x509.Certificate]:
     return x509.load_pem_x509_certificates((device.folder / name).read_bytes())
 
 
-@pytest.mark.parametrize("mac", ["hmac-sha1", "hmac-sha256", "hmac-sha512"])
-@pytest.mark.parametrize("digest", ["sha256", "sha512"])
+@pytest.mark.parametrize(("mac", "digest"), [("hmac-sha1", "sha384"), ("hmacWithSHA256", "sha256"), ("hmacWithSHA512", "sha512")])
 def test_macs(device: CmpClient, mac: str, digest: str) -> None:
     options = ("-newkey", device.new_key(), "-subject", f"/CN=ossl-{mac}-{digest}", "-mac", mac, "-digest", digest)
     assert device.cmp("ir", *device.by_secret(), *options), device.said
 
 
-@pytest.mark.parametrize("kind", ["rsa-2048", "ec-p384", "ed25519"])
+@pytest.mark.parametrize("kind", ["rsa-2048", "ec-p384", "ec-p521"])
 def test_kinds_of_keys(device: CmpClient, kind: str) -> None:
     """The new key signs its proof of possession; then it protects messages itself."""
     own = device.enroll(f"ossl-{kind}", kind)
     assert device.cmp("kur", *own, "-newkey", device.new_key(kind=kind)), device.said
     assert common_name(device.certificate) == f"CN=ossl-{kind}"
+
+
+def test_a_key_that_openssl_certifies_and_does_not_protect_with(device: CmpClient) -> None:
+    options = ("-newkey", device.new_key(kind="ed25519"), "-subject", "/CN=ossl-ed25519")
+    assert device.cmp("ir", *device.by_secret(), *options), device.said
 
 
 def test_names_and_usages_of_the_template(device: CmpClient) -> None:
@@ -150,12 +157,12 @@ def test_kur_under_a_secret(device: CmpClient) -> None:
 # Revocation
 
 
-@pytest.mark.parametrize(("code", "reason"), [(None, "unspecified"), (1, "key_compromise"), (4, "superseded")])
+@pytest.mark.parametrize(("code", "reason"), [(None, "unspecified"), (1, "key_compromise"), (5, "cessation_of_operation")])
 def test_rr(site: CmpSite, device: CmpClient, code: int | None, reason: str) -> None:
     own = device.enroll(f"ossl-rr-{reason}")
     because = () if code is None else ("-revreason", str(code))
     assert device.cmp("rr", *own, "-oldcert", "own.pem", *because), device.said
-    assert state_of(site, f"ossl-rr-{reason}") == ["revoked"]
+    assert reasons(site, f"ossl-rr-{reason}") == [reason]
     assert not device.cmp("rr", *own, "-oldcert", "own.pem", *because)
     assert "certRevoked" in device.said
     assert not device.cmp("kur", *own, "-newkey", device.new_key()), "it is revoked"
@@ -166,28 +173,26 @@ def test_rr_of_anothers_certificate(site: CmpSite, device: CmpClient) -> None:
     (device.folder / "own.pem").rename(device.folder / "other.pem")
     own = device.enroll("ossl-rr-mine")
     assert not device.cmp("rr", *own, "-oldcert", "other.pem")
-    assert state_of(site, "ossl-rr-other") == ["issued"]
+    assert reasons(site, "ossl-rr-other") == [None]
 
 
 def test_rr_by_a_registration_authority(site: CmpSite, device: CmpClient) -> None:
     device.enroll("ossl-rr-by-ra")
     ra = device.write_pair("ra", RA, RA_SUBJECT, ekus=("cmcRA",))
-    assert device.cmp("rr", *ra, "-oldcert", "own.pem", "-revreason", "5"), device.said
-    assert state_of(site, "ossl-rr-by-ra") == ["revoked"]
+    assert device.cmp("rr", *ra, "-oldcert", "own.pem", "-revreason", "4"), device.said
+    assert reasons(site, "ossl-rr-by-ra") == ["superseded"]
 
 
 # Information
 
 
-@pytest.mark.parametrize(
-    "type", ["caCerts", "signKeyPairTypes", "encKeyPairTypes", "preferredSymmAlg", "currentCRL", "id-it-certReqTemplate"]
-)
+TYPES = ("caCerts", "signKeyPairTypes", "encKeyPairTypes", "preferredSymmAlg", "currentCRL", "certReqTemplate", "suppLangTags")
+
+
+@pytest.mark.parametrize("type", TYPES)
 def test_genm(device: CmpClient, type: str) -> None:
-    known = device.run(device.folder, "asn1parse", "-genstr", f"OID:{type}").returncode == 0
-    if not known:
-        pytest.skip(f"this openssl has no name for {type}")
     assert device.cmp("genm", *device.by_secret(), "-infotype", type), device.said
-    assert "GENP" in device.said
+    assert f"genp contains ITAV of type: id-it-{type}" in device.said
 
 
 def test_genm_without_a_question(device: CmpClient) -> None:
@@ -217,14 +222,14 @@ def test_waiting_too_long(site: CmpSite, tmp_path: Path) -> None:
     device = CmpClient(tmp_path, site, profile="waiting")
     options = (*device.by_secret(), "-newkey", device.new_key(), "-subject", "/CN=ossl-waits-in-vain", "-total_timeout", "2")
     assert not device.cmp("ir", *options)
-    assert state_of(site, "ossl-waits-in-vain") == []
+    assert site.certificates("ossl-waits-in-vain") == []
 
 
 # Possession
 
 
 def test_a_certificate_that_comes_encrypted(site: CmpSite, device: CmpClient) -> None:
-    """-popo 2: possession of the RSA key is proved by decrypting the certificate, and confirming it (RFC 4210 §5.2.8.2)."""
+    """Option -popo 2: decrypting the certificate, and confirming it, proves possession of an RSA key (RFC 4210 §5.2.8.2)."""
     options = (*device.by_secret(), "-newkey", device.new_key(kind="rsa-2048"), "-subject", "/CN=ossl-encrypted", "-popo", "2")
     assert device.cmp("ir", *options, "-implicit_confirm", "-rspout", "rsp.der pkiconf.der"), device.said
     assert "received PKICONF" in device.said, "it must be confirmed"
@@ -276,15 +281,16 @@ def test_wrong_secret(device: CmpClient, reference: str | None, secret: str | No
 
 
 def test_a_secret_serves_once(device: CmpClient) -> None:
-    secret = device.site.new_secret()
+    secret = device.site.new_secret("demo")
     assert device.cmp("ir", *device.by_secret(secret), "-newkey", device.new_key(), "-subject", "/CN=ossl-once"), device.said
     refused(device, "ir", *device.by_secret(secret), "-newkey", device.new_key(), "-subject", "/CN=ossl-once-more")
 
 
 def test_a_secret_that_was_revoked(device: CmpClient) -> None:
-    secret = device.site.new_secret()
-    device.site.server.cli("cmp-secret", "revoke", secret[0])
-    refused(device, "ir", *device.by_secret(secret), "-newkey", device.new_key(), "-subject", "/CN=ossl-revoked-secret")
+    made = json.loads(device.site.server.cli("cmp-secret", "create", "demo", "--format", "json").stdout)
+    device.site.server.cli("cmp-secret", "revoke", made["id"])
+    by = device.by_secret((made["reference"], made["secret"]))
+    refused(device, "ir", *by, "-newkey", device.new_key(), "-subject", "/CN=ossl-revoked-secret", "-unprotected_errors")
 
 
 def test_foreign_certificates(device: CmpClient) -> None:
@@ -323,9 +329,10 @@ def test_replay_of_recorded_requests(site: CmpSite, device: CmpClient) -> None:
     """What was confirmed is not given again; its transaction is not used for another certificate."""
     options = (*device.by_secret(), "-newkey", device.new_key(), "-subject", "/CN=ossl-replayed")
     assert device.cmp("ir", *options, "-reqout", "req.der conf.der"), device.said
-    for name in ("req.der", "conf.der"):
+    for name, body in (("req.der", 1), ("conf.der", 23)):
         status, answer = post(site, (device.folder / name).read_bytes())
-        assert (status, body_type(answer)) == (200, 23), name
+        assert (status, body_type(answer)) == (200, body), name
+        assert device.certificate.public_bytes(Encoding.DER) not in answer
     assert len(site.certificates("ossl-replayed")) == 1
     assert "transactionIdInUse" in refused(device, "ir", *options, "-reqin", "req.der conf.der")
 
@@ -341,8 +348,8 @@ def test_a_request_whose_answer_was_lost(site: CmpSite, device: CmpClient) -> No
 
 
 def test_the_same_transaction_by_a_new_message(site: CmpSite, device: CmpClient) -> None:
-    """-reqin_new_tid protects a recorded request anew: another transaction, for which a secret of one use is used up."""
-    options = (*device.by_secret(), "-newkey", device.new_key(), "-subject", "/CN=ossl-new-tid")
+    """Option -reqin_new_tid protects a recorded request anew: another transaction, for which a secret of one use is used up."""
+    options = (*device.by_secret(site.new_secret()), "-newkey", device.new_key(), "-subject", "/CN=ossl-new-tid")
     assert device.cmp("ir", *options, "-reqout", "req.der conf.der"), device.said
     refused(device, "ir", *options, "-reqin", "req.der conf.der", "-reqin_new_tid")
     assert len(site.certificates("ossl-new-tid")) == 1
@@ -380,13 +387,14 @@ def test_paths_of_nothing(device: CmpClient, path: str) -> None:
 
 
 def test_https(site: CmpSite, device: CmpClient) -> None:
-    options = (*device.by_secret(), "-newkey", device.new_key(), "-subject", "/CN=ossl-https", "-tls_trusted", "root.pem")
+    options = (*device.by_secret(), "-newkey", device.new_key(), "-subject", "/CN=ossl-https", "-tls_used", "-tls_trusted")
+    options = (*options, "root.pem")
     assert device.cmp("ir", *options, server=f"https://localhost:{site.server.https_port}/.well-known/cmp/p/demo"), device.said
     assert "received PKICONF" in device.said
 
 
 def test_the_connection_is_kept(device: CmpClient) -> None:
-    """-keep_alive 2 fails where the server closes."""
+    """Option -keep_alive 2 fails where the server closes."""
     options = (*device.by_secret(), "-newkey", device.new_key(), "-subject", "/CN=ossl-kept", "-keep_alive", "2")
     assert device.cmp("ir", *options), device.said
 

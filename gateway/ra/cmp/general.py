@@ -50,9 +50,10 @@ class GeneralMessages:
     async def answer(self, exchange: Exchange, body: General) -> Answer:
         """Answer each question; where there is nothing to tell, its infoValue is absent (RFC 9483 §4.3).
 
-        Raises Rejection UNSUPPORTED_MESSAGE, MALFORMED, and StoreUnavailable.
+        Whoever asks nothing is told nothing: it is how `openssl cmp -cmd genm` tries its protection. Raises Rejection
+        UNSUPPORTED_MESSAGE, MALFORMED, and StoreUnavailable.
         """
-        if not body.infos or len(body.infos) > (1 if exchange.lightweight else MAX_INFOS):
+        if len(body.infos) > MAX_INFOS or (exchange.lightweight and len(body.infos) != 1):
             raise Rejection(Reason.UNSUPPORTED_MESSAGE, "a general message asks one thing at a time")
         told, unknown = [], []
         for info in body.infos:
