@@ -98,8 +98,8 @@ EVERYTHING_SAID = """\
 7:23: store.key: must be a block of keys and values
 8:9: audit.key: the environment variable ABSENT is not set
 8:29: audit.head_interval: must be a whole number with a unit: "90s", "15m", "12h", "30d" or "2w"
-10:13: upstream_cas.issuing.type: must be "local", "exec", "vault", "step-ca", "cfssl", "acme", "est", "scep" \
-or "group"; did you mean "local"?
+10:13: upstream_cas.issuing.type: must be "local", "exec", "vault", "step-ca", "cfssl", "acme", "est", "scep", \
+"cmp" or "group"; did you mean "local"?
 11:86: upstream_cas.other.crl.refresh: must be shorter than lifetime, or clients meet an expired CRL
 14:85: profiles.corp.endpoints.scep.reply_chain: no without quotes is a truth value to some YAML readers; write true or false, \
 or put it in quotes
