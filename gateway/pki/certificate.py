@@ -22,6 +22,8 @@ MAX_CERTIFICATE_BYTES = 65536
 MAX_SERIAL_BYTES = 64
 """RFC 5280 §4.1.2.2 allows 20; older CAs wrote more."""
 
+_MAX_KNOWN_BYTES = 4096
+
 CA_KEY_USAGE = ("digitalSignature", "keyCertSign", "cRLSign")
 
 
@@ -64,6 +66,10 @@ def parse_certificate(data: bytes) -> Certificate:
     """Decode a DER certificate in one pass without recursion; MalformedMessage when it is none."""
     if len(data) > MAX_CERTIFICATE_BYTES:
         raise MalformedMessage("certificate is too large", reason=Reason.TOO_LARGE)
+    return _parse_known(data) if len(data) <= _MAX_KNOWN_BYTES else _parse(data)
+
+
+def _parse(data: bytes) -> Certificate:
     tbs, algorithm, signature = split_signed(data)
     serial, inner, issuer_der, validity, subject_der, key, found = _split_tbs(tbs)
     if inner != algorithm or len(serial) > MAX_SERIAL_BYTES:
@@ -98,6 +104,10 @@ def parse_certificate(data: bytes) -> Certificate:
         algorithm=algorithm,
         signature=signature,
     )
+
+
+_parse_known = lru_cache(maxsize=1024)(_parse)
+"""A signer's certificate is looked at by all that judge a message, and comes again with the next one of its transaction."""
 
 
 def split_signed(data: bytes) -> tuple[bytes, bytes, bytes]:

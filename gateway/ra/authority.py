@@ -492,7 +492,7 @@ class RegistrationAuthority:
 
     async def _confirm(self, snapshot: Snapshot, request: ConfirmRequest, trail: Trail) -> AcknowledgeOutcome:
         profile = await self._admit(snapshot, request, trail)
-        row = await self._transaction(request)
+        row = request.row or await self._transaction(request)
         trail.concern(row)
         return await self._revocation.confirm(profile, row, request, trail)
 

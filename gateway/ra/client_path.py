@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Protocol
 
 from gateway.errors import Reason, Rejection
@@ -20,7 +19,6 @@ MAX_KNOWN = 4096
 """Certificates whose paths one credential remembers."""
 
 _CLIENT_AUTH = eku_oid("clientAuth")
-_MAX_CACHED_BYTES = 4096
 
 
 class RevocationCheck(Protocol):
@@ -157,13 +155,9 @@ def client_certificate(request: EnrollmentRequest) -> Certificate | None:
     if data is None:
         return None
     try:
-        return _parse_cached(data) if len(data) <= _MAX_CACHED_BYTES else parse_certificate(data)
+        return parse_certificate(data)
     except Rejection as error:
         raise _refused(f"it cannot be read: {error.cause}") from None
-
-
-_parse_cached = lru_cache(maxsize=1024)(parse_certificate)
-"""A client keeps its connection, and several credentials of a profile look at the same certificate."""
 
 
 def certificate_id(certificate: Certificate) -> str:

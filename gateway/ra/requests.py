@@ -18,6 +18,7 @@ from gateway.model import (
     Unavailable,
     Verdict,
 )
+from gateway.store.interfaces import LedgerRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class ConfirmRequest:
     source: str
     client_certificate: bytes | None = field(default=None, repr=False)
     """The TLS client's certificate, DER."""
+    row: LedgerRow | None = field(default=None, repr=False)
+    """The transaction, where whoever asks has just found it by this very key."""
 
 
 @dataclass(frozen=True, slots=True)

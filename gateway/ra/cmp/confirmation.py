@@ -53,6 +53,7 @@ class Confirmations:
                 certificate_sha256=_sha256(row.certificate),
                 accepted=accepted,
                 source=exchange.source,
+                row=row,
             ),
         )
         if isinstance(outcome, Rejected | Unavailable):
