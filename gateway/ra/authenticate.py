@@ -39,7 +39,7 @@ _AMBIENT = frozenset(
 )
 _TRANSACTION_KEPT_FOR = timedelta(days=30)
 """How long a transaction of CMP serves no other request; a message is answered within minutes of its time."""
-_NOT_RECOGNISED = frozenset({Reason.NOT_AUTHORIZED, Reason.CREDENTIAL_EXPIRED})
+_NOT_RECOGNISED = frozenset({Reason.NOT_AUTHORIZED, Reason.CREDENTIAL_EXPIRED, Reason.SIGNER_NOT_TRUSTED})
 
 
 async def authenticate(profile: Profile, request: EnrollmentRequest, now: datetime) -> Requester:

@@ -63,11 +63,16 @@ class ClientCertificates:
     ) -> KnownClient:
         """Return the client; `sent` are the certificates that came beside its own and help to find a path.
 
-        `signed`: its key signed the message, and need not be a TLS client's. Raises Rejection NOT_AUTHORIZED, CREDENTIAL_EXPIRED,
-        CREDENTIAL_REVOKED or UPSTREAM_UNAVAILABLE, and StoreUnavailable.
+        `signed`: its key signed the message, and need not be a TLS client's. Raises Rejection NOT_AUTHORIZED (SIGNER_NOT_TRUSTED
+        where it `signed`), CREDENTIAL_EXPIRED, CREDENTIAL_REVOKED or UPSTREAM_UNAVAILABLE, and StoreUnavailable.
         """
-        self._check_purpose(certificate, signed=signed)
-        paths = self._find_paths(certificate, sent, now)
+        try:
+            self._check_purpose(certificate, signed=signed)
+            paths = self._find_paths(certificate, sent, now)
+        except Rejection as error:
+            if signed and error.reason is Reason.NOT_AUTHORIZED:
+                raise Rejection(Reason.SIGNER_NOT_TRUSTED, "the signer of the message is not trusted here", error.cause) from None
+            raise
         # By issuer and serial number: the bytes of a signature can be changed so that it still verifies.
         row = await self._ledger.find_issued(certificate.issuer_der, certificate.serial)
         if row is not None and row.revoked_at is not None:

@@ -61,7 +61,7 @@ class RenewalCredential:
         if isinstance(judged, Requester):
             return judged
         if request.is_renewal or not (request.challenge or judged.reason is Reason.UNKNOWN_CERTIFICATE):
-            raise judged
+            raise _as_signer(request, judged)
         return None
 
     def _is_first(self, request: EnrollmentRequest) -> bool:
@@ -160,6 +160,13 @@ class RenewalCredential:
         names = judge_names(self._policy, csr, Requester(_identity(signer), CredentialKind.CERTIFICATE))
         made = None if names.refused else parse_name(names.subject_der)
         return made is not None and same_subject(made, signer.subject) and _comparable(names.sans) == _comparable(signer.sans)
+
+
+def _as_signer(request: EnrollmentRequest, refusal: Rejection) -> Rejection:
+    """Say of a CMP message that its signer is not known, where not a certificate that it names is what is not."""
+    if refusal.reason is not Reason.UNKNOWN_CERTIFICATE or request.proof is None or request.proof.updates is not None:
+        return refusal
+    return Rejection(Reason.SIGNER_NOT_TRUSTED, "the signer of the message is not trusted here", refusal.cause)
 
 
 def _unknown(cause: str) -> Rejection:

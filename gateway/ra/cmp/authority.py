@@ -47,6 +47,7 @@ from gateway.ra.cmp.headers import (
     check_operation,
     check_recipient_nonce,
     check_version,
+    named_profile,
 )
 from gateway.ra.cmp.means import Derivations, Exchange, Means, identity_of
 from gateway.ra.cmp.nonces import Nonces
@@ -173,11 +174,11 @@ class CmpAuthority:
         """
         addressed, terms = _open_profile(arrival.snapshot, arrival.addressed)
         header, names = arrival.message.header, terms.config.cert_profiles
-        if header.cert_profiles:
-            name = names.get(header.cert_profiles[0])
-            if name is None:
+        asked = named_profile(header)
+        if asked is not None:
+            if asked not in names:
                 raise Rejection(Reason.UNKNOWN_PROFILE, "there is no such certProfile")
-            return _open_profile(arrival.snapshot, ProfileName(name))
+            return _open_profile(arrival.snapshot, ProfileName(names[asked]))
         if arrival.message.type in FOLLOWING and names:
             for name in sorted(set(names.values())):
                 if self._means.nonces.is_of(header.recipient_nonce, ProfileName(name), _transaction(arrival.message)):

@@ -20,6 +20,7 @@ from gateway.cmp import (
 )
 from gateway.errors import Reason, Rejection
 from gateway.model import (
+    AskedValidity,
     EnrollmentRequest,
     Issued,
     IssuedWithKey,
@@ -54,7 +55,7 @@ class Enrollments:
         asked = body.requests[0]
         _check_template(exchange, body.type, asked)
         await self._check_possession(exchange, asked)
-        seal = plan_encryption(exchange.profile, exchange.terms, exchange.message.header, asked)
+        seal = plan_encryption(exchange.terms, exchange.message.header, asked)
         wanted = None
         if asked.wants_key:
             wanted = plan_key(exchange.terms, exchange.message.header, asked, exchange.sender)
@@ -222,8 +223,16 @@ def _request(
         source=exchange.source,
         is_renewal=type is BodyType.KUR,
         proof=proof,
-        validity=asked.validity,
+        validity=_validity(exchange, asked),
     )
+
+
+def _validity(exchange: Exchange, asked: CertRequestMessage) -> AskedValidity | None:
+    """Return the times that were asked for, as of the client's own clock where that is behind ours (OpenSSL's -days)."""
+    if asked.validity is None:
+        return None
+    said = exchange.message.header.message_time or exchange.now
+    return replace(asked.validity, asked_at=min(said, exchange.now))
 
 
 def _secret_proof(sender: MacSender) -> SecretProof:

@@ -56,6 +56,13 @@ def check_version(header: Header) -> None:
         raise Rejection(Reason.UNSUPPORTED_VERSION, f"version {header.pvno} is not supported")
 
 
+def named_profile(header: Header) -> str | None:
+    """Return the certProfile of a message (RFC 9483 §3.1); Rejection UNSUPPORTED_MESSAGE for several: it has one request."""
+    if len(header.cert_profiles) > 1:
+        raise _bad_request("one request has one certProfile at most")
+    return header.cert_profiles[0] if header.cert_profiles else None
+
+
 def check_operation(message: Message, operation: str | None) -> None:
     """Refuse a body that its path does not announce (RFC 9483 §6.1)."""
     if operation is None or message.type in _ANYWHERE:
@@ -80,8 +87,6 @@ def check_header(header: Header, type: BodyType, config: CmpEndpoint, now: datet
         raise _bad_request("implicitConfirm has a value, which must be NULL")
     if header.implicit_confirm and header.confirm_wait_time is not None:
         raise _bad_request("implicitConfirm and confirmWaitTime exclude each other")
-    if len(header.cert_profiles) > 1:
-        raise _bad_request("one request has one certProfile at most")
 
 
 def check_recipient_nonce(header: Header, nonces: Nonces, profile: ProfileName, transaction: bytes, sender: Sender) -> None:
