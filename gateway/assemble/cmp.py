@@ -217,7 +217,8 @@ def refuse_shared_signers(certificates: Iterable[NamedCertificate]) -> Iterator[
     others = {one.certificate.public_key.sha256: one for one in named if one.standing.is_ours and not _is_of_cmp(one.path)}
     for one in named:
         other = others.get(one.certificate.public_key.sha256)
-        if _is_of_cmp(one.path) and one.path[-1] == "certificate" and one.standing.is_ours and other is not None:
+        signs = _is_of_cmp(one.path) and one.path[-1] == "certificate" and not one.certificate.is_ca
+        if signs and one.standing.is_ours and other is not None:
             place = ".".join(map(str, other.path))
             yield Problem(
                 one.path, f"the key of {one.subject} is that of {place} too: answers are signed with a key of their own"

@@ -59,6 +59,14 @@ InMessage = configured.CmpSecretCredential | configured.VendorCertificateCredent
 InTls = configured.TlsCertificateCredential | configured.RaCertificateCredential
 
 
+def read_inventory(credential: configured.VendorCertificateCredential, sources: Sources) -> frozenset[str] | None:
+    """Return the devices that may enroll by their makers' certificates; None: all of them may."""
+    if credential.inventory is None:
+        return None
+    lines = (line.partition("#")[0].strip() for line in sources.file(credential.inventory).decode("utf-8").splitlines())
+    return frozenset(line for line in lines if line)
+
+
 @dataclass(frozen=True, slots=True)
 class CredentialBuilder:
     """Makes the providers of one profile."""
@@ -116,14 +124,7 @@ class CredentialBuilder:
                 return CmpSecretCredential(self.profile)
             case configured.VendorCertificateCredential():
                 clients = self._clients(self.anchors.vendors[place], credential.ocsp)
-                return VendorCertificateCredential(clients, credential, self._devices(credential))
-
-    def _devices(self, credential: configured.VendorCertificateCredential) -> frozenset[str] | None:
-        """Return the devices that may enroll; None: every one of these makers may."""
-        if credential.inventory is None:
-            return None
-        lines = (line.partition("#")[0].strip() for line in self.around.sources.file(credential.inventory).decode().splitlines())
-        return frozenset(line for line in lines if line)
+                return VendorCertificateCredential(clients, credential, read_inventory(credential, self.around.sources))
 
     def _clients(self, anchors: TrustAnchors, ocsp: configured.Ocsp | None) -> ClientCertificates:
         around = self.around
