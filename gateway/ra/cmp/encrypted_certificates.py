@@ -9,7 +9,7 @@ from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki.encrypted_value import encrypt_value
 from gateway.pki.key_package import CertificateRecipient, envelope_choice, seal_certificate
 from gateway.ra.cmp.key_generation import CMP_2021
-from gateway.ra.profile import CmpTerms, Profile
+from gateway.ra.profile import CmpTerms
 
 LATER = frozenset({Possession.KEY_ENCIPHERMENT, Possession.KEY_AGREEMENT})
 """What a request says whose key cannot sign: possession is proved by a later message."""
@@ -29,7 +29,7 @@ class CertificateSeal:
         return envelope_choice(seal_certificate(certificate, CertificateRecipient.of_key(self.spki)))
 
 
-def plan_encryption(profile: Profile, terms: CmpTerms, header: Header, asked: CertRequestMessage) -> CertificateSeal | None:
+def plan_encryption(terms: CmpTerms, header: Header, asked: CertRequestMessage) -> CertificateSeal | None:
     """Return how the certificate is to be encrypted; None where the request proves possession in another way.
 
     Raises Rejection where that is not offered, or where nothing can be encrypted to the key.
@@ -40,8 +40,6 @@ def plan_encryption(profile: Profile, terms: CmpTerms, header: Header, asked: Ce
         raise Rejection(Reason.BAD_PROOF_OF_POSSESSION, "possession of this key is proved by encrCert only")
     if not terms.config.encrypted_certificates:
         raise Rejection(Reason.BAD_PROOF_OF_POSSESSION, "certificates are not sent encrypted here: the request must be signed")
-    if profile.manual_approval:
-        raise Rejection(Reason.UNSUPPORTED_MESSAGE, "requests of this profile wait for approval, which encrCert cannot")
     return seal_for(header, asked.request.public_key.der)
 
 

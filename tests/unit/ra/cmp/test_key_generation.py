@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -27,7 +26,7 @@ from gateway.pki.names import parse_name_text
 from gateway.pki.public_keys import describe_public_key
 from gateway.ra.cmp.encrypted_certificates import plan_encryption, seal_for
 from gateway.ra.cmp.key_generation import WantedKey, plan_key
-from gateway.ra.profile import CmpTerms, Profile
+from gateway.ra.profile import CmpTerms
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECRET = SharedSecret("1", ProfileName("corp"), b"ref", b"shared", NOW, NOW, "test")
@@ -143,7 +142,6 @@ def test_what_cannot_be_drawn_or_sent_is_refused_first(
     assert refused.value.reason is reason
 
 
-PROFILE = cast("Profile", SimpleNamespace(manual_approval=False))
 OFFERED = {"encrypted_certificates": True}
 LATER = {"possession": Possession.KEY_ENCIPHERMENT, "encrypted_certificate": True}
 
@@ -157,7 +155,7 @@ LATER = {"possession": Possession.KEY_ENCIPHERMENT, "encrypted_certificate": Tru
     ],
 )
 def test_a_certificate_is_sealed_in_the_form_of_the_version(spec: str, pvno: int, form: str) -> None:
-    seal = plan_encryption(PROFILE, terms(**OFFERED), header(pvno), asked(spec, **LATER))
+    seal = plan_encryption(terms(**OFFERED), header(pvno), asked(spec, **LATER))
     assert seal is not None
     sealed = seal.seal(certificate(spec))
     assert certificate(spec) not in sealed
@@ -166,29 +164,23 @@ def test_a_certificate_is_sealed_in_the_form_of_the_version(spec: str, pvno: int
 
 @pytest.mark.parametrize("possession", [Possession.SIGNATURE, Possession.RA_VERIFIED, Possession.NONE])
 def test_other_proofs_need_no_encryption(possession: Possession) -> None:
-    assert plan_encryption(PROFILE, terms(**OFFERED), header(), asked(possession=possession)) is None
+    assert plan_encryption(terms(**OFFERED), header(), asked(possession=possession)) is None
 
 
 @pytest.mark.parametrize(
-    ("profile", "settings", "spec", "pvno", "fields", "reason"),
+    ("settings", "spec", "pvno", "fields", "reason"),
     [
-        pytest.param(PROFILE, {}, "rsa-2048", 3, {}, Reason.BAD_PROOF_OF_POSSESSION, id="not-offered"),
-        pytest.param(
-            PROFILE, OFFERED, "rsa-2048", 3, {"encrypted_certificate": False}, Reason.BAD_PROOF_OF_POSSESSION, id="challenge"
-        ),
-        pytest.param(
-            SimpleNamespace(manual_approval=True),
-            OFFERED, "rsa-2048", 3, {}, Reason.UNSUPPORTED_MESSAGE, id="approval",
-        ),
-        pytest.param(PROFILE, OFFERED, "ec-p256", 2, {}, Reason.UNSUPPORTED_ALGORITHM, id="ec-to-version-2"),
-        pytest.param(PROFILE, OFFERED, "ed25519", 3, {}, Reason.UNSUPPORTED_ALGORITHM, id="a-key-that-only-signs"),
+        pytest.param({}, "rsa-2048", 3, {}, Reason.BAD_PROOF_OF_POSSESSION, id="not-offered"),
+        pytest.param(OFFERED, "rsa-2048", 3, {"encrypted_certificate": False}, Reason.BAD_PROOF_OF_POSSESSION, id="challenge"),
+        pytest.param(OFFERED, "ec-p256", 2, {}, Reason.UNSUPPORTED_ALGORITHM, id="ec-to-version-2"),
+        pytest.param(OFFERED, "ed25519", 3, {}, Reason.UNSUPPORTED_ALGORITHM, id="a-key-that-only-signs"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_sealed_is_refused_first(
-    profile: Profile, settings: dict[str, Any], spec: str, pvno: int, fields: dict[str, Any], reason: Reason
+    settings: dict[str, Any], spec: str, pvno: int, fields: dict[str, Any], reason: Reason
 ) -> None:
     with pytest.raises(Rejection) as refused:
-        plan_encryption(profile, terms(**settings), header(pvno), asked(spec, **{**LATER, **fields}))
+        plan_encryption(terms(**settings), header(pvno), asked(spec, **{**LATER, **fields}))
     assert refused.value.reason is reason
 
 
