@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway.ca.circuit import GuardedCA
 from gateway.ca.interfaces import AuthFailed, IssueRequest, UnknownResult, UpstreamIssued, UpstreamPending, UpstreamRejected
@@ -21,6 +23,9 @@ from gateway.pki import crmf_writer
 from gateway.pki.certificate import parse_certificate
 from gateway.pki.extensions import make_san
 from gateway.pki.keys import PrivateKey, generate_private_key
+from tests.conftest import launch
+from tests.interop.cmp_site import CmpClient, CmpSite
+from tests.interop.settings import Change, edit
 from tests.peers import cmp_mock
 from tests.peers import gateway as other
 from tests.peers.gateway import GatewayPeer
@@ -33,7 +38,7 @@ FORWARDS = ("p10cr", "ra_verified", "nested")
 def wanted(key: PrivateKey | None = None, name: str = "device-7.example.org", *, crmf: bool = False, **more: Any) -> IssueRequest:
     """A request, as PKCS#10, or as the CertReqMsg that a CMP device sends."""
     key, sans = key or generate_private_key("ec-p256"), (make_san(SanKind.DNS, name),)
-    request = make_request(subject=f"CN={name}", sans=sans, key=key, days=365, **more)
+    request = make_request(subject=f"CN={name}", sans=sans, key=key, **{"days": 365, **more})
     if not crmf:
         return request
     template = crmf_writer.template_of_grant(request.grant, request.public_key)
@@ -159,12 +164,21 @@ def section(request: pytest.FixtureRequest, peer: GatewayPeer, tmp_path: Path) -
     ids=lambda value: value if isinstance(value, str) else "crmf" if value else "pkcs10",
 )
 async def test_issues(peer: GatewayPeer, forward: str, crmf: bool) -> None:
-    request = wanted(crmf=crmf)
+    request = wanted(crmf=crmf, days=30 if forward == "ra_verified" or crmf else 365)
     async with opened(peer.cmp(forward=forward)) as ca:
         certificate = check_issued(ca, request, await ca.issue(request))
         assert peer.issued(request.public_key) == [certificate]
         for _ in range(2):
             await revoke(ca, certificate)
+
+
+async def test_a_template_asks_for_the_end_that_was_granted(peer: GatewayPeer) -> None:
+    async with opened(peer.cmp(forward="ra_verified")) as ca:
+        request = wanted(days=7)
+        certificate = parse_certificate(check_issued(ca, request, await ca.issue(request)))
+        assert certificate.not_after == request.grant.not_after
+        with pytest.raises(UpstreamRejected, match="longer than it may"):
+            await ca.issue(wanted(days=3650))
 
 
 async def test_issues_by_a_secret(peer: GatewayPeer, tmp_path: Path) -> None:
@@ -244,3 +258,45 @@ async def test_somebody_else_is_refused(peer: GatewayPeer, tmp_path: Path) -> No
             await ca.issue(request)
         assert {trial.subject: trial.good for trial in await ca.check()}["auth"] is False
     assert peer.issued(request.public_key) == []
+
+
+# gateway behind gateway
+
+
+def _behind(section: dict[str, Any]) -> Change:
+    def change(document: dict[str, Any]) -> None:
+        document["upstream_cas"]["there"] = section
+        demo = document["profiles"]["demo"]
+        demo["upstream_ca"] = "there"
+        demo["credentials"] = [one for one in demo["credentials"] if one["type"] != "static"]
+
+    return change
+
+
+@pytest.mark.parametrize("forward", FORWARDS)
+def test_gateway_behind_gateway(peer: GatewayPeer, tmp_path: Path, forward: str) -> None:
+    """A device's ir, p10cr and rr by openssl, and an EST client, reach the other gateway; ir only where templates can go on."""
+    running = launch(tmp_path / "state", edit=edit(_behind(peer.cmp(forward=forward))))
+    try:
+        device = tmp_path / "device"
+        device.mkdir()
+        client = CmpClient(device, CmpSite(running))
+        (device / "root.pem").write_bytes((peer.state / "ca" / "root.pem").read_bytes() + client.site.root.read_bytes())
+        key = client.new_key()
+        got = client.cmp("ir", *client.by_secret(client.site.new_secret()), "-newkey", key, "-subject", f"/CN=behind-{forward}")
+        assert got == (forward != "p10cr"), client.said
+        if not got:
+            options = (*client.by_secret(client.site.new_secret()), "-csr", client.new_csr("/CN=behind-p10cr"), "-newkey", key)
+            assert client.cmp("p10cr", *options), client.said
+        leaf = parse_certificate(client.certificate.public_bytes(Encoding.DER))
+        assert peer.issued(leaf.public_key.der) == [leaf.der]
+        untrusted = str(running.state / "ca" / "issuing.pem")  # the CMP signer's, which is not that of the profile
+        revoked = client.cmp("rr", *client.keep(), "-oldcert", "own.pem", "-revreason", "4", "-untrusted", untrusted)
+        assert revoked, client.said
+        rows = json.loads(peer.server.cli("certs", "list", "--revoked", "--format", "json").stdout)
+        assert f"CN=behind-{forward}" in {row["subject"] for row in rows}
+        est_key = generate_private_key("rsa-2048")
+        leaf, _ = running.enroll_by_est("CN=behind-est.example.org", est_key)
+        assert peer.issued(leaf.public_key.der) == [leaf.der]
+    finally:
+        assert running.stop() == 0
