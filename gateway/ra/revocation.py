@@ -168,6 +168,7 @@ class Revocation:
             to=LedgerState.CONFIRMED,
             at=now,
             audit=journal.change(row, "enrollment.confirmed", "done", now),
+            opened=row,
         )
         if await self._ledger.transition(confirmed) is None:
             raise Rejection(Reason.DENIED, "the certificate was revoked meanwhile")

@@ -174,7 +174,8 @@ class Transition:
     reservations, quotas and the request key back: only when nothing was sent or the refusal is definite.
     A `certificate` puts the row's certificate into the inventory in the same transaction; a certificate that is in
     the inventory under another request is never replaced. CONFIRMED takes `confirm_by` away. `opened` is the row as it was
-    opened, where the caller has it: what never changes afterwards is answered from it instead of being read and decrypted again.
+    opened, or as it has its certificate, where the caller has it: what never changes afterwards is answered from it instead of
+    being read and decrypted again.
     """
 
     id: RequestId

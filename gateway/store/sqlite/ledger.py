@@ -261,8 +261,10 @@ def change_row(tx: Transaction, keys: KeyRing, change: Transition) -> LedgerRow 
     elif change.to is LedgerState.REVOKED:
         forget_request_key(tx, change.id)
     tx.audit(change.audit)
-    if opened is not None and opened.id == change.id and change.certificate is not None and change.chain is not None:
-        return read_changed(changed, opened, change.certificate.der, change.chain)
+    if opened is not None and opened.id == change.id:
+        certificate = opened.certificate if change.certificate is None else change.certificate.der
+        if certificate is not None and (change.chain is not None or opened.certificate is not None):
+            return read_changed(changed, opened, certificate, opened.chain if change.chain is None else change.chain)
     return get_row(tx, keys, change.id)
 
 

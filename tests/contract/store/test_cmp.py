@@ -244,12 +244,15 @@ class TestConfirmation:
         await store.end_confirmation(rows[0], KEPT)
         assert (await store.tally(())).confirmation == 2
 
-    async def test_ends_the_wait(self, store: Store) -> None:
+    @pytest.mark.parametrize("read_before", [False, True])
+    async def test_ends_the_wait(self, store: Store, read_before: bool) -> None:
         row = await delivered(store)
         confirmed = transition(row, LedgerState.CONFIRMED, expected=frozenset({LedgerState.DELIVERED}), worker=None)
+        confirmed = replace(confirmed, opened=row if read_before else None)
         done = await store.transition(confirmed)
         assert done is not None
         assert done.confirm_by is None
+        assert await store.get_row(row.id) == done
         assert await store.find_unconfirmed(NOW + DAY, 10) == ()
         assert not await store.end_confirmation(row, KEPT)
         assert not await store.revoke_unconfirmed(row, NOW + DAY, RevocationReason.CESSATION_OF_OPERATION, TIMED_OUT, None)
