@@ -151,6 +151,10 @@ class Connection:
         self.number, self._received, self._begun = number, b"", perf_counter()
         self._sock.sendall(request)
 
+    def close(self) -> None:
+        """End the connection."""
+        self._sock.close()
+
     def receive(self) -> tuple[bytes, float] | None:
         """Read what has come; returns the whole body and the seconds that it took, None while some of it is missing."""
         data = self._sock.recv(_READ)
@@ -190,6 +194,12 @@ class Sender:
         connection = Connection(self._address)
         self._connections[connection.fileno()] = connection
         self._ready.register(connection, select.EPOLLIN)
+
+    def close(self) -> None:
+        """End all connections."""
+        self._ready.close()
+        for connection in self._connections.values():
+            connection.close()
 
     def _exchange(self, numbers: range) -> Iterator[tuple[int, bytes, float]]:
         waiting = iter(numbers)

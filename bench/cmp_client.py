@@ -58,6 +58,10 @@ class Devices:
         done = Round(first.seconds + second.seconds, first.cpu + second.cpu, (*first.latencies, *second.latencies))
         return done, list(issued.values()) if confirmed else []
 
+    def close(self) -> None:
+        """End the connections."""
+        self._sender.close()
+
     def _protect(self, body: bytes, now: datetime, before: Sent | None = None, answer: Parts | None = None) -> Sent:
         return encode_message(
             body,
