@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason, Rejection
@@ -121,7 +123,7 @@ class RenewalCredential:
             self._origin_refusal(signer, row)
             or self._time_refusal(signer, now)
             or _key_refusal(request, row)
-            or self._name_refusal(request, signer)
+            or self._name_refusal(request, signer, row.owner)
         )
 
     def _origin_refusal(self, signer: SignerCertificate, row: InventoryRow) -> Rejection | None:
@@ -148,16 +150,17 @@ class RenewalCredential:
             return _refused("it is too early to renew this certificate", f"it is valid until {signer.not_after.isoformat()}")
         return None
 
-    def _name_refusal(self, request: EnrollmentRequest, signer: SignerCertificate) -> Rejection | None:
-        same = self._are_same_names(request.csr, signer)
+    def _name_refusal(self, request: EnrollmentRequest, signer: SignerCertificate, owner: str | None = None) -> Rejection | None:
+        same = self._are_same_names(request.csr, signer, owner)
         return None if same else _refused("a renewal keeps subject and subject alternative names")
 
-    def _are_same_names(self, csr: CertificateRequest, signer: SignerCertificate) -> bool:
+    def _are_same_names(self, csr: CertificateRequest, signer: SignerCertificate, owner: str | None) -> bool:
         if same_subject(csr.subject, signer.subject) and _comparable(csr.sans) == _comparable(signer.sans):
             return True
         if self._policy is None:
             return False
-        names = judge_names(self._policy, csr, Requester(_identity(signer), CredentialKind.CERTIFICATE))
+        holder = Requester(_identity(signer), CredentialKind.CERTIFICATE, owner=owner, claims=_claims(signer, owner))
+        names = judge_names(self._policy, csr, holder)
         made = None if names.refused else parse_name(names.subject_der)
         return made is not None and same_subject(made, signer.subject) and _comparable(names.sans) == _comparable(signer.sans)
 
@@ -192,7 +195,17 @@ def _requester(request: EnrollmentRequest, signer: SignerCertificate, row: Inven
         owner=row.owner,
         vouches_for_sid=bool(asked) and asked == held,
         renews=signer.sha256,
+        claims=_claims(signer, row.owner),
     )
+
+
+def _claims(signer: SignerCertificate, owner: str | None) -> Mapping[str, str]:
+    """Return what the maker called a device that enrolled by his certificate, where its own certificate shows that too.
+
+    A template that named the device by it once does so again.
+    """
+    shown = [attribute.value for rdn in signer.subject.rdns for attribute in rdn]
+    return MappingProxyType({"vendor.id": owner} if owner and any(owner in value for value in shown) else {})
 
 
 def _identity(signer: SignerCertificate) -> str:
