@@ -113,7 +113,7 @@ or put it in quotes
 20:7: profiles.corp.policy.subject: has no value; write one, or remove the line
 21:19: profiles.corp.policy.san.dns.patterns: must be a list
 22:33: profiles.corp.policy.validity.maximum: is not a known key; did you mean "max"?
-24:5: profiles.iot.endpoints: opens no endpoint; name at least one: scep, est, acme
+24:5: profiles.iot.endpoints: opens no endpoint; name at least one: scep, est, acme, cmp
 25:5: profiles.iot.upstream_ca: there is no upstream CA issuin; did you mean "issuing"?
 26:19: profiles.iot.credentials[0]: everybody who knows this challenge could ask for any subject: give policy.subject patterns, \
 a template or an override for CN; or say any_name: true
