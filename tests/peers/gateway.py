@@ -21,11 +21,13 @@ from tests.interop.settings import Change, edit
 RA_SUBJECT = "CN=gateway,O=Example"
 WAITING = "waiting"
 """A profile that issues nothing before somebody approves."""
+CAREFUL = "careful"
+"""A profile whose certificates are confirmed by all who ask by CMP."""
 
 
 @dataclass(frozen=True)
 class GatewayPeer:
-    """The other gateway; the profiles `demo` and `waiting` take the registration authority's certificate by all of them.
+    """The other gateway; its profiles take the registration authority's certificate by all of them.
 
     By CMP they take shared secrets, too.
     """
@@ -124,6 +126,9 @@ def _profiles(port: int) -> Change:
         waiting = json.loads(json.dumps(demo))
         waiting["endpoints"]["est"].pop("default", None)
         document["profiles"][WAITING] = {**waiting, "approval": "manual"}
+        careful = json.loads(json.dumps(waiting))
+        careful["endpoints"] = {"cmp": {**demo["endpoints"]["cmp"], "confirmation": {"implicit": "refuse"}}}
+        document["profiles"][CAREFUL] = careful
 
     return change
 

@@ -161,7 +161,8 @@ class CmpBackend(RemoteBackend):
         """
         question = _confirmation(request, waiting, certificate)
         try:
-            answer = await self._dialogue.ask(question, max(0.1, until - monotonic()))
+            # whoever gave up waiting for us would lose what we have in hand
+            answer = await self._dialogue.ask(question, max(0.1, (until - monotonic()) / 2))
         except NotSent as error:
             log.warning("a certificate could not be confirmed yet", upstream_ca=self.name, request_id=request.request_id)
             return UpstreamPending(replace(waiting, certificate=certificate).to_text(), max(CONFIRM_AGAIN, error.retry_after))
