@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import structlog
 
@@ -492,7 +492,7 @@ class RegistrationAuthority:
 
     async def _confirm(self, snapshot: Snapshot, request: ConfirmRequest, trail: Trail) -> AcknowledgeOutcome:
         profile = await self._admit(snapshot, request, trail)
-        row = request.row or await self._transaction(request)
+        row = request.row if _is_of(request.row, request) else await self._transaction(request)
         trail.concern(row)
         return await self._revocation.confirm(profile, row, request, trail)
 
@@ -516,6 +516,14 @@ class RegistrationAuthority:
     async def _look_up_renewal(self, snapshot: Snapshot, request: RenewalWindowRequest) -> RenewalWindow:
         profile = snapshot.profile(request.profile, request.protocol)
         return await self._lookup.renewal_window(snapshot, profile, request)
+
+
+def _is_of(row: LedgerRow | None, request: ConfirmRequest) -> TypeGuard[LedgerRow]:
+    """Whether a row that came with a request is the one that its key opened, at the profile that it came to."""
+    if row is None:
+        return False
+    opened = (row.profile, row.protocol, row.transaction_id, row.requester_key)
+    return opened == (request.profile, request.protocol, request.transaction_id, request.requester_key)
 
 
 def _check_unconfirmed(row: LedgerRow) -> None:

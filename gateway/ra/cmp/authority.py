@@ -23,6 +23,7 @@ from gateway.cmp import (
     Confirmation,
     Enrollment,
     General,
+    MacSender,
     Message,
     Nested,
     NestedAnswer,
@@ -56,7 +57,7 @@ from gateway.ra.cmp.revocation import refusal as refused_revocation
 from gateway.ra.cmp.senders import find_sender
 from gateway.ra.cmp.standing import Standing, find_standing
 from gateway.ra.profile import CmpTerms, Profile, Snapshot
-from gateway.ra.strangers import Strangers
+from gateway.ra.strangers import FLOODS, Strangers
 from gateway.store.cmp import CmpRecords
 from gateway.store.interfaces import Ledger
 
@@ -287,8 +288,7 @@ class CmpAuthority:
         actor = identity_of(exchange.sender) if exchange is not None else ""
         outcome = answers.as_outcome(refused, actor)
         profile = exchange.profile.name if exchange is not None else arrival.addressed
-        counted = self._strangers.only_counted(outcome, profile, arrival.source, arrival.now)
-        if counted:
+        if self._is_only_counted(exchange, outcome, profile, arrival):
             outcome = answers.as_outcome(refused, actor, counted=True)
         else:
             generation = arrival.snapshot.generation
@@ -296,6 +296,12 @@ class CmpAuthority:
             await self._means.ledger.append_audit((event,))
         body = _refusal_body(arrival.message, outcome) if exchange is not None else answers.error(outcome)
         return self._unasked(arrival, exchange, body, outcome)
+
+    def _is_only_counted(self, exchange: Exchange | None, outcome: Rejected, profile: ProfileName, arrival: _Arrival) -> bool:
+        """Whether a refusal has no row of its own: anybody can sign with a certificate that he made, to be refused for anything."""
+        if exchange is not None and isinstance(exchange.sender, MacSender):
+            return self._strangers.only_counted(outcome, profile, arrival.source, arrival.now)
+        return outcome.reason in FLOODS or not self._strangers.take_row(profile, arrival.source, arrival.now)
 
     def _fail(self, arrival: _Arrival, exchange: Exchange | None, reason: Reason) -> Answer:
         outcome = Unavailable(reason, RETRY_AFTER)

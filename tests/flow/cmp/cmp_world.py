@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from gateway.asn1.cmp import FailInfo
-from gateway.cmp import Answer, BodyType, CertAnswer, GeneralInfo, PkiStatus, SharedSecret
+from gateway.cmp import Answer, BodyType, CertAnswer, GeneralInfo, SharedSecret
 from gateway.config.cmp import CmpEndpoint
 from gateway.config.credentials import VendorCertificateCredential as VendorConfig
 from gateway.config.policy import PolicyConfig
-from gateway.model import Grant, NameBinding, ProfileName, Protocol, RequestForm, RevocationReason
+from gateway.model import Grant, ProfileName, Protocol, RequestForm, RevocationReason
 from gateway.pki.certificate import Issuer, build_certificate, der_to_pem, new_serial, parse_certificate, self_signed_ca
 from gateway.pki.cms import Signer
 from gateway.pki.crl import build_crl
@@ -40,7 +40,7 @@ from gateway.ra.credentials.ra_certificate import RaCertificateCredential
 from gateway.ra.credentials.vendor_certificate import VendorCertificateCredential
 from gateway.ra.profile import CmpTerms, Profile, RenewalRule, Snapshot
 from gateway.ra.renewal import RenewalCredential
-from gateway.store.interfaces import InventoryRow
+from gateway.store.interfaces import CertificateFilter, InventoryRow
 from gateway.wire.cmp import requests
 from gateway.wire.cmp.answers import encode_answer
 from gateway.wire.cmp.client import Identity, MacIdentity, Received, Sent, decode_answer, encode_message, pinned
@@ -51,6 +51,8 @@ from tests.flow.enrollment.world import PROFILE, QUICK, FaultyCA, World
 
 OTHER = ProfileName("other")
 """Another tenant's profile on the same gateway, with the same CA."""
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 FOURTH = ProfileName("closed")
 """A profile that does not open CMP."""
 SOURCE = "192.0.2.7"
@@ -312,8 +314,6 @@ class CmpWorld(World):
         return signs(told.certificate, name)
 
     async def inventory(self) -> tuple[InventoryRow, ...]:
-        from gateway.store.interfaces import CertificateFilter
-
         return await self.store.list_certificates(CertificateFilter())
 
     async def certificates(self) -> dict[bytes, bool]:
@@ -327,7 +327,7 @@ class Derivations:
     def __init__(self) -> None:
         self.sources: list[str] = []
 
-    async def begin(self, source: str, work: Callable[..., Any], *arguments: Any) -> Any:
+    async def begin(self, source: str, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
         self.sources.append(source)
         return work(*arguments)
 
@@ -338,7 +338,7 @@ def cert_req_msg(
     *,
     cert_req_id: int = 0,
     subject: str | None = None,
-    proof: bytes | None | str = "signature",
+    proof: bytes | str | None = "signature",
     signed_by: str = "",
     old: bytes | None = None,
     **template: Any,
@@ -348,7 +348,7 @@ def cert_req_msg(
         "subject": parse_name_text(subject if subject is not None else f"CN={name}").der,
         "public_key": public_key_der(key_of(key or name)),
     }
-    controls = ()
+    controls: tuple[bytes, ...] = ()
     if old is not None:
         parsed = parse_certificate(old)
         controls = (old_cert_id(parsed.issuer_der, parsed.serial),)
@@ -394,4 +394,4 @@ def maker_device(number: str = "SN1", key: str = "vendor", **changes: Any) -> Si
     return signs(certify(MAKER, key, f"CN=device,serialNumber={number}", **changes), key)
 
 
-__all__ = ["RA_VERIFIED", "NameBinding", "PkiStatus"]
+__all__ = ["RA_VERIFIED"]

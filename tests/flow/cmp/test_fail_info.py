@@ -204,7 +204,8 @@ def revocation(*members: bytes) -> bytes:
 
 def details(certificate: bytes, *entry: bytes, **changes: Any) -> bytes:
     parsed = parse_certificate(certificate)
-    template = encode_cert_template(**({"serial": parsed.serial, "issuer": parsed.issuer_der} | changes))
+    named: dict[str, Any] = {"serial": parsed.serial, "issuer": parsed.issuer_der}
+    template = encode_cert_template(**(named | changes))
     return der.sequence(template, *((der.sequence(*entry),) if entry else ()))
 
 
