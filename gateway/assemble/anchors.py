@@ -62,13 +62,15 @@ class ProfileAnchors:
     signers: Mapping[DataPath, tuple[Certificate, ...]]
     """The issuers of signed challenges and tokens, by the place of the credential in its profile."""
     makers: Mapping[DataPath, TrustAnchors]
-    """The CAs of TLS clients that enroll by EST, by the place of the credential in its profile."""
+    """The CAs of devices' makers and of registration authorities, by the place of the credential in its profile."""
     renews_by_est: bool
     """Certificates below `renewals` are shown in TLS."""
     vendors: Mapping[DataPath, TrustAnchors]
     """The CAs of makers whose devices sign CMP requests, by the place of the credential in its profile; never shown in TLS."""
     attestation: Mapping[str, TrustAnchors]
     """Whose statements about keys are good, by the field of `key_attestation`."""
+    opens_est: bool
+    """Certificates below `makers` are shown in TLS; by SCEP and CMP they sign messages."""
 
     def challenge_certificates(self) -> Iterator[tuple[DataPath, Certificate]]:
         """Yield the certificates whose keys sign challenges and tokens, each with the field that names its file."""
@@ -80,7 +82,8 @@ class ProfileAnchors:
         """Yield the CAs whose certificates TLS clients show; those of a fleet that moves here only where EST renews."""
         if self.clients is not None:
             yield self.clients
-        yield from self.makers.values()
+        if self.opens_est:
+            yield from self.makers.values()
         if self.renews_by_est and self.renewals is not None:
             yield self.renewals
 
@@ -140,7 +143,7 @@ def read_anchors(name: ProfileName, profile: ProfileConfig, sources: Sources) ->
                 continue
     attestation = _read_attestation_roots(name, profile, sources, found)
     bundles = (MappingProxyType(signers), MappingProxyType(makers), by_est, MappingProxyType(vendors), attestation)
-    return ProfileAnchors(name, clients, renewals, *bundles), tuple(found)
+    return ProfileAnchors(name, clients, renewals, *bundles, profile.endpoints.est is not None), tuple(found)
 
 
 def _read_attestation_roots(
