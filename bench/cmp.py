@@ -250,7 +250,7 @@ def main() -> None:
         prog="python -m bench.cmp", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--certificates", type=int, default=2000, help="of each row")
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     run(options.certificates, options.connections, options.workers)
