@@ -181,6 +181,17 @@ async def test_a_template_asks_for_the_end_that_was_granted(peer: GatewayPeer) -
             await ca.issue(wanted(days=3650))
 
 
+async def test_puts_on_hold_and_takes_off_it(peer: GatewayPeer) -> None:
+    request = wanted()
+    async with opened(peer.cmp()) as ca:
+        certificate = check_issued(ca, request, await ca.issue(request))
+        serial, now = parse_certificate(certificate).serial, datetime.now(UTC)
+        await ca.revoke(certificate, serial, RevocationReason.CERTIFICATE_HOLD, now)
+        await ca.revive(certificate, serial, now)
+        with pytest.raises(UpstreamRejected, match="not on hold"):
+            await ca.revive(certificate, serial, now)
+
+
 async def test_issues_by_a_secret(peer: GatewayPeer, tmp_path: Path) -> None:
     request = wanted()
     async with opened(peer.cmp(secret=tmp_path)) as ca:

@@ -80,7 +80,7 @@ class CmpBackend(RemoteBackend):
         self._now = setup.clock
         if settings.forward != "p10cr":
             self.accepts = frozenset(RequestForm)
-        self.capabilities = Capability.POLL | Capability.REVOKE | Capability.CHOOSES_VALIDITY
+        self.capabilities = Capability.POLL | Capability.REVOKE | Capability.REVIVE | Capability.CHOOSES_VALIDITY
         if settings.remembers is not None:
             self.capabilities |= Capability.REPEATABLE
 
@@ -175,11 +175,20 @@ class CmpBackend(RemoteBackend):
 
     async def revoke(self, certificate: bytes, serial: int, reason: RevocationReason, when: datetime) -> None:
         """Send an rr; raises UpstreamError."""
+        await self._send_rr(certificate, serial, reason)
+
+    async def revive(self, certificate: bytes, serial: int, when: datetime) -> None:
+        """Send an rr with removeFromCRL (RFC 5280 §5.3.1); raises UpstreamError."""
+        await self._send_rr(certificate, serial, None)
+
+    async def _send_rr(self, certificate: bytes, serial: int, reason: RevocationReason | None) -> None:
         body = requests.rr(parse_certificate(certificate).issuer_der, serial, reason)
         received = (await self._dialogue.ask(Question(body, _new_transaction(), changes=True))).received
         said = received.body
         status = said.statuses[0] if isinstance(said, Revoked) else said.status if isinstance(said, ErrorAnswer) else None
-        if FailInfo.CERT_REVOKED in received.fail_info or (isinstance(said, Revoked) and status and status.status in _REVOKED):
+        if isinstance(said, Revoked) and status is not None and status.status in _REVOKED:
+            return
+        if reason is not None and FailInfo.CERT_REVOKED in received.fail_info:
             return
         raise error_of(received.fail_info, status.text if status is not None else "")
 

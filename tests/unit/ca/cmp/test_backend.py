@@ -517,6 +517,21 @@ async def test_revocations_that_are_refused(
                 await revoke(ca, certificate)
 
 
+async def test_takes_off_hold(hierarchy: Hierarchy, server: Server) -> None:
+    certificate = certify(hierarchy, public_key_der(DEVICE), "CN=device")
+    serial = parse_certificate(certificate).serial
+    async with upstream(hierarchy, server.answer) as (ca, _):
+        assert Capability.REVIVE in ca.capabilities
+        await ca.revive(certificate, serial, datetime.now(UTC))
+        for refusal in (Reason.ALREADY_REVOKED, Reason.UNKNOWN_CERTIFICATE):
+            server.says[BodyType.RR] = Revoked((rejection(refusal),))
+            with pytest.raises(UpstreamRejected):
+                await ca.revive(certificate, serial, datetime.now(UTC))
+    body = server.seen[0].body
+    assert isinstance(body, Revocations)
+    assert [(one.reason, one.revive, one.serial) for one in body.details] == [(None, True, serial)]
+
+
 # trials
 
 
