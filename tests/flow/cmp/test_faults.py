@@ -8,15 +8,20 @@ from typing import Any
 import pytest
 
 from gateway.asn1.cmp import FailInfo
-from gateway.cmp import BodyType, CertAnswer, ErrorAnswer
+from gateway.cmp import BodyType, ErrorAnswer
+from gateway.config.policy import PolicyConfig
 from gateway.errors import StoreUnavailable
 from gateway.model import Rejected, Unavailable
-from gateway.pki.password_mac import MacParameters
+from gateway.pki import der
+from gateway.pki.crmf_writer import encode_cert_req_msg, encode_cert_request, encode_cert_template
+from gateway.pki.keys import public_key_der
+from gateway.pki.password_mac import MacParameters, compute_mac, fresh_mac
 from gateway.ra.cmp import senders
 from gateway.wire.cmp import requests
 from gateway.wire.cmp.client import MacIdentity
 from gateway.wire.cmp.requests import enrollment
-from tests.flow.cmp.cmp_world import FOREIGN, CmpWorld, cert_req_msg, certify, ir, p10cr, rr, signs
+from tests.flow.cmp.cmp_world import FOREIGN, CmpWorld, certify, ir, key_of, maker_device, p10cr, rr, signs
+from tests.unit.pki.test_crmf import with_input as prove_with_input
 
 
 @pytest.mark.parametrize("method", ["find_secret", "find_request", "open", "append_audit"])
@@ -121,11 +126,10 @@ async def test_an_unknown_reference_costs_what_a_wrong_secret_does(
 ) -> None:
     await world.secret()
     work: list[int] = []
-    compute = senders.compute_mac
 
     def count(parameters: MacParameters, secret: bytes, covered: bytes) -> bytes:
         work.append(parameters.iterations)
-        return compute(parameters, secret, covered)
+        return compute_mac(parameters, secret, covered)
 
     monkeypatch.setattr(senders, "compute_mac", count)
     told = [
@@ -146,8 +150,34 @@ async def test_p10cr_whose_signature_does_not_verify(world: CmpWorld) -> None:
     assert not world.ca.issued()
 
 
-async def test_requests_that_a_registration_authority_vouches_for_have_no_other_proof(world: CmpWorld) -> None:
-    """A signature that does not verify is none that somebody else could have verified."""
-    told = await world.send(enrollment(BodyType.IR, [cert_req_msg(proof=b"\xa1\x00")]), await world.secret())
-    assert told.failed
-    assert not (isinstance(told.received.body, CertAnswer) and told.received.body.certificate)
+def with_input(author: bytes) -> bytes:
+    """A request without a subject, whose proof of possession is over POPOSigningKeyInput (RFC 4211 §4.1)."""
+    spki = public_key_der(key_of("device"))
+    request = encode_cert_request(0, encode_cert_template(public_key=spki))
+    return enrollment(BodyType.IR, [encode_cert_req_msg(request, prove_with_input(key_of("device"), author, spki))])
+
+
+NAMED = {"policy": PolicyConfig.model_validate({"subject": {"override": {"CN": "device"}, "allow_empty": True}})}
+"""The gateway gives the name that the requests leave out."""
+
+
+async def test_a_proof_names_the_sender_of_its_message(world: CmpWorld) -> None:
+    world.corp.options = NAMED
+    device, other = maker_device(), maker_device("SN2", "vendor 2")
+    told = await world.send(with_input(der.context(0, other.sender)), device)
+    assert told.failed == {FailInfo.BAD_POP}
+    assert (await world.send(with_input(der.context(0, device.sender)), device)).issued
+
+
+async def test_a_public_key_mac_is_made_with_the_senders_secret(world: CmpWorld) -> None:
+    world.corp.options = NAMED
+    identity, other = await world.secret(max_uses=9), await world.secret("other")
+    algorithm, parameters = fresh_mac(iterations=500)
+
+    def author(secret: bytes) -> bytes:
+        value = compute_mac(parameters, secret, public_key_der(key_of("device")))
+        return der.sequence(algorithm, der.bit_string(value))
+
+    assert (await world.send(with_input(author(other.secret)), identity)).failed == {FailInfo.BAD_POP}
+    assert (await world.send(with_input(author(identity.secret)), maker_device())).failed == {FailInfo.BAD_POP}
+    assert (await world.send(with_input(author(identity.secret)), identity)).issued
