@@ -17,9 +17,10 @@ from gateway.config.document import DataPath, Problem
 from gateway.config.duration_checks import positive
 from gateway.config.est_checks import may_be_certified
 from gateway.config.listener_checks import each_credential
-from gateway.config.parts import Parts, ProfileParts
+from gateway.config.parts import Parts, PolicyRules, ProfileParts
 from gateway.config.policy import KeyRule, RuleMode
 from gateway.config.sources import Sources
+from gateway.pki.names import attribute_oid, parse_name_text
 
 LEAST_ITERATIONS = 100
 """RFC 9481 §6.1 asks for 1024 of PBM; OpenSSL takes 500 unasked, others 100."""
@@ -140,6 +141,7 @@ def check_cmp_credentials(profile: ProfileParts, sources: Sources) -> Iterator[P
                     yield Problem((*path, "ttl"), "must not be longer than max_ttl")
             case VendorCertificateCredential():
                 yield from _check_vendor(path, credential, sources)
+                yield from _check_identity(path, credential, profile.policy)
             case _:
                 continue
 
@@ -172,6 +174,25 @@ def _check_vendor(path: DataPath, credential: VendorCertificateCredential, sourc
     fault = None if data is None else _inventory_fault(data)
     if fault is not None:
         yield Problem((*path, "inventory"), f"{credential.inventory}: {fault}")
+
+
+def _check_identity(path: DataPath, credential: VendorCertificateCredential, rules: PolicyRules) -> Iterator[Problem]:
+    """Yield a template that certifies the device's identity nowhere, which the credential then refuses."""
+    rule = rules.subject
+    if credential.names != "identity" or rule is None or rule.template is None:
+        return
+    try:
+        name = parse_name_text(rule.template)
+    except ValueError:
+        return  # told elsewhere
+    found = {value for attribute in ("CN", "serialNumber") for value in name.values(attribute_oid(attribute))}
+    if not found & _IDENTITIES:
+        sentence = "binds the device's identity, which policy.subject.template certifies neither as CN nor as serialNumber"
+        yield Problem((*path, "names"), f"{sentence}; write serialNumber={{vendor.id}} into it, or names: any")
+
+
+_IDENTITIES = frozenset({"{vendor.id}", "{CN}", "{serialNumber}"})
+"""Values of a template that can be the device's identity alone."""
 
 
 def _inventory_fault(data: bytes) -> str | None:

@@ -180,3 +180,24 @@ def test_messages_that_renew(
     found = complaints(minimal)
     assert len(found) == (said is not None), found
     assert said is None or found[0].startswith(f"profiles.corp.renewal.messages: {said}")
+
+
+@pytest.mark.parametrize(
+    ("template", "names", "refused"),
+    [
+        pytest.param("CN={vendor.id},O=Operator", "identity", False, id="common-name"),
+        pytest.param("CN={vendor.id}.example.com,serialNumber={vendor.id}", "identity", False, id="serial-number"),
+        pytest.param("CN={CN},O=Operator", "identity", False, id="as-it-was-asked"),
+        pytest.param("CN={vendor.id}.example.com", "identity", True, id="a-part-of-a-name"),
+        pytest.param("CN={vendor.id}.example.com", "any", False, id="unbound"),
+    ],
+)
+def test_a_template_that_names_devices(
+    minimal: dict[str, Any], cmp: dict[str, Any], complaints: Complaints, template: str, names: str, *, refused: bool
+) -> None:
+    assert cmp
+    vendor = {**VENDOR, "any_device": True, "names": names}
+    minimal["profiles"]["corp"].update(credentials=[vendor], policy={"subject": {"template": template}})
+    found = complaints(minimal)
+    assert len(found) == refused, found
+    assert not refused or found[0].startswith("profiles.corp.credentials[0].names: binds the device's identity")

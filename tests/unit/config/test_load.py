@@ -109,7 +109,8 @@ or put it in quotes
 17:36: profiles.corp.credentials[1]: needs "type": "static", "one_time", "intune_jws", "tls_certificate", "ra_certificate", \
 "cmp_secret", "vendor_certificate", "basic", "digest_md5_legacy", "bearer" or "all_of"
 18:15: profiles.corp.renewal.from: must not be empty
-18:36: profiles.corp.renewal.messages[0]: must be "RenewalReq", "PKCSReq", "simplereenroll", "kur", "cr" or "p10cr"; did you mean "RenewalReq"?
+18:36: profiles.corp.renewal.messages[0]: must be "RenewalReq", "PKCSReq", "simplereenroll", "kur", "cr" or "p10cr"; \
+did you mean "RenewalReq"?
 20:7: profiles.corp.policy.subject: has no value; write one, or remove the line
 21:19: profiles.corp.policy.san.dns.patterns: must be a list
 22:33: profiles.corp.policy.validity.maximum: is not a known key; did you mean "max"?
