@@ -213,8 +213,8 @@ def test_a_lightweight_profile(debian13: Root, site: CmpSite) -> None:
     assert device.cmp("cr", *ra, *options, "-issuer", issuer_of(site)), device.said
     own = device.keep()
     assert device.cmp("kur", *own, "-newkey", device.new_key()), device.said
-    options = ("-newkey", device.new_key(), "-subject", "/CN=newest-careless", "-unprotected_errors")
-    assert not device.cmp("ir", *device.by_secret(), *options)
+    careless = ("-newkey", device.new_key(), "-subject", "/CN=newest-careless", "-unprotected_errors")
+    assert not device.cmp("ir", *device.by_secret(), *careless)
 
 
 def test_waits_for_approval(debian13: Root, site: CmpSite) -> None:

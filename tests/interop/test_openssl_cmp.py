@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gateway.pki import der
 from tests.flow.scep.other_ca import OtherCA
@@ -93,7 +94,7 @@ def test_names_and_usages_of_the_template(device: CmpClient) -> None:
     assert names.get_values_for_type(x509.DNSName) == ["ossl.example.test"]
     assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.7"]
     usage = device.certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert list(usage) == [x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
     lifetime = device.certificate.not_valid_after_utc - device.certificate.not_valid_before_utc
     assert lifetime.days in {19, 20}
 

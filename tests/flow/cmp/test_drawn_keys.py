@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
@@ -29,7 +30,7 @@ from gateway.wire.cmp import requests
 from gateway.wire.cmp.client import MacIdentity
 from tests.flow.cmp.cmp_world import CmpWorld, Told, certify, cr, ir, key_of, kur
 
-WITHOUT_KEY = {"public_key": None, "proof": None}
+WITHOUT_KEY: dict[str, Any] = {"public_key": None, "proof": None}
 SIGNER = {"certificate": "kga.pem", "key": {"file": "kga.key"}}
 
 
@@ -180,6 +181,7 @@ def sealed_in(told: Told) -> bytes:
 
 async def unsealed(world: CmpWorld, told: Told) -> bytes:
     """The one certificate that was issued, which the answer does not show."""
+    certificate: bytes
     [certificate] = world.ca.issued()
     assert certificate not in sealed_in(told)
     return certificate

@@ -16,7 +16,7 @@ from pyasn1_alt_modules import rfc9480
 from gateway.cmp import CertRequestMessage, Header, MacSender, Possession, Sender, SharedSecret, SignatureSender
 from gateway.config.cmp import CmpEndpoint
 from gateway.errors import Reason, Rejection
-from gateway.model import CertificateRequest, Issued, IssuedWithKey, Name, ProfileName, RequestForm, RequestId
+from gateway.model import CertificateRequest, Issued, IssuedWithKey, ProfileName, RequestForm, RequestId
 from gateway.pki import der
 from gateway.pki.certificate import parse_certificate, to_signer
 from gateway.pki.cms import Signer
@@ -69,7 +69,7 @@ def asked(spec: str = "ec-p256", **fields: Any) -> CertRequestMessage:
         form=RequestForm.CRMF,
         der=b"",
         digest=b"",
-        subject=cast("Name", parse_name_text("CN=device")),
+        subject=parse_name_text("CN=device"),
         public_key=describe_public_key(public_key_der(key(spec))),
     )
     return CertRequestMessage(request, 0, fields.pop("possession", Possession.NONE), **fields)
