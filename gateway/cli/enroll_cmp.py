@@ -168,6 +168,8 @@ def _ask_until_answered(
                     pause = max(POLL_SECONDS, float(seconds))
                 case CertAnswer(status=status):
                     saw(status.status.name)
+                case _:
+                    pass
         match received.body:
             case CertAnswer(status=StatusInfo(status=PkiStatus.REJECTION) as refused):
                 fail(f"The server refused: {describe(refused, received.fail_info)}")

@@ -232,4 +232,4 @@ def test_the_devices_of_an_inventory(installation: Installation) -> None:
     config, sources = installation.read()
     credential = config.profiles["demo"].credentials[-1]
     assert isinstance(credential, VendorCertificateCredential)
-    assert read_inventory(credential, sources) == {"SN-1", "SN-2"}
+    assert read_inventory(credential, sources) == frozenset({"SN-1", "SN-2"})
