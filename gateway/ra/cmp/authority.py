@@ -298,7 +298,7 @@ class CmpAuthority:
         return self._unasked(arrival, exchange, body, outcome)
 
     def _is_only_counted(self, exchange: Exchange | None, outcome: Rejected, profile: ProfileName, arrival: _Arrival) -> bool:
-        """Whether a refusal has no row of its own: anybody can sign with a certificate that he made, to be refused for anything."""
+        """Whether a refusal has no row of its own: anybody can make a certificate, sign with it and be refused for anything."""
         if exchange is not None and isinstance(exchange.sender, MacSender):
             return self._strangers.only_counted(outcome, profile, arrival.source, arrival.now)
         return outcome.reason in FLOODS or not self._strangers.take_row(profile, arrival.source, arrival.now)

@@ -6,7 +6,9 @@ import pytest
 
 from gateway.asn1.cmp import FailInfo
 from gateway.cmp import BodyType, CertAnswer, PkiStatus
+from gateway.config.policy import PolicyConfig
 from gateway.model import CredentialKind
+from gateway.pki.certificate import parse_certificate
 from gateway.store.interfaces import LedgerState
 from gateway.wire.cmp import requests
 from tests.flow.cmp.cmp_world import CmpWorld, authority, cr, ir, kur, maker_device, p10cr, signs
@@ -108,6 +110,17 @@ async def test_a_registration_authority_updates_a_certificate_of_others(world: C
     told = await world.send(kur(old=old.der), authority())
     assert told.issued
     assert not (await world.send(kur(key="third", old=old.der), authority())).issued
+
+
+async def test_a_registration_authority_updates_what_is_named_by_its_maker(world: CmpWorld) -> None:
+    policy = PolicyConfig.model_validate({"subject": {"template": "CN={vendor.id}"}})
+    world.corp.options = {"policy": policy}
+    device = maker_device()
+    await world.confirm(await world.send(ir("anything"), device), device)
+    [old] = await world.inventory()
+    assert old.subject == "CN=SN1"
+    told = await world.send(kur("SN1", old=old.der), authority())
+    assert parse_certificate(told.certificate).subject.values("2.5.4.3") == ("SN1",)
 
 
 async def test_a_maker_certificate_enrolls_its_device(world: CmpWorld) -> None:
