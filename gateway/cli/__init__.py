@@ -58,14 +58,14 @@ def build_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """Return the application with these commands; only their modules are imported, so that each starts fast."""
     app = typer.Typer(
         name="pki-gateway",
-        help="Registration authority: enrollment by SCEP, EST and ACME, judged by one policy, signed by the profile's CA.",
+        help="Registration authority: enrollment by SCEP, EST, ACME and CMP, judged by one policy, signed by the profile's CA.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
 
     @app.callback()
     def root() -> None:
-        """Registration authority: enrollment by SCEP, EST and ACME, judged by one policy, signed by the profile's CA."""
+        """Registration authority: enrollment by SCEP, EST, ACME and CMP, judged by one policy, signed by the profile's CA."""
 
     for name in names:
         command = COMMANDS[name]
