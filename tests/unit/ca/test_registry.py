@@ -62,7 +62,8 @@ async def test_local() -> None:
     ca = make(LOCAL)
     assert isinstance(ca, LocalCA)
     assert ca.chain() == (ISSUING.der, ROOT.der)
-    assert ca.capabilities == Capability.FIND | Capability.REVOKE | Capability.CHOOSES_SERIAL | Capability.CRL
+    revokes = Capability.REVOKE | Capability.REVIVE | Capability.CRL
+    assert ca.capabilities == Capability.FIND | Capability.CHOOSES_SERIAL | revokes
     assert ca.accepts == {RequestForm.PKCS10, RequestForm.CRMF}
     assert isinstance(await ca.issue(make_request(ca.new_serial())), UpstreamIssued)
 
