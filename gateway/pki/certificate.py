@@ -66,10 +66,6 @@ def parse_certificate(data: bytes) -> Certificate:
     """Decode a DER certificate in one pass without recursion; MalformedMessage when it is none."""
     if len(data) > MAX_CERTIFICATE_BYTES:
         raise MalformedMessage("certificate is too large", reason=Reason.TOO_LARGE)
-    return _parse_known(data) if len(data) <= _MAX_KNOWN_BYTES else _parse(data)
-
-
-def _parse(data: bytes) -> Certificate:
     tbs, algorithm, signature = split_signed(data)
     serial, inner, issuer_der, validity, subject_der, key, found = _split_tbs(tbs)
     if inner != algorithm or len(serial) > MAX_SERIAL_BYTES:
@@ -106,8 +102,15 @@ def _parse(data: bytes) -> Certificate:
     )
 
 
-_parse_known = lru_cache(maxsize=1024)(_parse)
-"""A signer's certificate is looked at by all that judge a message, and comes again with the next one of its transaction."""
+def recall_certificate(data: bytes) -> Certificate:
+    """Return what `parse_certificate` does, remembered where it is not large.
+
+    For signers and TLS clients: all that judge a message look at the same certificate, and it comes again with the next one.
+    """
+    return _recall(data) if len(data) <= _MAX_KNOWN_BYTES else parse_certificate(data)
+
+
+_recall = lru_cache(maxsize=1024)(parse_certificate)
 
 
 def split_signed(data: bytes) -> tuple[bytes, bytes, bytes]:

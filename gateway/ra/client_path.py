@@ -9,7 +9,7 @@ from typing import Protocol
 
 from gateway.errors import Reason, Rejection
 from gateway.model import EnrollmentRequest
-from gateway.pki.certificate import Certificate, parse_certificate
+from gateway.pki.certificate import Certificate, recall_certificate
 from gateway.pki.extensions import eku_oid
 from gateway.pki.path_building import Path, find_paths
 from gateway.pki.trust import TrustAnchors
@@ -160,7 +160,7 @@ def client_certificate(request: EnrollmentRequest) -> Certificate | None:
     if data is None:
         return None
     try:
-        return parse_certificate(data)
+        return recall_certificate(data)
     except Rejection as error:
         raise _refused(f"it cannot be read: {error.cause}") from None
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from gateway.cmp import Answer, AnswerBody, BodyType, CertAnswer, ErrorAnswer, PkiStatus, StatusInfo
 from gateway.errors import Rejection
 from gateway.model import Outcome, Rejected, Remarks, Unavailable
-from gateway.pki.certificate import parse_certificate
+from gateway.pki.certificate import recall_certificate
 from gateway.ra.cmp.means import Exchange, Means
 
 ANSWERED_BY = {BodyType.IR: BodyType.IP, BodyType.CR: BodyType.CP, BodyType.P10CR: BodyType.CP, BodyType.KUR: BodyType.KUP}
@@ -59,6 +59,6 @@ def roots(chain: tuple[bytes, ...]) -> tuple[bytes, ...]:
 
 @lru_cache(maxsize=64)
 def _split(chain: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    self_issued = [parse_certificate(der).self_issued for der in chain]
+    self_issued = [recall_certificate(der).self_issued for der in chain]
     below = tuple([der for der, is_root in zip(chain, self_issued, strict=True) if not is_root])
     return below, tuple([der for der, is_root in zip(chain, self_issued, strict=True) if is_root])

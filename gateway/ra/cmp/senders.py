@@ -11,7 +11,7 @@ from gateway.config.cmp import CmpEndpoint
 from gateway.errors import Reason, Rejection
 from gateway.model import CredentialKind, ProfileName
 from gateway.pki.algorithms import signature_digest, unsupported, verify_signature
-from gateway.pki.certificate import Certificate, parse_certificate, to_signer
+from gateway.pki.certificate import Certificate, recall_certificate, to_signer
 from gateway.pki.names import normalize_name, parse_name
 from gateway.pki.password_mac import MacParameters, MacWindows, compute_mac, is_mac, parse_mac
 from gateway.ra.cmp.means import Means
@@ -142,7 +142,7 @@ def _protecting_certificate(
     """
     for der in sent[:1] if lightweight or header.sender_kid is None else sent:
         try:
-            certificate = parse_certificate(der)
+            certificate = recall_certificate(der)
         except Rejection as error:
             raise _refused(f"a certificate that came with the message cannot be read: {error.cause}") from None
         if _is_named(certificate, header, lightweight=lightweight):

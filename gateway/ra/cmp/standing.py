@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from gateway.cmp import Sender, SignatureSender
 from gateway.errors import Reason, Rejection
 from gateway.model import SignerCertificate
-from gateway.pki.certificate import parse_certificate
+from gateway.pki.certificate import recall_certificate
 from gateway.pki.trust import TrustAnchors
 from gateway.ra.cmp.means import identity_of
 from gateway.ra.credentials.ra_certificate import RaCertificateCredential
@@ -88,7 +88,7 @@ async def _migrated(_ledger: Ledger, profile: Profile, sender: SignatureSender, 
     anchors: TrustAnchors | None = profile.renewal.anchors if profile.renewal is not None else None
     if anchors is None or profile.renewal is None:
         return None
-    certificate = parse_certificate(sender.signer.der)
+    certificate = recall_certificate(sender.signer.der)
     if certificate.is_ca or certificate.public_key.sha256 in profile.own_keys:
         raise _refused("it is a CA certificate, or its key is the gateway's own")
     anchors.verify(certificate, now, profile.renewal.grace)

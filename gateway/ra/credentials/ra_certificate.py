@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from gateway.errors import Reason, Rejection
 from gateway.model import CredentialKind, EnrollmentRequest, Name, Protocol, Requester, SignerCertificate
-from gateway.pki.certificate import Certificate, parse_certificate
+from gateway.pki.certificate import Certificate, recall_certificate
 from gateway.pki.extensions import eku_oid
 from gateway.pki.names import format_name, parse_name_text
 from gateway.ra.client_path import ClientCertificates, certificate_id, client_certificate
@@ -67,7 +67,7 @@ class RaCertificateCredential:
 
         Raises as `authenticate` does.
         """
-        certificate = parse_certificate(signer.der)
+        certificate = recall_certificate(signer.der)
         if not self._is_named(certificate):
             return None
         await self._clients.recognise(certificate, chain, now, signed=True)
@@ -77,7 +77,7 @@ class RaCertificateCredential:
         signer, proof = request.signer, request.proof
         if signer is None or proof is None or proof.secret is not None:
             return None
-        certificate = parse_certificate(signer.der)
+        certificate = recall_certificate(signer.der)
         if not self._is_named(certificate):
             return None
         if request.is_renewal and proof.updates is None:
@@ -106,6 +106,7 @@ class RaCertificateCredential:
             vouches_for_sid=holder.vouches_for_sid,
             reservations=holder.reservations,
             renews=holder.renews,
+            claims=MappingProxyType({**holder.claims, **asking.claims}),
         )
 
     def _requester(self, certificate: Certificate) -> Requester:
@@ -126,4 +127,4 @@ def _shown(request: EnrollmentRequest) -> Certificate | None:
     """Return the certificate whose key the registration authority has proved; raises Rejection NOT_AUTHORIZED."""
     if request.protocol is not Protocol.SCEP:
         return client_certificate(request)
-    return parse_certificate(request.signer.der) if request.signer is not None else None
+    return recall_certificate(request.signer.der) if request.signer is not None else None

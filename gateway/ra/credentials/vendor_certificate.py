@@ -15,7 +15,7 @@ from gateway.model import (
     Requester,
     SignerCertificate,
 )
-from gateway.pki.certificate import Certificate, parse_certificate
+from gateway.pki.certificate import Certificate, recall_certificate
 from gateway.pki.names import format_name
 from gateway.ra.client_path import ClientCertificates, certificate_id
 from gateway.ra.credentials.own_names import own_sans
@@ -51,11 +51,11 @@ class VendorCertificateCredential:
             return None
         if request.is_renewal:
             return None
-        return await self._device(parse_certificate(signer.der), proof.chain, now)
+        return await self._device(recall_certificate(signer.der), proof.chain, now)
 
     async def recognise(self, signer: SignerCertificate, chain: tuple[bytes, ...], now: datetime) -> str:
         """Return the identity of the device that signed a message, whatever that asks for; raises as `authenticate` does."""
-        return (await self._device(parse_certificate(signer.der), chain, now)).identity
+        return (await self._device(recall_certificate(signer.der), chain, now)).identity
 
     async def _device(self, certificate: Certificate, chain: tuple[bytes, ...], now: datetime) -> Requester:
         client = await self._clients.recognise(certificate, chain, now, signed=True)
