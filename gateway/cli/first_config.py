@@ -98,7 +98,7 @@ profiles:
     # A certificate of this profile may be renewed before it ends, without a challenge.
     renewal:
       from: [demo]
-      messages: [RenewalReq, PKCSReq, kur]  # many clients renew with PKCSReq; EST: simplereenroll, with server.https_mtls
+      messages: [RenewalReq, PKCSReq, kur]  # many renew with PKCSReq; EST: simplereenroll, with server.https_mtls
       grace: 0s                     # not after it has expired
 
     # What may be certified; the same for every endpoint. Each rule takes `mode: enforce | warn | off`.
