@@ -140,6 +140,13 @@ class CmpClient:
         return ("-cert", f"{name}.pem", "-key", f"{name}.key")
 
 
+def refused(device: CmpClient, command: str, *options: str) -> str:
+    """Return what a client says of its refusal, which must be protected unless it is told otherwise."""
+    assert not device.cmp(command, *options), device.said
+    assert not (device.folder / "cert.pem").exists()
+    return device.said
+
+
 def cmp(name: str, **settings: object) -> Change:
     """Set fields of a profile's CMP endpoint; a new profile has CMP alone, and renews from itself."""
 

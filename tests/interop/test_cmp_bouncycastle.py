@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from tests.interop.cmp_site import CmpSite, running
+from tests.interop.cmp_site import CmpSite
 
 pytestmark = [pytest.mark.interop, pytest.mark.extra, pytest.mark.timeout(300)]
 
@@ -36,12 +35,6 @@ def classpath(tmp_path_factory: pytest.TempPathFactory) -> str:
     done = subprocess.run(["javac", "-d", folder, "-cp", path, SOURCE], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return path
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CmpSite]:
-    with running(tmp_path_factory.mktemp("cmp-server") / "state") as site:
-        yield site
 
 
 @dataclass
@@ -73,8 +66,8 @@ class Device:
 
 
 @pytest.fixture
-def device(site: CmpSite, classpath: str, tmp_path: Path) -> Device:
-    return Device(tmp_path, classpath, site)
+def device(cmp_site: CmpSite, classpath: str, tmp_path: Path) -> Device:
+    return Device(tmp_path, classpath, cmp_site)
 
 
 @pytest.mark.parametrize("pbmac1", ["false", "true"])

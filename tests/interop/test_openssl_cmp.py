@@ -2,52 +2,39 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from gateway.pki import der
-from tests.flow.scep.other_ca import OtherCA
-from tests.interop.cmp_site import RA, RA_SUBJECT, VENDOR, CmpClient, CmpSite, running
+from tests.interop.cmp_site import RA, RA_SUBJECT, VENDOR, CmpClient, CmpSite, refused
 from tests.interop.observed import approve, audit_rows
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CmpSite]:
-    """One server with two workers; each test has names of its own."""
-    with running(tmp_path_factory.mktemp("cmp-server") / "state") as site:
-        yield site
-
-
 @pytest.fixture
-def device(site: CmpSite, tmp_path: Path) -> CmpClient:
-    return CmpClient(tmp_path, site)
+def device(cmp_site: CmpSite, tmp_path: Path) -> CmpClient:
+    return CmpClient(tmp_path, cmp_site)
 
 
 def common_name(certificate: x509.Certificate) -> str:
     return certificate.subject.rfc4514_string()
 
 
-def reasons(site: CmpSite, name: str) -> list[str | None]:
+def reasons(cmp_site: CmpSite, name: str) -> list[str | None]:
     """Why the certificates of a subject were revoked; None for one that is good."""
-    return [row["revocation_reason"] for row in site.certificates(name)]
+    return [row["revocation_reason"] for row in cmp_site.certificates(name)]
 
 
 # Enrollment
 
 
-def test_ir_under_a_secret(site: CmpSite, device: CmpClient) -> None:
+def test_ir_under_a_secret(cmp_site: CmpSite, device: CmpClient) -> None:
     """PasswordBasedMac with HMAC-SHA1, as OpenSSL does unasked; certConf follows."""
     key = device.new_key()
     options = ("-newkey", key, "-subject", "/CN=ossl-ir", "-extracertsout", "extra.pem", "-cacertsout", "roots.pem")
@@ -55,10 +42,10 @@ def test_ir_under_a_secret(site: CmpSite, device: CmpClient) -> None:
     assert "received PKICONF" in device.said
     assert common_name(device.certificate) == "CN=ossl-ir"
     assert device.certificate.public_key() == load_pem_private_key((device.folder / key).read_bytes(), None).public_key()
-    issuing, root = ((site.server.state / "ca" / name).read_bytes() for name in ("issuing.pem", "root.pem"))
+    issuing, root = ((cmp_site.server.state / "ca" / name).read_bytes() for name in ("issuing.pem", "root.pem"))
     assert x509.load_pem_x509_certificate(issuing) in read_certificates(device, "extra.pem")
     assert read_certificates(device, "roots.pem") == [x509.load_pem_x509_certificate(root)]
-    events = [row["event"] for row in audit_rows(site.server) if row.get("subject") == "CN=ossl-ir"]
+    events = [row["event"] for row in audit_rows(cmp_site.server) if row.get("subject") == "CN=ossl-ir"]
     assert events[-1] == "enrollment.confirmed"
 
 
@@ -99,14 +86,14 @@ def test_names_and_usages_of_the_template(device: CmpClient) -> None:
     assert lifetime.days in {19, 20}
 
 
-def test_implicit_confirm(site: CmpSite, device: CmpClient) -> None:
+def test_implicit_confirm(cmp_site: CmpSite, device: CmpClient) -> None:
     options = ("-newkey", device.new_key(), "-subject", "/CN=ossl-implicit", "-implicit_confirm")
     assert device.cmp("ir", *device.by_secret(), *options), device.said
     assert "CERTCONF" not in device.said
 
 
-def test_implicit_confirm_that_is_not_granted(site: CmpSite, tmp_path: Path) -> None:
-    device = CmpClient(tmp_path, site, profile="vendor")
+def test_implicit_confirm_that_is_not_granted(cmp_site: CmpSite, tmp_path: Path) -> None:
+    device = CmpClient(tmp_path, cmp_site, profile="vendor")
     maker = device.write_pair("maker", VENDOR, "serialNumber=BS-1,CN=station")
     options = (*maker, "-newkey", device.new_key(), "-subject", "/serialNumber=BS-1", "-implicit_confirm")
     assert device.cmp("ir", *options), device.said
@@ -130,13 +117,13 @@ def test_renewal_by_other_bodies(device: CmpClient, command: str) -> None:
     assert device.cmp(command, *own, *options), device.said
 
 
-def test_kur(site: CmpSite, device: CmpClient) -> None:
+def test_kur(cmp_site: CmpSite, device: CmpClient) -> None:
     own = device.enroll("ossl-kur")
     old = x509.load_pem_x509_certificate((device.folder / "own.pem").read_bytes())
     assert device.cmp("kur", *own, "-newkey", device.new_key()), device.said
     assert device.certificate.subject == old.subject
     assert device.certificate.public_key() != old.public_key()
-    assert site.rows()[-1]["operation"] == "certConf"
+    assert cmp_site.rows()[-1]["operation"] == "certConf"
 
 
 def test_kur_of_what_was_updated(device: CmpClient) -> None:
@@ -159,29 +146,29 @@ def test_kur_under_a_secret(device: CmpClient) -> None:
 
 
 @pytest.mark.parametrize(("code", "reason"), [(None, "unspecified"), (1, "key_compromise"), (5, "cessation_of_operation")])
-def test_rr(site: CmpSite, device: CmpClient, code: int | None, reason: str) -> None:
+def test_rr(cmp_site: CmpSite, device: CmpClient, code: int | None, reason: str) -> None:
     own = device.enroll(f"ossl-rr-{reason}")
     because = () if code is None else ("-revreason", str(code))
     assert device.cmp("rr", *own, "-oldcert", "own.pem", *because), device.said
-    assert reasons(site, f"ossl-rr-{reason}") == [reason]
+    assert reasons(cmp_site, f"ossl-rr-{reason}") == [reason]
     assert not device.cmp("rr", *own, "-oldcert", "own.pem", *because)
     assert "certRevoked" in device.said
     assert not device.cmp("kur", *own, "-newkey", device.new_key()), "it is revoked"
 
 
-def test_rr_of_anothers_certificate(site: CmpSite, device: CmpClient) -> None:
+def test_rr_of_anothers_certificate(cmp_site: CmpSite, device: CmpClient) -> None:
     device.enroll("ossl-rr-other")
     (device.folder / "own.pem").rename(device.folder / "other.pem")
     own = device.enroll("ossl-rr-mine")
     assert not device.cmp("rr", *own, "-oldcert", "other.pem")
-    assert reasons(site, "ossl-rr-other") == [None]
+    assert reasons(cmp_site, "ossl-rr-other") == [None]
 
 
-def test_rr_by_a_registration_authority(site: CmpSite, device: CmpClient) -> None:
+def test_rr_by_a_registration_authority(cmp_site: CmpSite, device: CmpClient) -> None:
     device.enroll("ossl-rr-by-ra")
     ra = device.write_pair("ra", RA, RA_SUBJECT, ekus=("cmcRA",))
     assert device.cmp("rr", *ra, "-oldcert", "own.pem", "-revreason", "4"), device.said
-    assert reasons(site, "ossl-rr-by-ra") == ["superseded"]
+    assert reasons(cmp_site, "ossl-rr-by-ra") == ["superseded"]
 
 
 # Information
@@ -203,15 +190,15 @@ def test_genm_without_a_question(device: CmpClient) -> None:
 # Waiting
 
 
-def test_polling(site: CmpSite, tmp_path: Path) -> None:
-    device = CmpClient(tmp_path, site, profile="waiting")
+def test_polling(cmp_site: CmpSite, tmp_path: Path) -> None:
+    device = CmpClient(tmp_path, cmp_site, profile="waiting")
     options = (*device.by_secret(), "-newkey", device.new_key(), "-subject", "/CN=ossl-waits")
     common = ["openssl", "cmp", "-config", "", "-batch", "-cmd", "ir", "-trusted", "root.pem", "-out_trusted", "root.pem"]
-    where = ["-server", f"127.0.0.1:{site.server.http_port}/.well-known/cmp/p/waiting", "-certout", "cert.pem"]
+    where = ["-server", f"127.0.0.1:{cmp_site.server.http_port}/.well-known/cmp/p/waiting", "-certout", "cert.pem"]
     with (tmp_path / "said").open("wb") as said:
         process = subprocess.Popen([*common, *where, *options], cwd=tmp_path, stdout=said, stderr=said)
         try:
-            approve(site.server)
+            approve(cmp_site.server)
             assert process.wait(120) == 0, (tmp_path / "said").read_text()
         finally:
             process.kill()
@@ -219,17 +206,17 @@ def test_polling(site: CmpSite, tmp_path: Path) -> None:
     assert common_name(device.certificate) == "CN=ossl-waits"
 
 
-def test_waiting_too_long(site: CmpSite, tmp_path: Path) -> None:
-    device = CmpClient(tmp_path, site, profile="waiting")
+def test_waiting_too_long(cmp_site: CmpSite, tmp_path: Path) -> None:
+    device = CmpClient(tmp_path, cmp_site, profile="waiting")
     options = (*device.by_secret(), "-newkey", device.new_key(), "-subject", "/CN=ossl-waits-in-vain", "-total_timeout", "2")
     assert not device.cmp("ir", *options)
-    assert site.certificates("ossl-waits-in-vain") == []
+    assert cmp_site.certificates("ossl-waits-in-vain") == []
 
 
 # Possession
 
 
-def test_a_certificate_that_comes_encrypted(site: CmpSite, device: CmpClient) -> None:
+def test_a_certificate_that_comes_encrypted(cmp_site: CmpSite, device: CmpClient) -> None:
     """Option -popo 2: decrypting the certificate, and confirming it, proves possession of an RSA key (RFC 4210 §5.2.8.2)."""
     options = (*device.by_secret(), "-newkey", device.new_key(kind="rsa-2048"), "-subject", "/CN=ossl-encrypted", "-popo", "2")
     assert device.cmp("ir", *options, "-implicit_confirm", "-rspout", "rsp.der pkiconf.der"), device.said
@@ -253,107 +240,6 @@ def test_without_proof_of_possession(device: CmpClient) -> None:
     public = device.new_key()
     assert not device.cmp("ir", *device.by_secret(), "-newkey", public, "-subject", "/CN=ossl-no-pop", "-popo", "-1")
     assert "badPOP" in device.said
-
-
-# Refusals
-
-
-def refused(device: CmpClient, command: str, *options: str) -> str:
-    """What a client says of its refusal; it accepts none that is unprotected unless it must."""
-    assert not device.cmp(command, *options), device.said
-    assert not (device.folder / "cert.pem").exists()
-    return device.said
-
-
-def test_unprotected(device: CmpClient) -> None:
-    options = ("-unprotected_requests", "-newkey", device.new_key(), "-subject", "/CN=ossl-unprotected")
-    assert "badMessageCheck" in refused(device, "ir", *options)
-
-
-@pytest.mark.parametrize(
-    ("reference", "secret"),
-    [pytest.param(None, "wrong", id="wrong-secret"), pytest.param("unknown", None, id="unknown-reference")],
-)
-def test_wrong_secret(device: CmpClient, reference: str | None, secret: str | None) -> None:
-    good = device.site.new_secret()
-    by = ("-ref", reference or good[0], "-secret", f"pass:{secret or good[1]}")
-    options = ("-newkey", device.new_key(), "-subject", "/CN=ossl-wrong", "-unprotected_errors")
-    assert "badMessageCheck" in refused(device, "ir", *by, *options)
-
-
-def test_a_secret_serves_once(device: CmpClient) -> None:
-    secret = device.site.new_secret("demo")
-    assert device.cmp("ir", *device.by_secret(secret), "-newkey", device.new_key(), "-subject", "/CN=ossl-once"), device.said
-    refused(device, "ir", *device.by_secret(secret), "-newkey", device.new_key(), "-subject", "/CN=ossl-once-more")
-
-
-def test_a_secret_that_was_revoked(device: CmpClient) -> None:
-    made = json.loads(device.site.server.cli("cmp-secret", "create", "demo", "--format", "json").stdout)
-    device.site.server.cli("cmp-secret", "revoke", made["id"])
-    by = device.by_secret((made["reference"], made["secret"]))
-    refused(device, "ir", *by, "-newkey", device.new_key(), "-subject", "/CN=ossl-revoked-secret", "-unprotected_errors")
-
-
-def test_foreign_certificates(device: CmpClient) -> None:
-    stranger = device.write_pair("stranger", OtherCA.create("somebody"), "CN=ossl-stranger")
-    refused(device, "cr", *stranger, "-newkey", device.new_key(), "-subject", "/CN=ossl-stranger")
-
-
-def test_tampered(site: CmpSite, device: CmpClient) -> None:
-    """One bit of a recorded request, in its template: the protection does not cover it any more."""
-    options = (*device.by_secret(), "-newkey", device.new_key(), "-subject", "/CN=ossl-tampered", "-reqout", "req.der conf.der")
-    assert device.cmp("ir", *options), device.said
-    message = (device.folder / "req.der").read_bytes()
-    changed = message.replace(b"ossl-tampered", b"ossl-tampereE")
-    assert changed != message
-    status, answer = post(site, changed)
-    assert status == 200
-    assert body_type(answer) == 23
-    assert len(site.certificates("ossl-tampered")) == 1
-
-
-# Replay
-
-
-def post(site: CmpSite, message: bytes, path: str = "/.well-known/cmp/p/demo") -> tuple[int, bytes]:
-    with closing(http.client.HTTPConnection("127.0.0.1", site.server.http_port, timeout=20)) as connection:
-        connection.request("POST", path, message, {"Content-Type": "application/pkixcmp"})
-        reply = connection.getresponse()
-        return reply.status, reply.read()
-
-
-def body_type(message: bytes) -> int:
-    return der.elements(der.content(der.SEQUENCE, message))[1][0] & 0x1F
-
-
-def test_replay_of_recorded_requests(site: CmpSite, device: CmpClient) -> None:
-    """What was confirmed is not given again; its transaction is not used for another certificate."""
-    options = (*device.by_secret(), "-newkey", device.new_key(), "-subject", "/CN=ossl-replayed")
-    assert device.cmp("ir", *options, "-reqout", "req.der conf.der"), device.said
-    for name, body in (("req.der", 1), ("conf.der", 23)):
-        status, answer = post(site, (device.folder / name).read_bytes())
-        assert (status, body_type(answer)) == (200, body), name
-        assert device.certificate.public_bytes(Encoding.DER) not in answer
-    assert len(site.certificates("ossl-replayed")) == 1
-    assert "transactionIdInUse" in refused(device, "ir", *options, "-reqin", "req.der conf.der")
-
-
-def test_a_request_whose_answer_was_lost(site: CmpSite, device: CmpClient) -> None:
-    """The same message again, before it was confirmed, gets the same certificate; openssl then goes on where it stopped."""
-    options = (*device.by_secret(), "-newkey", device.new_key(), "-subject", "/CN=ossl-lost")
-    assert device.cmp("ir", *options, "-disable_confirm", "-reqout", "req.der"), device.said
-    first = device.certificate
-    assert device.cmp("ir", *options, "-disable_confirm", "-reqin", "req.der"), device.said
-    assert device.certificate == first
-    assert len(site.certificates("ossl-lost")) == 1
-
-
-def test_the_same_transaction_by_a_new_message(site: CmpSite, device: CmpClient) -> None:
-    """Option -reqin_new_tid protects a recorded request anew: another transaction, for which a secret of one use is used up."""
-    options = (*device.by_secret(site.new_secret()), "-newkey", device.new_key(), "-subject", "/CN=ossl-new-tid")
-    assert device.cmp("ir", *options, "-reqout", "req.der conf.der"), device.said
-    refused(device, "ir", *options, "-reqin", "req.der conf.der", "-reqin_new_tid")
-    assert len(site.certificates("ossl-new-tid")) == 1
 
 
 # Transport
@@ -387,10 +273,10 @@ def test_paths_of_nothing(device: CmpClient, path: str) -> None:
     assert "404" in refused(device, "ir", *options, "-path", path)
 
 
-def test_https(site: CmpSite, device: CmpClient) -> None:
-    options = (*device.by_secret(), "-newkey", device.new_key(), "-subject", "/CN=ossl-https", "-tls_used", "-tls_trusted")
-    options = (*options, "root.pem")
-    assert device.cmp("ir", *options, server=f"https://localhost:{site.server.https_port}/.well-known/cmp/p/demo"), device.said
+def test_https(cmp_site: CmpSite, device: CmpClient) -> None:
+    options = (*device.by_secret(), "-newkey", device.new_key(), "-subject", "/CN=ossl-https", "-tls_used")
+    server = f"https://localhost:{cmp_site.server.https_port}/.well-known/cmp/p/demo"
+    assert device.cmp("ir", *options, "-tls_trusted", "root.pem", server=server), device.said
     assert "received PKICONF" in device.said
 
 
@@ -400,16 +286,16 @@ def test_the_connection_is_kept(device: CmpClient) -> None:
     assert device.cmp("ir", *options), device.said
 
 
-def test_many_transactions_on_one_run(site: CmpSite, device: CmpClient) -> None:
-    secret = site.new_secret("demo", "--uses", "3")
+def test_many_transactions_on_one_run(cmp_site: CmpSite, device: CmpClient) -> None:
+    secret = cmp_site.new_secret("demo", "--uses", "3")
     options = (*device.by_secret(secret), "-newkey", device.new_key(), "-subject", "/CN=ossl-repeats", "-repeat", "3")
     assert device.cmp("ir", *options), device.said
-    assert len(site.certificates("ossl-repeats")) == 3
+    assert len(cmp_site.certificates("ossl-repeats")) == 3
 
 
-def test_the_signer_can_be_pinned(site: CmpSite, device: CmpClient) -> None:
+def test_the_signer_can_be_pinned(cmp_site: CmpSite, device: CmpClient) -> None:
     own = device.enroll("ossl-pins")
-    pinned = (site.server.state / "ca" / "cmp-signer.pem").read_bytes()
+    pinned = (cmp_site.server.state / "ca" / "cmp-signer.pem").read_bytes()
     (device.folder / "signer.pem").write_bytes(pinned)
     options = ("-srvcert", "signer.pem", "-newkey", device.new_key(), "-out_trusted", "root.pem")
     assert device.cmp("kur", *own, *options), device.said
@@ -418,27 +304,27 @@ def test_the_signer_can_be_pinned(site: CmpSite, device: CmpClient) -> None:
 # Base stations (3GPP TS 33.310 clause 9)
 
 
-def test_a_base_station_gets_the_operators_certificate(site: CmpSite, tmp_path: Path) -> None:
+def test_a_base_station_gets_the_operators_certificate(cmp_site: CmpSite, tmp_path: Path) -> None:
     """Signed with the maker's key; openssl takes the operator's root from extraCerts, as 3GPP lets it, and updates then."""
-    device = CmpClient(tmp_path, site, profile="vendor")
+    device = CmpClient(tmp_path, cmp_site, profile="vendor")
     maker = device.write_pair("maker", VENDOR, "serialNumber=BS-2,CN=station")
     options = (*maker, "-newkey", device.new_key(), "-subject", "/serialNumber=BS-2", "-extracertsout", "extra.pem")
     assert device.cmp("ir", *options), device.said
-    root = x509.load_pem_x509_certificate(site.root.read_bytes())
+    root = x509.load_pem_x509_certificate(cmp_site.root.read_bytes())
     assert root in read_certificates(device, "extra.pem")
     own = device.keep()
     assert device.cmp("kur", *own, "-newkey", device.new_key()), device.said
     refused(device, "ir", *maker, "-newkey", device.new_key(), "-subject", "/serialNumber=BS-7")
 
 
-def test_a_station_that_the_operator_does_not_know(site: CmpSite, tmp_path: Path) -> None:
-    device = CmpClient(tmp_path, site, profile="vendor")
+def test_a_station_that_the_operator_does_not_know(cmp_site: CmpSite, tmp_path: Path) -> None:
+    device = CmpClient(tmp_path, cmp_site, profile="vendor")
     maker = device.write_pair("maker", VENDOR, "serialNumber=BS-9,CN=station")
     refused(device, "ir", *maker, "-newkey", device.new_key(), "-subject", "/serialNumber=BS-9")
 
 
-def test_the_log_tells_what_was_done(site: CmpSite, device: CmpClient) -> None:
+def test_the_log_tells_what_was_done(cmp_site: CmpSite, device: CmpClient) -> None:
     device.enroll("ossl-logged")
-    asked = [(row["operation"], row["outcome"]) for row in site.rows() if "ossl-logged" in (row.get("subject") or "")]
+    asked = [(row["operation"], row["outcome"]) for row in cmp_site.rows() if "ossl-logged" in (row.get("subject") or "")]
     assert ("ir", "issued") in asked
-    assert not re.search("pass:|BEGIN", site.server.log.read_text())
+    assert not re.search("pass:|BEGIN", cmp_site.server.log.read_text())
