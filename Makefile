@@ -41,6 +41,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.table
 	$(BIN)/python -m bench.est
 	$(BIN)/python -m bench.acme
+	$(BIN)/python -m bench.cmp
 	$(BIN)/python -m bench.hsm
 	$(BIN)/python -m bench.upstream
 

@@ -13,7 +13,7 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time
@@ -92,11 +92,11 @@ def read_frames(path: Path) -> list[bytes]:
     return frames
 
 
-def build_post(url: str, body: bytes) -> bytes:
+def build_post(url: str, body: bytes, media_type: str = "application/x-pki-message") -> bytes:
     """Return a request as it goes over a connection."""
     parts = urlsplit(url)
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-    head = f"POST {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/x-pki-message\r\n"
+    head = f"POST {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {media_type}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -151,6 +151,10 @@ class Connection:
         self.number, self._received, self._begun = number, b"", perf_counter()
         self._sock.sendall(request)
 
+    def close(self) -> None:
+        """End the connection."""
+        self._sock.close()
+
     def receive(self) -> tuple[bytes, float] | None:
         """Read what has come; returns the whole body and the seconds that it took, None while some of it is missing."""
         data = self._sock.recv(_READ)
@@ -167,10 +171,15 @@ class Sender:
     def __init__(self, url: str, messages: Sequence[bytes], connections: int) -> None:
         parts = urlsplit(url)
         self._address = (parts.hostname or "", parts.port or 80)
-        self._requests = [build_post(url, message) for message in messages]
+        self._url = url
+        self._requests: Mapping[int, bytes] = {number: build_post(url, message) for number, message in enumerate(messages)}
         self._count = connections
         self._connections: dict[int, Connection] = {}
         self._ready = select.epoll()
+
+    def load(self, messages: Mapping[int, bytes], media_type: str) -> None:
+        """Take other messages, by number."""
+        self._requests = {number: build_post(self._url, message, media_type) for number, message in messages.items()}
 
     def send(self, numbers: range) -> tuple[Round, list[bytes]]:
         """Send requests, one after the other on each connection; returns the answers in the order of the requests."""
@@ -185,6 +194,12 @@ class Sender:
         connection = Connection(self._address)
         self._connections[connection.fileno()] = connection
         self._ready.register(connection, select.EPOLLIN)
+
+    def close(self) -> None:
+        """End all connections."""
+        self._ready.close()
+        for connection in self._connections.values():
+            connection.close()
 
     def _exchange(self, numbers: range) -> Iterator[tuple[int, bytes, float]]:
         waiting = iter(numbers)

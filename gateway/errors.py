@@ -17,10 +17,19 @@ class Reason(StrEnum):
     DECRYPTION_FAILED = "decryption_failed"
     BAD_PROOF_OF_POSSESSION = "bad_proof_of_possession"
     BAD_TIME = "bad_time"
+    BAD_MESSAGE_CHECK = "bad_message_check"
+    """The protection of a CMP message is wrong: who sent it is not known."""
+    WRONG_INTEGRITY = "wrong_integrity"
+    """It is protected in another way than such a message must be."""
+    BAD_RECIPIENT_NONCE = "bad_recipient_nonce"
+    UNSUPPORTED_VERSION = "unsupported_version"
+    BAD_TEMPLATE = "bad_template"
+    INFORMATION_MISSING = "information_missing"
     # where it was addressed to
     UNKNOWN_PROFILE = "unknown_profile"
     ENDPOINT_CLOSED = "endpoint_closed"
     UNKNOWN_TRANSACTION = "unknown_transaction"
+    TRANSACTION_IN_USE = "transaction_in_use"
     UNKNOWN_CERTIFICATE = "unknown_certificate"
     # who asked
     CREDENTIAL_MISSING = "credential_missing"
@@ -37,6 +46,7 @@ class Reason(StrEnum):
     RENEWAL_REFUSED = "renewal_refused"
     NOT_AUTHORIZED = "not_authorized"
     NOT_COMPLIANT = "not_compliant"
+    SIGNER_NOT_TRUSTED = "signer_not_trusted"
     BAD_NONCE = "bad_nonce"
     UNKNOWN_ACCOUNT = "unknown_account"
     ACCOUNT_DEACTIVATED = "account_deactivated"
@@ -53,6 +63,7 @@ class Reason(StrEnum):
     ORDER_NOT_READY = "order_not_ready"
     ALREADY_REPLACED = "already_replaced"
     ALREADY_REVOKED = "already_revoked"
+    ALREADY_CONFIRMED = "already_confirmed"
     BAD_REVOCATION_REASON = "bad_revocation_reason"
     BAD_CSR = "bad_csr"
     VALIDATION_DNS = "validation_dns"
@@ -100,6 +111,7 @@ AUTHENTICATION_REASONS = frozenset(
         Reason.RENEWAL_REFUSED,
         Reason.NOT_AUTHORIZED,
         Reason.NOT_COMPLIANT,
+        Reason.SIGNER_NOT_TRUSTED,
     }
 )
 """Reasons that concern who asked, and neither the message nor what was asked for."""

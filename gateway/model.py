@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,10 @@ class CredentialKind(StrEnum):
     DIGEST = "digest"
     BEARER = "bearer"
     ALL_OF = "all_of"
+    CMP_SECRET = "cmp_secret"  # noqa: S105 - the name of a kind
+    """A shared secret that protects CMP messages, by its reference number (RFC 9810 §5.1.3.1)."""
+    VENDOR_CERTIFICATE = "vendor_certificate"
+    """A certificate that the maker gave the device, which signs its first CMP request (3GPP TS 33.310)."""
     ACME_ORDER = "acme_order"
     """An order whose every identifier was authorized for its account (RFC 8555 §7.1.3)."""
     ADMIN = "admin"
@@ -149,6 +154,18 @@ class PublicKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """One statement of a device about the key of its request (draft-ietf-lamps-csr-attestation).
+
+    `type` is its OID, `statement` the value, DER; `certificates` those that came in the same bundle, DER.
+    """
+
+    type: str
+    statement: bytes = field(repr=False)
+    certificates: tuple[bytes, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateRequest:
     """What a PKCS#10 (RFC 2986) or a CRMF CertRequest (RFC 4211) asks for, parsed once, its signature verified.
 
@@ -170,6 +187,8 @@ class CertificateRequest:
     challenge_password: str | None = field(default=None, repr=False)
     signature_digest: str = "sha256"
     """Digest of the request's own signature: `sha256`, `sha1`, … or `none` for Ed25519 and ML-DSA."""
+    evidence: tuple[Evidence, ...] = ()
+    """What the device says of its key; nothing of it is verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +274,38 @@ class OrderProof:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretProof:
+    """The shared secret that protected a message, as it was made; `max_uses` are certificates."""
+
+    id: str
+    binding: NameBinding
+    owner: str | None
+    max_uses: int
+    expires_at: datetime
+    created_at: datetime
+    profile: ProfileName
+
+
+@dataclass(frozen=True, slots=True)
+class MessageProof:
+    """What the protection of one CMP message proved (RFC 9810 §5.1.3), and what it says of its request's proof of possession.
+
+    `secret` None: the key of `EnrollmentRequest.signer` protected it, with `chain` beside its certificate, DER. `transaction` is
+    32 bytes that no other transaction of this sender at this profile has.
+    """
+
+    secret: SecretProof | None
+    transaction: bytes
+    chain: tuple[bytes, ...] = field(default=(), repr=False)
+    possession_verified: bool = True
+    """False: the request does not prove possession itself, which a registration authority alone may vouch for."""
+    confirm_by: datetime | None = None
+    """When the client must have confirmed its certificate; None: it need not (implicitConfirm)."""
+    updates: SignerCertificate | None = None
+    """The certificate that a registration authority updates for its holder; None: the signer's own, where one is updated."""
+
+
+@dataclass(frozen=True, slots=True)
 class AskedValidity:
     """The times that a client asked for; None: it did not say. Policy bounds them, and refuses rather than ignores.
 
@@ -294,12 +345,16 @@ class EnrollmentRequest:
     """None where the protocol has no such thing."""
     order: OrderProof | None = None
     """What an ACME order proves; nothing but the state machine of orders makes one."""
+    proof: MessageProof | None = None
+    """What the protection of a CMP message proved; nothing but the state machine of CMP makes one."""
     validity: AskedValidity | None = None
     """The times that were asked for, where the protocol can."""
 
     @property
     def requester_key(self) -> bytes:
-        """SHA-256 of the public key that signed the message, else of the key to be certified."""
+        """SHA-256 of the public key that signed the message, else of the key to be certified; of a shared secret, of its name."""
+        if self.proof is not None and self.proof.secret is not None:
+            return secret_key_of(self.proof.secret.id)
         return self.signer.public_key.sha256 if self.signer else self.csr.public_key.sha256
 
 
@@ -337,6 +392,8 @@ class NameBinding:
     """The one serialNumber that the requested subject must have, to the letter."""
     allowed_sans: frozenset[tuple[SanKind, str]] | None = None
     """The only subject alternative names that may be requested, any number of them; None: whichever policy lets through."""
+    device: str | None = None
+    """What the subject to be certified must have as its one CN or its one serialNumber, to the letter; needs `certified`."""
     certified: bool = False
     """Common name, serialNumber and `allowed_sans` bind what will be certified, too, whatever a template makes of the request."""
 
@@ -365,6 +422,8 @@ class Requester:
     also_bound: tuple[NameBinding, ...] = ()
     """What the others of several credentials bind, each for itself."""
     claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    attested: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What the device said of the key of its request, verified (draft-ietf-lamps-csr-attestation)."""
 
     def proved_by(self, *kinds: CredentialKind) -> bool:
         """Say whether one of these kinds is what it was proved by, alone or with others."""
@@ -514,6 +573,11 @@ class Unavailable:
 Outcome = Issued | Pending | Rejected | Unavailable
 KeyOutcome = IssuedWithKey | Rejected | Unavailable
 """Of a request for a server-made key, which is never held back."""
+
+
+def secret_key_of(id: str) -> bytes:
+    """Return the 32 bytes that stand for the requester's key where a shared secret proved the request."""
+    return hashlib.sha256(f"cmp_secret:{id}".encode()).digest()
 
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode

@@ -56,7 +56,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     up = False
     while not up and time.monotonic() < until and process.poll() is None:
         # a reader waits for the commands too, which are printed once every worker is ready
-        up = "openssl x509 -in" in session.output.read_text()  # the last of them
+        up = "openssl verify" in session.output.read_text()  # the last of them
         time.sleep(0.2)
     try:
         assert up, session.output.read_text()
@@ -71,7 +71,7 @@ def block(containing: str) -> str:
     return found
 
 
-KNOWN = ("make run", "make test", "test-enroll", "pki --scep", "pki --est", "certbot")
+KNOWN = ("make run", "make test", "test-enroll", "pki --scep", "pki --est", "certbot", "openssl cmp")
 
 
 def test_every_block_is_known() -> None:
@@ -85,6 +85,7 @@ def test_make_run_prints_urls_and_commands(session: Session) -> None:
     assert "/.well-known/est/demo" in output
     assert "/simpleenroll" in output
     assert "/acme/demo/directory" in output
+    assert "/.well-known/cmp/p/demo" in output
 
 
 @pytest.mark.interop
@@ -106,6 +107,7 @@ def test_built_in_client_enrolls(session: Session) -> None:
     assert "SUCCESS" in done.stdout
     assert "200 OK" in done.stdout
     assert "valid by http-01" in done.stdout
+    assert "pkiconf" in done.stdout
 
 
 @pytest.mark.interop
@@ -114,6 +116,12 @@ def test_strongswan_enrolls_by_est(session: Session, require_program: Callable[[
     done = session.run(block("pki --est "))
     assert done.returncode == 0, done.stderr
     assert "CN = device-3" in done.stdout
+
+
+def test_openssl_enrolls_by_cmp(session: Session) -> None:
+    done = session.run(block("openssl cmp"))
+    assert done.returncode == 0, done.stderr
+    assert "CN = device-4" in done.stdout
 
 
 @pytest.mark.interop

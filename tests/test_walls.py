@@ -13,7 +13,7 @@ RANK = {
     for rank, names in enumerate(
         (
             "errors logging __init__",
-            "model acme",
+            "model acme cmp",
             "asn1 metrics tracing",
             "pki",
             "wire",
@@ -30,7 +30,7 @@ RANK = {
     )
     for name in names.split()
 }
-PURE = ("errors", "model", "acme", "asn1", "pki", "wire")
+PURE = ("errors", "model", "acme", "cmp", "asn1", "pki", "wire")
 CONCRETE = ("gateway.store.sqlite", "gateway.store.postgres", "gateway.wire", "gateway.web")
 BACKENDS = tuple(
     f"gateway.ca.{p.stem}" for p in (ROOT / "ca").glob("*") if p.stem not in {"__init__", "__pycache__", "interfaces", "verify"}

@@ -9,7 +9,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
-from gateway.config.credentials import BearerCredential, IntuneJwsCredential, RaCertificateCredential, TlsCertificateCredential
+from gateway.config.credentials import (
+    BearerCredential,
+    IntuneJwsCredential,
+    RaCertificateCredential,
+    TlsCertificateCredential,
+    VendorCertificateCredential,
+)
 from gateway.config.document import DataPath, Problem
 from gateway.config.listener_checks import each_credential, renews_by_est
 from gateway.config.load import Sources
@@ -56,9 +62,15 @@ class ProfileAnchors:
     signers: Mapping[DataPath, tuple[Certificate, ...]]
     """The issuers of signed challenges and tokens, by the place of the credential in its profile."""
     makers: Mapping[DataPath, TrustAnchors]
-    """The CAs of TLS clients that enroll by EST, by the place of the credential in its profile."""
+    """The CAs of devices' makers and of registration authorities, by the place of the credential in its profile."""
     renews_by_est: bool
     """Certificates below `renewals` are shown in TLS."""
+    vendors: Mapping[DataPath, TrustAnchors]
+    """The CAs of makers whose devices sign CMP requests, by the place of the credential in its profile; never shown in TLS."""
+    attestation: Mapping[str, TrustAnchors]
+    """Whose statements about keys are good, by the field of `key_attestation`."""
+    opens_est: bool
+    """Certificates below `makers` are shown in TLS; by SCEP and CMP they sign messages."""
 
     def challenge_certificates(self) -> Iterator[tuple[DataPath, Certificate]]:
         """Yield the certificates whose keys sign challenges and tokens, each with the field that names its file."""
@@ -70,7 +82,8 @@ class ProfileAnchors:
         """Yield the CAs whose certificates TLS clients show; those of a fleet that moves here only where EST renews."""
         if self.clients is not None:
             yield self.clients
-        yield from self.makers.values()
+        if self.opens_est:
+            yield from self.makers.values()
         if self.renews_by_est and self.renewals is not None:
             yield self.renewals
 
@@ -92,7 +105,7 @@ class ProfileAnchors:
             yield (*scep, "client_anchors"), (*scep, "client_crls"), self.clients
         if self.renewals is not None:
             yield (*renewal, "certificates"), (*renewal, "crls"), self.renewals
-        for place, anchors in self.makers.items():
+        for place, anchors in (*self.makers.items(), *self.vendors.items()):
             credential = ("profiles", self.profile, *place)
             yield (*credential, "anchors"), (*credential, "crls"), anchors
 
@@ -113,6 +126,7 @@ def read_anchors(name: ProfileName, profile: ProfileConfig, sources: Sources) ->
     by_est = profile.endpoints.est is not None and renews_by_est(profile.renewal)
     signers: dict[DataPath, tuple[Certificate, ...]] = {}
     makers: dict[DataPath, TrustAnchors] = {}
+    vendors: dict[DataPath, TrustAnchors] = {}
     for place, credential in each_credential(profile.credentials):
         path = ("profiles", name, *place)
         match credential:
@@ -120,13 +134,35 @@ def read_anchors(name: ProfileName, profile: ProfileConfig, sources: Sources) ->
                 certificates = _read((*path, "anchors"), file, partial(parse_challenge_anchors, sources.file(file)), found)
                 if certificates is not None:
                     signers[place] = certificates
-            case TlsCertificateCredential(anchors=file, crls=crls) | RaCertificateCredential(anchors=file, crls=crls):
-                anchors = _read_bundle(((*path, "anchors"), (*path, "crls")), (file, crls), sources, found)
+            case TlsCertificateCredential() | RaCertificateCredential() | VendorCertificateCredential():
+                fields = ((*path, "anchors"), (*path, "crls"))
+                anchors = _read_bundle(fields, (credential.anchors, credential.crls), sources, found)
                 if anchors is not None:
-                    makers[place] = anchors
+                    (vendors if isinstance(credential, VendorCertificateCredential) else makers)[place] = anchors
             case _:
                 continue
-    return ProfileAnchors(name, clients, renewals, MappingProxyType(signers), MappingProxyType(makers), by_est), tuple(found)
+    attestation = _read_attestation_roots(name, profile, sources, found)
+    bundles = (MappingProxyType(signers), MappingProxyType(makers), by_est, MappingProxyType(vendors), attestation)
+    return ProfileAnchors(name, clients, renewals, *bundles, profile.endpoints.est is not None), tuple(found)
+
+
+def _read_attestation_roots(
+    name: ProfileName, profile: ProfileConfig, sources: Sources, found: list[Problem]
+) -> Mapping[str, TrustAnchors]:
+    roots: dict[str, TrustAnchors] = {}
+    for field, file in attestation_roots(profile):
+        path = ("profiles", name, "key_attestation", field)
+        anchors = _read(path, file, partial(TrustAnchors.parse, sources.file(file)), found)
+        if anchors is not None:
+            roots[field] = anchors
+    return MappingProxyType(roots)
+
+
+def attestation_roots(profile: ProfileConfig) -> Iterator[tuple[str, str]]:
+    """Yield the fields of `key_attestation` that name roots, and their files."""
+    if profile.key_attestation is not None:
+        files = ((field, getattr(profile.key_attestation, field)) for field in ("tpm_roots", "step_roots"))
+        yield from ((field, file) for field, file in files if file is not None)
 
 
 def _read_bundle(

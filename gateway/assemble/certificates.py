@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from gateway.assemble.anchors import ProfileAnchors
+from gateway.assemble.anchors import ProfileAnchors, attestation_roots
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.local import describe_dates
 from gateway.config.acme import AcmeEndpoint
 from gateway.config.acme_checks import attestation_formats
+from gateway.config.cmp import CmpEndpoint
 from gateway.config.document import DataPath, Problem
 from gateway.config.est import EstEndpoint
 from gateway.config.fields import RaPair
@@ -98,6 +99,9 @@ def _files(config: GatewayConfig) -> Iterator[tuple[DataPath, str, Standing]]:
         if profile.endpoints.est is not None:
             for path, pair in est_pairs(profile.endpoints.est):
                 yield ("profiles", name, "endpoints", "est", *path, "certificate"), pair.certificate, Standing.CURRENT
+        if profile.endpoints.cmp is not None:
+            for path, pair in cmp_pairs(profile.endpoints.cmp):
+                yield ("profiles", name, "endpoints", "cmp", *path, "certificate"), pair.certificate, Standing.CURRENT
 
 
 def est_pairs(endpoint: EstEndpoint) -> Iterator[tuple[DataPath, RaPair]]:
@@ -106,6 +110,13 @@ def est_pairs(endpoint: EstEndpoint) -> Iterator[tuple[DataPath, RaPair]]:
         yield ("cmc",), endpoint.cmc
     if endpoint.server_keygen is not None and endpoint.server_keygen.signer is not None:
         yield ("server_keygen", "signer"), endpoint.server_keygen.signer
+
+
+def cmp_pairs(endpoint: CmpEndpoint) -> Iterator[tuple[DataPath, RaPair]]:
+    """Yield the pairs with which a CMP endpoint signs, each with its place in the endpoint."""
+    yield ("signer",), endpoint.signer
+    if endpoint.key_generation is not None:
+        yield ("key_generation", "signer"), endpoint.key_generation.signer
 
 
 def _bundles(config: GatewayConfig) -> Iterator[tuple[DataPath, str, Standing]]:
@@ -119,6 +130,12 @@ def _bundles(config: GatewayConfig) -> Iterator[tuple[DataPath, str, Standing]]:
             yield (*where, "est", "rollover"), est.rollover, Standing.RETIRED
         if est is not None and est.server_keygen is not None and est.server_keygen.recipients is not None:
             yield (*where, "est", "server_keygen", "recipients"), est.server_keygen.recipients, Standing.RECIPIENT
+        for field, file in attestation_roots(profile):
+            yield ("profiles", name, "key_attestation", field), file, Standing.CLIENT_ANCHOR
+        if profile.endpoints.cmp is not None:
+            for field in ("extra_certificates", "root_update"):
+                if (file := getattr(profile.endpoints.cmp, field)) is not None:
+                    yield (*where, "cmp", field), file, Standing.RETIRED
         if acme is not None:
             yield from (((*where, "acme", *path), file, standing) for path, file, standing in _acme_bundles(acme))
 

@@ -12,10 +12,12 @@ from gateway.config import credentials as configured
 from gateway.config.document import DataPath
 from gateway.config.load import Sources
 from gateway.model import ProfileName, UpstreamCAName
+from gateway.pki.trust import TrustAnchors
 from gateway.ra.client_path import ClientCertificates, RevocationCheck
 from gateway.ra.credentials.all_of import AllOfCredential
 from gateway.ra.credentials.basic import BasicCredential
 from gateway.ra.credentials.bearer import BearerCredential
+from gateway.ra.credentials.cmp_secret import CmpSecretCredential
 from gateway.ra.credentials.digest import DigestCredential
 from gateway.ra.credentials.interfaces import CredentialProvider, Derive
 from gateway.ra.credentials.intune_jws import IntuneJwsCredential
@@ -23,8 +25,10 @@ from gateway.ra.credentials.one_time import OneTimeCredential
 from gateway.ra.credentials.ra_certificate import RaCertificateCredential
 from gateway.ra.credentials.static import StaticCredential
 from gateway.ra.credentials.tls_certificate import TlsCertificateCredential
+from gateway.ra.credentials.vendor_certificate import VendorCertificateCredential
 from gateway.ra.policy.subject import ComparableName
-from gateway.ra.profile import AcmeTerms
+from gateway.ra.profile import AcmeTerms, CmpTerms
+from gateway.ra.renewal import RenewalCredential
 from gateway.store.interfaces import Store
 
 
@@ -45,11 +49,22 @@ class Surroundings:
     reserved_names: frozenset[ComparableName]
     acme: Mapping[ProfileName, AcmeTerms]
     """Of each profile that opens ACME."""
+    cmp: Mapping[ProfileName, CmpTerms]
+    """Of each profile that opens CMP."""
 
 
 InChallenge = configured.StaticCredential | configured.OneTimeCredential | configured.IntuneJwsCredential
 InHeader = configured.BasicCredential | configured.DigestCredential | configured.BearerCredential
+InMessage = configured.CmpSecretCredential | configured.VendorCertificateCredential
 InTls = configured.TlsCertificateCredential | configured.RaCertificateCredential
+
+
+def read_inventory(credential: configured.VendorCertificateCredential, sources: Sources) -> frozenset[str] | None:
+    """Return the devices that may enroll by their makers' certificates; None: all of them may."""
+    if credential.inventory is None:
+        return None
+    lines = (line.partition("#")[0].strip() for line in sources.file(credential.inventory).decode("utf-8").splitlines())
+    return frozenset(line for line in lines if line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +75,8 @@ class CredentialBuilder:
     retransmission_window: timedelta
     anchors: ProfileAnchors
     around: Surroundings
+    updates: RenewalCredential | None = None
+    """The profile's own rule of renewal, by which registration authorities update certificates too."""
 
     def provider(
         self, place: DataPath, credential: configured.SingleCredential | configured.AllOfCredential
@@ -75,6 +92,8 @@ class CredentialBuilder:
     def _single(self, place: DataPath, credential: configured.SingleCredential) -> CredentialProvider:
         if isinstance(credential, InTls):
             return self._in_tls(place, credential)
+        if isinstance(credential, InMessage):
+            return self._in_message(place, credential)
         return self._in_header(place, credential) if isinstance(credential, InHeader) else self._in_challenge(place, credential)
 
     def _in_challenge(self, place: DataPath, credential: InChallenge) -> CredentialProvider:
@@ -99,12 +118,22 @@ class CredentialBuilder:
             case configured.BearerCredential():
                 return BearerCredential(self.profile, self.anchors.signers[place], credential)
 
-    def _in_tls(self, place: DataPath, credential: InTls) -> CredentialProvider:
+    def _in_message(self, place: DataPath, credential: InMessage) -> CredentialProvider:
+        match credential:
+            case configured.CmpSecretCredential():
+                return CmpSecretCredential(self.profile)
+            case configured.VendorCertificateCredential():
+                clients = self._clients(self.anchors.vendors[place], credential.ocsp)
+                return VendorCertificateCredential(clients, credential, read_inventory(credential, self.around.sources))
+
+    def _clients(self, anchors: TrustAnchors, ocsp: configured.Ocsp | None) -> ClientCertificates:
         around = self.around
-        revocation = around.ocsp(credential.ocsp) if credential.ocsp is not None else None
-        clients = ClientCertificates(self.anchors.makers[place], around.store, around.own_keys, revocation)
+        return ClientCertificates(anchors, around.store, around.own_keys, around.ocsp(ocsp) if ocsp is not None else None)
+
+    def _in_tls(self, place: DataPath, credential: InTls) -> CredentialProvider:
+        clients = self._clients(self.anchors.makers[place], credential.ocsp)
         match credential:
             case configured.TlsCertificateCredential():
                 return TlsCertificateCredential(clients, credential.names, credential.sans)
             case configured.RaCertificateCredential():
-                return RaCertificateCredential(clients, credential.subjects)
+                return RaCertificateCredential(clients, credential.subjects, frozenset(credential.may), self.updates)

@@ -6,12 +6,15 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import structlog
 
 from gateway.assemble.acme_operations import AcmeOperations
+from gateway.assemble.cmp import cmp_signers
+from gateway.assemble.cmp_operations import CmpOperations
 from gateway.assemble.continuity import CrlDuty, Lasting
 from gateway.assemble.crl_tasks import CrlTasks
 from gateway.assemble.est import est_signers
@@ -29,13 +32,18 @@ from gateway.ra.acme.administration import AcmeAdministration
 from gateway.ra.acme.authority import AcmeAuthority
 from gateway.ra.administration import Administration
 from gateway.ra.authority import RegistrationAuthority
+from gateway.ra.cmp.administration import CmpAdministration
+from gateway.ra.cmp.authority import CmpAuthority
+from gateway.ra.cmp.confirmations import Confirmations
 from gateway.ra.credentials.passwords import ScryptPool
 from gateway.ra.recovery import ROWS_A_PASS
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite import SqliteStore, check_usable
 from gateway.validation.ocsp import OcspClient
+from gateway.web.derivations import Derivations
 from gateway.web.generation import Generation
 from gateway.web.ops import Probe
+from gateway.wire.cmp.messages import decode_message
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +97,17 @@ class Gateway:
         self.acme = AcmeAuthority(
             self.store, self.store, self.store, self.authority, self.clock, self.worker, parts.acme_nonce_keys()
         )
+        self._derivations = ThreadPoolExecutor(1, thread_name_prefix="cmp-mac")
+        self.cmp = CmpAuthority(
+            self.authority,
+            self.store,
+            self.store,
+            self.clock,
+            parts.cmp_nonce_keys(),
+            decode_message,
+            Derivations(self._derivations),
+        )
+        self._confirmations = Confirmations(self.store, self.store, self.clock, self.worker)
         self._parts = parts
         self._succession = succession
         self._crls = CrlTasks(lambda: succession.current.lasting.crls)
@@ -96,8 +115,10 @@ class Gateway:
             self.store, lambda: self.generation.snapshot, self.clock, verify_issued, parts.challenge_macs, self.wanted.set
         )
         acme = AcmeOperations(AcmeAdministration(self.store, lambda: self.generation.snapshot, self.clock))
+        cmp = CmpOperations(CmpAdministration(self.store, lambda: self.generation.snapshot, self.clock))
+        more = (*acme.rows(), *cmp.rows())
         self.operations = Operations(
-            administration, lambda: self.generation, self._publishers, parts.keys.newest_id, service, acme.rows()
+            administration, lambda: self.generation, self._publishers, parts.keys.newest_id, service, more
         )
 
     @property
@@ -145,6 +166,14 @@ class Gateway:
         """Tell upstream CAs of revocations that they could not be told of at once."""
         await self.authority.tell_revocations(self.generation.snapshot)
 
+    async def end_confirmations(self) -> None:
+        """Revoke or keep certificates that their CMP clients did not confirm in time, and tell their CAs."""
+        snapshot = self.generation.snapshot
+        with snapshot.occupancy:
+            revoked = await self._confirmations.pass_over(snapshot)
+        if revoked:
+            await self.authority.tell_revocations(snapshot)
+
     async def validate(self) -> None:
         """Take up validations and orders of ACME that are due and that nobody works on."""
         generation = self.generation
@@ -171,12 +200,15 @@ class Gateway:
         generation = self.generation
         for service in generation.scep.values():
             await asyncio.to_thread(prove_identity, service.identity)
-        for signer in est_signers(generation.est.values()):
+        terms = (profile.cmp for profile in generation.snapshot.profiles.values())
+        for signer in (*est_signers(generation.est.values()), *cmp_signers(generation.cmp.values(), terms)):
             await asyncio.to_thread(prove_signer, signer)
 
     async def _check_dates(self) -> None:
         now = self.clock()
-        ended = [service.describe_end() for service in self.generation.scep.values() if not service.is_valid(now)]
+        scep, cmp = self.generation.scep.values(), {service.profile: service for service in self.generation.cmp.values()}.values()
+        ended = [service.describe_end() for service in scep if not service.is_valid(now)]
+        ended += [service.describe_end() for service in cmp if not service.is_valid(now)]
         if ended:
             raise ValueError("; ".join(ended))
 
@@ -190,6 +222,7 @@ class Gateway:
             await self._succession.close()
         finally:
             self._parts.passwords.close()
+            self._derivations.shutdown(wait=False)
             await self._parts.ocsp.close()
             await self.store.close()
 

@@ -9,6 +9,7 @@ from functools import partial
 from types import MappingProxyType
 
 from gateway.assemble.acme import acme_services, acme_terms
+from gateway.assemble.cmp import cmp_services, cmp_terms
 from gateway.assemble.continuity import CrlDuty, CrlWatch, Lasting, ca_fingerprints
 from gateway.assemble.credentials import Surroundings
 from gateway.assemble.est import Challenges, est_services
@@ -48,6 +49,7 @@ SLOW_RSA_BITS = 3072
 CHALLENGE_PURPOSE = "challenge"
 _NONCE_PURPOSE = "digest-nonce"
 _ACME_NONCE_PURPOSE = "acme-nonce"
+_CMP_NONCE_PURPOSE = "cmp-nonce"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,10 @@ class Parts:
     def acme_nonce_keys(self) -> tuple[bytes, ...]:
         """Return the keys of ACME's nonces, newest first: the same in all workers, and after a restart."""
         return self.keys.macs(_ACME_NONCE_PURPOSE, b"")
+
+    def cmp_nonce_keys(self) -> tuple[bytes, ...]:
+        """Return the keys of CMP's nonces, newest first."""
+        return self.keys.macs(_CMP_NONCE_PURPOSE, b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,7 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts, be
         own_keys,
         reserved,
         acme_terms(config, sources, identities.acme),
+        cmp_terms(config, identities.cmp),
     )
     profiles = {name: build_profile(name, config.profiles[name], anchors, around) for name, anchors in identities.anchors.items()}
     generation = Generation(
@@ -123,6 +130,7 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts, be
         config=MappingProxyType(redact(config)),
         est=MappingProxyType(est_services(config, sources, identities.est, partial(_schemes, profiles))),
         acme=MappingProxyType(acme_services(config, identities.acme)),
+        cmp=MappingProxyType(cmp_services(config, identities.cmp)),
         proxies=Proxies(TrustedProxy(p.addresses, p.client_certificate, p.client_address) for p in config.server.proxies),
         http01_thumbprint=next(iter(http01_thumbprints(cas).values()), None),
     )

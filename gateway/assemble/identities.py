@@ -11,6 +11,7 @@ from types import MappingProxyType
 from gateway.assemble.acme import AcmeIdentity, build_acme_identities
 from gateway.assemble.anchors import ProfileAnchors, read_anchors
 from gateway.assemble.certificates import NamedCertificate, name_certificates, refuse_own_anchors
+from gateway.assemble.cmp import CmpIdentity, build_cmp_identities, refuse_shared_signers
 from gateway.assemble.est import EstIdentity, build_identities, check_users
 from gateway.assemble.http01 import check_http01
 from gateway.assemble.scep_ra import build_ra, read_next_ca
@@ -41,6 +42,7 @@ class Identities:
     next_cas: Mapping[ProfileName, tuple[bytes, ...]]
     est: Mapping[ProfileName, EstIdentity]
     acme: Mapping[ProfileName, AcmeIdentity]
+    cmp: Mapping[ProfileName, CmpIdentity]
     anchors: Mapping[ProfileName, ProfileAnchors]
     tls: Mapping[str, ssl.SSLContext]
     """By the listener's name in the configuration."""
@@ -69,16 +71,19 @@ def establish(
     scep, next_cas = _build_scep(config, sources, cas, problems)
     est = build_identities(config, sources, cas, problems)
     acme = build_acme_identities(config, sources, cas, problems)
+    cmp = build_cmp_identities(config, sources, cas, problems)
     problems += check_users(config, sources)
     problems += check_http01(cas)
     certificates = tuple(name_certificates(config, sources, cas, anchors))
     problems += refuse_own_anchors(certificates)
+    problems += refuse_shared_signers(certificates)
     return Identities(
         MappingProxyType(cas),
         MappingProxyType(scep),
         MappingProxyType(next_cas),
         MappingProxyType(est),
         MappingProxyType(acme),
+        MappingProxyType(cmp),
         MappingProxyType(anchors),
         MappingProxyType(tls),
         certificates,

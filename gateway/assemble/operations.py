@@ -100,6 +100,7 @@ class Operations:
             ("GET", "/v1/certificates/{id}", self._show_certificate),
             ("GET", "/v1/revocations", self._list_revocations),
             ("POST", "/v1/certificates/{id}/revoke", self._revoke_certificate),
+            ("POST", "/v1/certificates/{id}/revive", self._revive_certificate),
             ("POST", "/v1/crl/publish", self._publish_crl),
             ("POST", "/v1/reload", self._reload),
             ("POST", "/v1/restart", self._restart),
@@ -215,15 +216,19 @@ class Operations:
         untold = await self._administration.find_revocation(row.sha256)
         return {**views.certificate(row), "crl_number": number, "ca_told": untold is None}
 
+    async def _revive_certificate(self, _arguments: Arguments, actor: str, path: Mapping[str, str]) -> Any:
+        row = await self._administration.revive_certificate(path["id"], actor)
+        return {**views.certificate(row), "crl_number": await self._publish_after_revocation(row.upstream_ca, actor)}
+
     async def _publish_after_revocation(self, name: UpstreamCAName, actor: str) -> int | None:
-        """Have the revocation in a CRL before the operator is answered; None where it could not be signed at once."""
+        """Have a CRL say so before the operator is answered; None where it could not be signed at once."""
         publisher = self._publishers().get(name)
         if publisher is None:
             return None
         try:
             return (await publisher.publish(actor=actor)).number
         except (CrlUnavailable, UpstreamError, StoreUnavailable) as error:
-            log.error("revoked, but the CRL is not published yet", upstream_ca=name, cause=str(error))  # noqa: TRY400
+            log.error("the inventory knows it, but the CRL is not published yet", upstream_ca=name, cause=str(error))  # noqa: TRY400
             return None
 
     async def _publish_crl(self, arguments: Arguments, actor: str, _path: Mapping[str, str]) -> Any:

@@ -11,11 +11,13 @@ from gateway.config.fields import QuotaConfig
 from gateway.config.listener_checks import each_credential
 from gateway.config.schema import ProfileConfig
 from gateway.model import ProfileName, Protocol, UpstreamCAName
+from gateway.ra.attestation import AttestationTerms
 from gateway.ra.client_certificate import ClientTrust
 from gateway.ra.credentials.acme_order import AcmeOrderCredential
 from gateway.ra.credentials.interfaces import CredentialProvider
 from gateway.ra.profile import Profile, Quota, RenewalRule
 from gateway.ra.renewal import RenewalCredential
+from gateway.validation.attestation import RequestAttestation
 
 
 def build_profile(name: ProfileName, profile: ProfileConfig, anchors: ProfileAnchors, around: Surroundings) -> Profile:
@@ -41,7 +43,16 @@ def build_profile(name: ProfileName, profile: ProfileConfig, anchors: ProfileAnc
         client_trust=_client_trust(profile, anchors, around),
         linking=profile.endpoints.est.pop_linking if profile.endpoints.est else "off",
         acme=around.acme.get(name),
+        cmp=around.cmp.get(name),
+        key_attestation=_attestation_terms(profile, anchors),
     )
+
+
+def _attestation_terms(profile: ProfileConfig, anchors: ProfileAnchors) -> AttestationTerms | None:
+    if profile.key_attestation is None:
+        return None
+    judge = RequestAttestation(anchors.attestation.get("tpm_roots"), anchors.attestation.get("step_roots"))
+    return AttestationTerms(judge, profile.key_attestation.require)
 
 
 def _protocols(profile: ProfileConfig) -> Iterator[Protocol]:
@@ -51,6 +62,8 @@ def _protocols(profile: ProfileConfig) -> Iterator[Protocol]:
         yield Protocol.EST
     if profile.endpoints.acme is not None:
         yield Protocol.ACME
+    if profile.endpoints.cmp is not None:
+        yield Protocol.CMP
 
 
 def _providers(
@@ -58,10 +71,11 @@ def _providers(
 ) -> tuple[CredentialProvider, ...]:
     """Return the providers in the order in which they are asked: what costs no look into the store comes first."""
     numbered = sorted(enumerate(profile.credentials), key=lambda one: _COST.get(one[1].type, 1))
-    build = CredentialBuilder(name, profile.retransmission_window, anchors, around)
+    renews = None if renewal is None else RenewalCredential(renewal, around.store, profile.policy, around.own_keys)
+    build = CredentialBuilder(name, profile.retransmission_window, anchors, around, renews)
     providers = [build.provider(("credentials", number), credential) for number, credential in numbered]
-    if renewal is not None:
-        providers.append(RenewalCredential(renewal, around.store, profile.policy, around.own_keys))
+    if renews is not None:
+        providers.append(renews)
     if profile.endpoints.acme is not None:
         providers.append(AcmeOrderCredential(name))
     return tuple(providers)

@@ -78,6 +78,7 @@ _WORDS = {
     Capability.FIND: "find",
     Capability.POLL: "poll",
     Capability.REVOKE: "revoke",
+    Capability.REVIVE: "take off hold",
     Capability.CRL: "crl",
     Capability.RENEWAL_HINT: "renewal hint",
     Capability.REPEATABLE: "repeat",

@@ -78,6 +78,7 @@ def whole_request(row: LedgerRow) -> dict[str, Any]:
         "attempts": row.attempts,
         "generation": row.generation,
         "upstream_reference": row.upstream_reference,
+        "confirm_by": row.confirm_by,
         "granted": {
             "subject": format_name(parse_name(grant.subject_der)),
             "sans": [f"{san.kind}:{san.value}" for san in grant.sans],

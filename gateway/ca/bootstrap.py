@@ -1,4 +1,4 @@
-"""Makes a first hierarchy: root, issuing CA, RA and TLS certificates with their keys (RFC 5280, RFC 8894 §2.1.2)."""
+"""Makes a first hierarchy: root, issuing CA, RA, CMP and TLS certificates with their keys (RFC 5280, RFC 8894 §2.1.2)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ TLS_LIFETIME = timedelta(days=820)
 """Apple's clients refuse TLS certificates that are valid for more than 825 days, of private CAs too."""
 BACKDATE = timedelta(hours=1)
 TLS_KEY = "ec-p256"
+CMP_KEY = "ec-p256"
 TLS_NAMES = ((SanKind.DNS, "localhost"), (SanKind.IP, "127.0.0.1"), (SanKind.IP, "::1"))
 
 
@@ -55,6 +56,7 @@ class Hierarchy:
     root: Identity
     issuing: Identity
     ra: Identity
+    cmp: Identity
     tls: Identity
 
 
@@ -91,6 +93,7 @@ def create_hierarchy(choice: KeyChoice, urls: CaUrls, now: datetime) -> Hierarch
         root=_identity(root, root_key),
         issuing=_identity(issuing, issuing_key),
         ra=_create_ra(choice.ra, Issuer.from_certificate(issuing, issuing_key), urls, label, start),
+        cmp=_create_cmp(Issuer.from_certificate(issuing, issuing_key), urls, label, start),
         tls=_create_tls(root_issuer, start),
     )
 
@@ -106,6 +109,16 @@ def _create_ra(spec: str, issuer: Issuer, urls: CaUrls, label: str, start: datet
     # Windows takes an RA certificate only with this usage or serverAuth, else it says 0x8010002c.
     ekus = (eku_oid("certificateRequestAgent"),)
     grant = _grant(f"CN=pki-gateway SCEP RA {label}", start, RA_LIFETIME, usage, ekus)
+    certificate = build_certificate(
+        issuer, new_serial(), grant, public_key_der(key), crl_url=urls.crl, ca_issuers_url=urls.ca_issuers
+    )
+    return _identity(certificate, key)
+
+
+def _create_cmp(issuer: Issuer, urls: CaUrls, label: str, start: datetime) -> Identity:
+    """What signs CMP answers: an end entity's certificate for digital signatures, of a registration authority (RFC 9810 §8.5)."""
+    key = generate_private_key(CMP_KEY)
+    grant = _grant(f"CN=pki-gateway CMP {label}", start, RA_LIFETIME, ("digitalSignature",), (eku_oid("cmcRA"),))
     certificate = build_certificate(
         issuer, new_serial(), grant, public_key_der(key), crl_url=urls.crl, ca_issuers_url=urls.ca_issuers
     )

@@ -133,6 +133,10 @@ class GuardedCA:
         """Revoke."""
         await self._watch(_bound(self.ca.revoke(certificate, serial, reason, when), UnknownResult))
 
+    async def revive(self, certificate: bytes, serial: int, when: datetime) -> None:
+        """Take a certificate off hold."""
+        await self._watch(_bound(self.ca.revive(certificate, serial, when), UnknownResult))
+
     async def crl(self) -> bytes | None:
         """Fetch the CRL, DER."""
         return await _bound(self.ca.crl(), NotSent)

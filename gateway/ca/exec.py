@@ -37,7 +37,7 @@ from gateway.ca.setup import Setup
 from gateway.config.document import ConfigurationFaults, Problem
 from gateway.config.upstream_cas import ExecCA as Config
 from gateway.errors import ConfigurationError
-from gateway.model import RevocationReason
+from gateway.model import RequestForm, RevocationReason
 
 MAX_OUTPUT = 262_144
 """Bytes that a program may write to standard output."""
@@ -69,6 +69,7 @@ class ExecSettings:
     concurrency: int
     capabilities: Capability
     environment: Mapping[str, str]
+    forms: frozenset[RequestForm] = frozenset({RequestForm.PKCS10})
 
     def __repr__(self) -> str:
         return f"ExecSettings(command={self.command[0]!r}, deadline={self.deadline})"
@@ -83,6 +84,7 @@ class ExecCA(RemoteBackend):
 
     def __init__(self, setup: Setup, settings: ExecSettings) -> None:
         super().__init__(setup)
+        self.accepts = settings.forms
         self.capabilities = settings.capabilities
         self._settings = settings
         self._environment = {**DEFAULT_ENVIRONMENT, **settings.environment}
@@ -226,5 +228,6 @@ def create(config: Config, setup: Setup) -> ExecCA:
         concurrency=config.concurrency,
         capabilities=capabilities,
         environment=environment,
+        forms=frozenset(map(RequestForm, config.forms)),
     )
     return ExecCA(setup, settings)

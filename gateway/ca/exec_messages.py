@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.ca.interfaces import IssueRequest, NotSent, UnknownResult, UpstreamIssued, UpstreamPending, UpstreamRejected
 from gateway.errors import Rejection
-from gateway.model import Grant, RevocationReason
+from gateway.model import Grant, RequestForm, RevocationReason
 from gateway.pki.certificate import der_to_pem, pem_to_ders
 from gateway.pki.extensions import encode_sans
 from gateway.pki.names import attribute_name, format_name, parse_name
@@ -60,10 +60,17 @@ def describe_issue(operation: str, request: IssueRequest, deadline: datetime) ->
         **_head(operation, deadline),
         "request_id": request.request_id,
         "profile": request.profile,
-        "csr": _pem(request.request, "CERTIFICATE REQUEST"),
+        **_describe_request(request),
         "public_key": _pem(request.public_key, "PUBLIC KEY"),
         "grant": describe_grant(request.grant),
     }
+
+
+def _describe_request(request: IssueRequest) -> dict[str, Any]:
+    """Return the device's own request: a PKCS#10, or the CertReqMsg of a CMP message (RFC 4211 §3), which is no CSR."""
+    if request.form is RequestForm.CRMF:
+        return {"form": "crmf", "csr": None, "crmf": _b64(request.request)}
+    return {"form": "pkcs10", "csr": _pem(request.request, "CERTIFICATE REQUEST"), "crmf": None}
 
 
 def describe_poll(request: IssueRequest, reference: str, deadline: datetime) -> dict[str, Any]:

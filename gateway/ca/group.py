@@ -37,7 +37,7 @@ from gateway.pki.trust import verify_issued_by
 T = TypeVar("T")
 Answer = UpstreamIssued | UpstreamPending
 
-_SHARED = Capability.FIND | Capability.POLL | Capability.REVOKE
+_SHARED = Capability.FIND | Capability.POLL | Capability.REVOKE | Capability.REVIVE
 """What a group can do where all members can. Not REPEATABLE: a doubt about one member is not answered by another."""
 _ANY = Capability.RENEWAL_HINT | Capability.CHOOSES_VALIDITY | Capability.CHOOSES_COMMON_NAME | Capability.POLL_SENDS
 """What is true of a group where it is of any member: only the member that issued is asked, and any may have issued."""
@@ -125,6 +125,10 @@ class GroupCA:
     async def revoke(self, certificate: bytes, serial: int, reason: RevocationReason, when: datetime) -> None:
         """Have the issuer revoke; where several members stand for it, one after the other. Raises the last one's error."""
         await self._ask_issuer(certificate, lambda member: member.revoke(certificate, serial, reason, when))
+
+    async def revive(self, certificate: bytes, serial: int, when: datetime) -> None:
+        """Have the issuer take a certificate off hold, as `revoke` asks it."""
+        await self._ask_issuer(certificate, lambda member: member.revive(certificate, serial, when))
 
     def chain(self) -> tuple[bytes, ...]:
         """Return the CA certificates of all members, those of the first one first, DER: no single path."""

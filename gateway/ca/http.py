@@ -49,6 +49,8 @@ class HttpSettings:
     connect_timeout: float
     timeout: float
     concurrency: int
+    reuse: bool = True
+    """Whether a connection serves several requests, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ class HttpClient:
             limit=self.settings.concurrency,
             ssl=self.settings.tls if self.settings.tls is not None else True,
             ttl_dns_cache=30,
-            keepalive_timeout=KEPT_ALIVE,
+            keepalive_timeout=KEPT_ALIVE if self.settings.reuse else None,
+            force_close=not self.settings.reuse,
         )
         progress = aiohttp.TraceConfig()
         progress.on_request_headers_sent.append(_note_begin)

@@ -31,6 +31,8 @@ class Capability(Flag):
     """Of a subject the CA keeps at most the common name, and may write one of the names there, or nothing."""
     POLL_SENDS = auto()
     """`poll` sends the request itself once more (RFC 7030 §4.2.3): without an answer it leaves the same doubt as `issue`."""
+    REVIVE = auto()
+    """The CA takes a certificate off hold again (removeFromCRL, RFC 5280 §5.3.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,9 @@ class UpstreamCA(Protocol):
 
     async def revoke(self, certificate: bytes, serial: int, reason: RevocationReason, when: datetime) -> None:
         """Revoke; already revoked is success. Needs `REVOKE`."""
+
+    async def revive(self, certificate: bytes, serial: int, when: datetime) -> None:
+        """Take a certificate off hold; one that is in force already is success. Needs `REVIVE`."""
 
     def chain(self) -> tuple[bytes, ...]:
         """CA certificates, issuing CA first, root last, DER."""

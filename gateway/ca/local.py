@@ -111,7 +111,7 @@ class LocalCA:
         newest_crl: Callable[[], Awaitable[bytes | None]] | None = None,
     ) -> None:
         self.name = name
-        self.capabilities = Capability.FIND | Capability.REVOKE | Capability.CHOOSES_SERIAL
+        self.capabilities = Capability.FIND | Capability.REVOKE | Capability.REVIVE | Capability.CHOOSES_SERIAL
         if publishes_crl:
             self.capabilities |= Capability.CRL
         self._chain = chain
@@ -161,6 +161,9 @@ class LocalCA:
 
     async def revoke(self, certificate: bytes, serial: int, reason: RevocationReason, when: datetime) -> None:
         """Do nothing: the inventory is this CA's own record, and the next CRL is made from it."""
+
+    async def revive(self, certificate: bytes, serial: int, when: datetime) -> None:
+        """Do nothing: the next CRL, which is whole, does not have the certificate any more (RFC 5280 §5.3.1)."""
 
     def chain(self) -> tuple[bytes, ...]:
         """Return the CA certificates, issuing CA first, root last, DER."""

@@ -11,6 +11,7 @@ from gateway.ca import cfssl, est, group, local, scep, step_ca, vault
 from gateway.ca import exec as program
 from gateway.ca.acme import backend as acme
 from gateway.ca.circuit import GuardedCA
+from gateway.ca.cmp import backend as cmp
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.local import CaUrls, find_broken_links
 from gateway.ca.second_opinion import MissingPackage, SecondOpinion
@@ -24,7 +25,9 @@ from gateway.pki.certificate import parse_certificate
 
 __all__ = ["CaUrls", "create", "create_unpinned"]
 
-RemoteConfig = ExecCA | remote.VaultCA | remote.StepCA | remote.CfsslCA | remote.AcmeCA | remote.EstCA | remote.ScepCA
+RemoteConfig = (
+    ExecCA | remote.VaultCA | remote.StepCA | remote.CfsslCA | remote.AcmeCA | remote.EstCA | remote.ScepCA | remote.CmpCA
+)
 """All but `local` and `group`."""
 
 
@@ -78,6 +81,8 @@ def _create_remote(config: RemoteConfig, setup: Setup) -> UpstreamCA:
             ca = est.create(config, setup)
         case remote.ScepCA():
             ca = scep.create(config, setup)
+        case remote.CmpCA():
+            ca = cmp.create(config, setup)
         case _:
             assert_never(config)
     return ca

@@ -52,6 +52,10 @@ class RemoteBackend:
         """Raise UnknownResult: this CA takes no revocations from us."""
         raise UnknownResult(f"upstream CA {self.name} takes no revocations")
 
+    async def revive(self, certificate: bytes, serial: int, when: datetime) -> None:
+        """Raise UnknownResult: this CA takes nothing off hold for us."""
+        raise UnknownResult(f"upstream CA {self.name} takes no certificate off hold")
+
     def chain(self) -> tuple[bytes, ...]:
         """Return the pinned CA certificates, issuing CA first, DER."""
         return self._chain

@@ -69,7 +69,7 @@ class Setup:
             raise ConfigurationFaults(*faults)
         return Pair(certificates, key)
 
-    def connect(self, url: str, connection: Connection) -> HttpClient:
+    def connect(self, url: str, connection: Connection, *, reuse: bool = True) -> HttpClient:
         """Return a client of one CA's HTTP interface, not yet open; raises ConfigurationFaults for anchors or keys of no use."""
         return HttpClient(
             HttpSettings(
@@ -78,6 +78,7 @@ class Setup:
                 connect_timeout=connection.connect_timeout.total_seconds(),
                 timeout=connection.timeout.total_seconds(),
                 concurrency=connection.concurrency,
+                reuse=reuse,
             )
         )
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "config": Command("gateway.cli.config", "app", "Check, show and compare the configuration."),
     "challenge": Command("gateway.cli.challenge", "app", "One-time challenges."),
     "eab": Command("gateway.cli.eab", "app", "Keys of external account binding for ACME."),
+    "cmp-secret": Command("gateway.cli.cmp_secret", "app", "Shared secrets of CMP clients."),
     "acme": Command("gateway.cli.acme", "app", "Accounts and orders of ACME."),
     "incident": Command("gateway.cli.incident", "app", "Certificates that clients should renew at once."),
     "password": Command("gateway.cli.password", "app", "Passwords of EST users."),
@@ -57,14 +58,14 @@ def build_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """Return the application with these commands; only their modules are imported, so that each starts fast."""
     app = typer.Typer(
         name="pki-gateway",
-        help="Registration authority: enrollment by SCEP, EST and ACME, judged by one policy, signed by the profile's CA.",
+        help="Registration authority: enrollment by SCEP, EST, ACME and CMP, judged by one policy, signed by the profile's CA.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
 
     @app.callback()
     def root() -> None:
-        """Registration authority: enrollment by SCEP, EST and ACME, judged by one policy, signed by the profile's CA."""
+        """Registration authority: enrollment by SCEP, EST, ACME and CMP, judged by one policy, signed by the profile's CA."""
 
     for name in names:
         command = COMMANDS[name]

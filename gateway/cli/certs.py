@@ -17,6 +17,7 @@ from gateway.cli.options import (
     ConfigOption,
     FormatOption,
     OutputFormat,
+    print_done,
     print_record,
     print_records,
     with_exit_codes,
@@ -110,6 +111,18 @@ def revoke(
     if not row["ca_told"]:
         told = "its CA could not be told and is told later: `certs untold` says why"
     print(f"Certificate {row['serial']} ({row['subject']}) is revoked since {row['revoked_at']}; {told}.")
+
+
+@app.command()
+@with_exit_codes
+def revive(
+    name: NameArgument, config: ConfigOption, admin_socket: AdminSocketOption = None, format: FormatOption = OutputFormat.TABLE
+) -> None:
+    """Take a certificate off hold that was revoked with --reason certificate_hold; no other revocation can be taken back."""
+    row = AdminClient(config, admin_socket).post(f"/v1/certificates/{quoted(name)}/revive")
+    number = row["crl_number"]
+    told = f"CRL {number} has it no more" if number is not None else "no CRL was signed here"
+    print_done(row, format, f"Certificate {row['serial']} ({row['subject']}) is in force again; {told}.")
 
 
 @app.command()

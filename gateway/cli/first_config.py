@@ -22,8 +22,8 @@ _TEMPLATE = """\
 # After a change:  pki-gateway config check --config THIS-FILE
 
 server:
-  http: 127.0.0.1:@HTTP@            # SCEP, CRL and CA certificates; clients of these protocols expect plain HTTP
-  https:                            # EST and ACME, and SCEP too
+  http: 127.0.0.1:@HTTP@            # SCEP, CMP, CRL and CA certificates; their clients expect plain HTTP
+  https:                            # EST and ACME, and SCEP and CMP too
     listen: 127.0.0.1:@HTTPS@
     certificate: tls/server.pem     # trust ca/root.pem to connect
     key: {file: secrets/tls.key}
@@ -64,6 +64,10 @@ profiles:
         ra_key: {file: secrets/ra.key}
       est:                          # https://localhost:@HTTPS@/.well-known/est/demo
         default: true               # and without the label, for clients that know none: one profile only
+      cmp:                          # http://127.0.0.1:@HTTP@/.well-known/cmp/p/demo, and by https too
+        signer:                     # signs answers: a certificate of its own, whose key is no CA's and no listener's
+          certificate: ca/cmp.pem
+          key: {file: secrets/cmp.key}
       acme:                         # https://localhost:@HTTPS@/acme/demo/directory
         external_account: optional  # pki-gateway eab create demo; required: no account without one
         validation:                 # names under demo.test are this machine; connections go nowhere else
@@ -76,7 +80,7 @@ profiles:
 
     upstream_ca: local
 
-    # Who may enroll: whoever brings one of these by SCEP or EST, without any nobody; by ACME who controls the names.
+    # Who may enroll: whoever brings one of these by SCEP, EST or CMP; by ACME who controls the names.
     credentials:
       - type: one_time              # pki-gateway challenge new demo
         ttl: 1h
@@ -84,6 +88,9 @@ profiles:
       - type: static                # one secret for all devices: convenient, and as good as the place where it is kept
         challenge: {file: secrets/demo-scep-challenge}
         any_name: true              # its holder may ask for any name that the policy below lets through
+      - type: cmp_secret            # CMP only: pki-gateway cmp-secret create demo
+        ttl: 7d
+        max_uses: 10                # certificates that --uses may let one secret be good for
       - type: basic                 # EST only: names and passwords; `pki-gateway password hash NAME` makes a line
         users: {file: secrets/demo-est-users}   # one user, `demo`; the password is in secrets/demo-est-password
         names: any                  # `user`: the CN must be the user's name
@@ -91,7 +98,7 @@ profiles:
     # A certificate of this profile may be renewed before it ends, without a challenge.
     renewal:
       from: [demo]
-      messages: [RenewalReq, PKCSReq]   # many clients renew with PKCSReq; EST: simplereenroll, with server.https_mtls
+      messages: [RenewalReq, PKCSReq, kur]  # many renew with PKCSReq; EST: simplereenroll, with server.https_mtls
       grace: 0s                     # not after it has expired
 
     # What may be certified; the same for every endpoint. Each rule takes `mode: enforce | warn | off`.

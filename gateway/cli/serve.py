@@ -127,6 +127,8 @@ def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
             lines.append(f"  EST    {url.https}/.well-known/est")
     acme = [name for name, profile in config.profiles.items() if profile.endpoints.acme]
     lines += [f"  ACME   {url.https}/acme/{name}/directory" for name in acme]
+    cmp = {name: profile.endpoints.cmp for name, profile in config.profiles.items() if profile.endpoints.cmp}
+    lines += [f"  CMP    {url.http}/{cmp_path}" for name, endpoint in cmp.items() for cmp_path in endpoint.paths(name)]
     for name, upstream in config.upstream_cas.items():
         if upstream.type == "local" and upstream.crl:
             lines.append(f"  CRL    {url.http}/crl/{name}.crl")
@@ -139,6 +141,8 @@ def describe_service(config: GatewayConfig, path: Path, workers: int) -> str:
         lines += _first_est_enrollment(f"{url.https}/.well-known/est/{est[DEMO_PROFILE].label or DEMO_PROFILE}", path)
     if DEMO_PROFILE in acme and (path.parent / DEMO_ROOT_FILE).exists():
         lines += _first_acme_enrollment(config, path)
+    if DEMO_PROFILE in cmp and (path.parent / DEMO_ROOT_FILE).exists():
+        lines += _first_cmp_enrollment(config.server, path)
     return "\n".join(lines)
 
 
@@ -193,6 +197,28 @@ def _first_acme_enrollment(config: GatewayConfig, path: Path) -> list[str]:
         f"      --domain certbot.{DEMO_DOMAIN} --agree-tos --register-unsafely-without-email --non-interactive \\",
         f"      --config-dir {folder}/certbot --work-dir {folder}/certbot --logs-dir {folder}/certbot",
         f"    openssl x509 -in {folder}/certbot/live/certbot.{DEMO_DOMAIN}/cert.pem -noout -subject -issuer -dates",
+        "",
+    ]
+
+
+def _first_cmp_enrollment(server: Server, path: Path) -> list[str]:
+    """Commands as above; OpenSSL's client is told host and path apart."""
+    called, folder = shlex.join(program()), shlex.quote(str(path.parent / "device"))
+    root, host = shlex.quote(str(path.parent / DEMO_ROOT_FILE)), urlsplit(server.external_url.http).netloc
+    return [
+        "By CMP:",
+        f"    export PKI_GATEWAY_CONFIG={shlex.quote(str(path))}",
+        f"    {called} test-enroll --protocol cmp --profile {DEMO_PROFILE}",
+        "",
+        "The same with openssl:",
+        f"    mkdir -p {folder}",
+        f"    openssl rand -hex 16 > {folder}/cmp.secret",
+        f"    {called} cmp-secret create {DEMO_PROFILE} --reference device-3 --secret-file {folder}/cmp.secret",
+        f"    openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {folder}/cmp.key",
+        f"    openssl cmp -cmd ir -server {host} -path .well-known/cmp/p/{DEMO_PROFILE} \\",
+        f"      -ref device-3 -secret file:{folder}/cmp.secret -newkey {folder}/cmp.key -subject /CN=device-3 \\",
+        f"      -certout {folder}/cmp.pem -extracertsout {folder}/cmp-ca.pem",
+        f"    openssl verify -CAfile {root} -untrusted {folder}/cmp-ca.pem {folder}/cmp.pem",
         "",
     ]
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import typer
 
-from gateway.cli import enroll_acme, enroll_est, enroll_scep
+from gateway.cli import cmp_secret, enroll_acme, enroll_cmp, enroll_est, enroll_scep
 from gateway.cli.challenge import draw
 from gateway.cli.enrollment import DeviceKey, Enrolled, Server, Steps, Wanted, make_folder, write
 from gateway.cli.options import (
@@ -28,12 +28,16 @@ from gateway.cli.options import (
 from gateway.cli.serve import mtls_url
 from gateway.config.schema import ProfileConfig
 from gateway.config.schema import Server as ServerConfig
-from gateway.model import SanKind, SubjectAltName
+from gateway.config.upstream_checks import accepted_forms
+from gateway.model import RequestForm, SanKind, SubjectAltName
 from gateway.pki import base64url
 from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.extensions import make_san
+from gateway.pki.keys import load_private_key
 from gateway.pki.names import parse_name_text
+from gateway.pki.trust import check_pair
 from gateway.wire.acme.client import ExternalKey
+from gateway.wire.cmp.client import MacIdentity
 from gateway.wire.est.client import ROOT, basic_authorization
 
 
@@ -43,6 +47,7 @@ class EnrollProtocol(StrEnum):
     SCEP = "scep"
     EST = "est"
     ACME = "acme"
+    CMP = "cmp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,10 @@ class Place:
     """Where the server looks for http-01, if not at port 80."""
     names: tuple[str, ...] = ()
     """DNS names that are this machine to the server."""
+    signers: bytes | None = None
+    """The certificates that sign CMP answers, PEM."""
+    pkcs10: bool = False
+    """Its CA takes PKCS#10 alone, so CMP clients ask by p10cr."""
 
 
 @with_exit_codes
@@ -78,11 +87,21 @@ def test_enroll(
         typer.Option("--key", help="The kind of key; by SCEP, any but RSA needs pwri and the static challenge."),
     ] = DeviceKey.RSA_2048,
     trust: Annotated[Path | None, typer.Option("--trust", help="PEM anchors for https.")] = None,
-    client_cert: Annotated[Path | None, typer.Option("--client-cert", help="PEM certificate to show in TLS.")] = None,
+    client_cert: Annotated[
+        Path | None, typer.Option("--client-cert", help="PEM certificate to show in TLS; by CMP, to sign with.")
+    ] = None,
     client_key: Annotated[Path | None, typer.Option("--client-key", help="Its private key, PEM.")] = None,
     user: Annotated[str | None, typer.Option("--user", help="EST: the user who asks.")] = None,
     password_file: Annotated[Path | None, typer.Option("--password-file", help="EST: a file with the user's password.")] = None,
-    renew: Annotated[bool, typer.Option("--renew", help="EST: renew the certificate of --client-cert.")] = False,
+    renew: Annotated[bool, typer.Option("--renew", help="EST and CMP: renew the certificate of --client-cert.")] = False,
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="CMP: the reference number of a shared secret; without it one is made.")
+    ] = None,
+    secret_file: Annotated[Path | None, typer.Option("--secret-file", help="CMP: a file with that secret.")] = None,
+    signers: Annotated[
+        Path | None,
+        typer.Option("--signers", help="CMP: PEM certificates that sign answers; without it as the configuration says."),
+    ] = None,
     eab_kid: Annotated[
         str | None, typer.Option("--eab-kid", help="ACME: the external account that the account is bound to.")
     ] = None,
@@ -106,9 +125,10 @@ def test_enroll(
     wanted = Wanted(name, (*_names("--dns", SanKind.DNS, dns), *_names("--ip", SanKind.IP, ip)), key, wait)
     _check_options(protocol, wanted, challenge, client_cert, client_key, user, password_file, renew=renew)
     account = _read_account(protocol, eab_kid, eab_key_file, order_profile, http_port)
+    _check_cmp_options(protocol, reference, secret_file, signers, client_cert)
     client = (client_cert, client_key) if client_cert and client_key else None
     place = Place(url) if url else _find_place(config, profile, protocol, shows_client=client is not None)
-    server = Server.parse(place.url, trust, client, place.certificates)
+    server = Server.parse(place.url, trust, None if protocol is EnrollProtocol.CMP else client, place.certificates)
     if out:
         with argument("--out"):
             make_folder(out)
@@ -124,6 +144,9 @@ def test_enroll(
             with argument("--url"):
                 service = enroll_est.EstServer.at(server)
             device = enroll_est.enroll(service, steps, proof, wanted)
+        elif protocol is EnrollProtocol.CMP:
+            asker = _identify(config, profile, place, client, reference, secret_file, signers, renew=renew)
+            device = enroll_cmp.enroll(server, steps, asker, wanted, pkcs10=place.pkcs10 and not renew)
         else:
             device = _enroll_by_scep(server, steps, config, profile, challenge, wanted)
     finally:
@@ -188,12 +211,14 @@ def _check_options(
         if any((challenge, client_cert, user, renew)):
             fail("--challenge, --client-cert, --user and --renew prove nothing by ACME.", ExitCode.USAGE)
         return
-    if protocol is EnrollProtocol.EST:
-        if renew and client_cert is None:
-            fail("--renew: what is renewed is the certificate of --client-cert and --client-key.", ExitCode.USAGE)
+    if protocol in {EnrollProtocol.EST, EnrollProtocol.CMP} and renew and client_cert is None:
+        fail("--renew: what is renewed is the certificate of --client-cert and --client-key.", ExitCode.USAGE)
+    if protocol is EnrollProtocol.CMP and any((challenge, user)):
+        fail("--challenge and --user prove nothing by CMP.", ExitCode.USAGE)
+    if protocol in {EnrollProtocol.EST, EnrollProtocol.CMP}:
         return
     if user is not None or renew:
-        fail("--user and --renew go with --protocol est.", ExitCode.USAGE)
+        fail("--user goes with --protocol est, --renew with est or cmp.", ExitCode.USAGE)
     if challenge is None and not enroll_scep.decrypts(wanted.key):
         told = "such a key cannot decrypt the reply: give the profile's static challenge, --challenge."
         fail(f"--key {wanted.key}: {told}", ExitCode.USAGE)
@@ -228,6 +253,59 @@ def _prove(
     return enroll_est.Proof(secret, authorization, certificate, place.links)
 
 
+def _check_cmp_options(
+    protocol: EnrollProtocol, reference: str | None, secret_file: Path | None, signers: Path | None, client_cert: Path | None
+) -> None:
+    """End the command for options of CMP that do not go together."""
+    if protocol is not EnrollProtocol.CMP and any((reference, secret_file, signers)):
+        fail("--reference, --secret-file and --signers go with --protocol cmp.", ExitCode.USAGE)
+    if (reference is None) != (secret_file is None):
+        fail("--reference and --secret-file go together.", ExitCode.USAGE)
+    if reference is not None and client_cert is not None:
+        fail("--reference and --client-cert exclude each other: a message has one protection.", ExitCode.USAGE)
+
+
+def _identify(
+    config: Path,
+    profile: str,
+    place: Place,
+    client: tuple[Path, Path] | None,
+    reference: str | None,
+    secret_file: Path | None,
+    signers: Path | None,
+    *,
+    renew: bool,
+) -> enroll_cmp.Device:
+    """Return who asks by CMP: with what was given, else with a shared secret that is made for it."""
+    if client is None:
+        if reference is None or secret_file is None:
+            return enroll_cmp.Device(lambda: _draw_secret(config, profile))
+        with argument("--secret-file"):
+            given = MacIdentity(reference.encode("utf-8"), secret_file.read_bytes().removesuffix(b"\n"))
+        return enroll_cmp.Device(lambda: given)
+    with argument("--client-cert"):
+        certificates = pem_to_ders(client[0].read_bytes())
+        key = load_private_key(client[1].read_bytes())
+        certificate = check_pair(certificates[0], key)
+    with argument("--signers"):
+        pem = signers.read_bytes() if signers is not None else place.signers
+        if pem is None:
+            raise ValueError("with --url, the certificates that sign answers have to be given")
+        known = pem_to_ders(pem)
+    return enroll_cmp.Device(None, certificates, key, certificate if renew else None, known)
+
+
+def _draw_secret(config: Path, profile: str) -> MacIdentity:
+    """Make a shared secret; where there is none to be had, something else can be given."""
+    try:
+        made = cmp_secret.draw(config, profile=profile)
+    except CommandError as error:
+        if error.code is not ExitCode.USAGE:
+            raise
+        fail(f"{error}, or give --reference or --client-cert", ExitCode.USAGE)
+    return MacIdentity(str(made["reference"]).encode("utf-8"), str(made["secret"]).encode("utf-8"))
+
+
 def _draw(config: Path, profile: str, else_give: str) -> str:
     """Make a one-time challenge; where there is none to be had, something else can be given."""
     try:
@@ -257,6 +335,11 @@ def _find_place(config: Path, profile: str, protocol: EnrollProtocol, *, shows_c
         names = tuple(name.replace("*", "test-enroll") for name in validation.resolver.hosts if name.startswith("*."))
         url = f"{server.external_url.https}/acme/{profile}/directory"
         return Place(url, certificates, http_port=validation.http01_port, names=names)
+    if found.endpoints.cmp is not None and protocol is EnrollProtocol.CMP:
+        forms = accepted_forms(parsed.upstream_cas[found.upstream_ca], parsed.upstream_cas)
+        signer = sources.file(found.endpoints.cmp.signer.certificate)
+        url = f"{server.external_url.http}/.well-known/cmp/p/{profile}"
+        return Place(url, certificates, signers=signer, pkcs10=RequestForm.CRMF not in forms)
     base = mtls_url(server) if shows_client and server.https_mtls is not None else server.external_url.https
     endpoint = found.endpoints.est
     label = endpoint.label if endpoint is not None and endpoint.label is not None else profile

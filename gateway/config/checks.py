@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gateway.config.acme_checks import check_acme, check_acme_across
+from gateway.config.cmp_checks import CMP_RENEWALS, check_cmp, check_cmp_across, check_cmp_credentials
 from gateway.config.credential_checks import check_credentials
 from gateway.config.defaults import DEMO_PROFILE
 from gateway.config.document import DataPath, Problem
@@ -16,7 +17,7 @@ from gateway.config.listener_checks import EST_RENEWAL, check_client_certificate
 from gateway.config.parts import Parts, ProfileParts
 from gateway.config.policy_checks import check_policy
 from gateway.config.scep_checks import check_scep
-from gateway.config.schema import Endpoints, ProfileLimits, Renewal
+from gateway.config.schema import Endpoints, KeyAttestation, ProfileLimits, Renewal
 from gateway.config.sentences import suggest
 from gateway.config.sources import Sources
 from gateway.config.upstream_checks import check_upstream_across, check_upstream_ca
@@ -29,6 +30,7 @@ def check(parts: Parts, sources: Sources) -> tuple[Problem, ...]:
     found += check_labels(parts)
     found += check_linking(parts)
     found += check_acme_across(parts)
+    found += check_cmp_across(parts)
     found += check_upstream_across(parts)
     found += _check_store_and_audit(parts)
     for name, upstream_ca in parts.upstream_cas.items():
@@ -80,9 +82,10 @@ def _same_secret(one: SecretSource, other: SecretSource) -> bool:
 
 def _check_profile(profile: ProfileParts, sources: Sources) -> Iterator[Problem]:
     if profile.endpoints is not None and not _open_protocols(profile.endpoints):
-        yield Problem(("endpoints",), "opens no endpoint; name at least one: scep, est, acme")
+        yield Problem(("endpoints",), "opens no endpoint; name at least one: scep, est, acme, cmp")
     yield from _check_entrance(profile)
     yield from positive(("retransmission_window",), profile.retransmission_window)
+    yield from _check_key_attestation(profile.key_attestation)
     if profile.renewal is not None:
         yield from positive(("renewal", "window"), profile.renewal.window)
         yield from _check_messages(profile, profile.renewal)
@@ -91,9 +94,17 @@ def _check_profile(profile: ProfileParts, sources: Sources) -> Iterator[Problem]
     if profile.endpoints is not None and profile.endpoints.scep is not None:
         yield from _under(("endpoints", "scep"), check_scep(profile.endpoints.scep))
     yield from _under(("endpoints", "est"), check_est(profile, sources))
+    yield from _under(("endpoints", "cmp"), check_cmp(profile))
     yield from check_acme(profile)
     yield from check_credentials(profile, sources)
+    yield from check_cmp_credentials(profile, sources)
     yield from _under(("policy",), check_policy(profile.policy))
+
+
+def _check_key_attestation(attestation: KeyAttestation | None) -> Iterator[Problem]:
+    if attestation is not None and attestation.tpm_roots is None and attestation.step_roots is None:
+        sentence = "names no roots, so that no statement about a key would be good; name tpm_roots or step_roots"
+        yield Problem(("key_attestation",), sentence)
 
 
 def _open_protocols(endpoints: Endpoints) -> tuple[str, ...]:
@@ -115,13 +126,19 @@ def _check_entrance(profile: ProfileParts) -> Iterator[Problem]:
 def _check_messages(profile: ProfileParts, renewal: Renewal) -> Iterator[Problem]:
     """Yield a rule that no endpoint has a message for."""
     endpoints = profile.endpoints
-    if endpoints is None or (endpoints.scep is None and endpoints.est is None):
-        return
-    by_est = EST_RENEWAL in renewal.messages
-    if endpoints.scep is None and not by_est:
-        yield Problem(("renewal", "messages"), f"names no message of EST, by which alone this profile is reached: {EST_RENEWAL}")
-    elif endpoints.est is None and set(renewal.messages) == {EST_RENEWAL}:
-        yield Problem(("renewal", "messages"), "names no message of SCEP, by which alone this profile is reached: RenewalReq")
+    opened = [name for name in _RENEWALS if endpoints is not None and getattr(endpoints, name) is not None]
+    if opened and not any(_RENEWALS[name] & set(renewal.messages) for name in opened):
+        spoken = " and ".join(name.upper() for name in opened)
+        sentence = f"names no message of {spoken}, by which alone this profile is reached"
+        yield Problem(("renewal", "messages"), f"{sentence}: {', '.join(_USUAL_RENEWAL[name] for name in opened)}")
+
+
+_RENEWALS: Mapping[str, frozenset[str]] = {
+    "scep": frozenset({"RenewalReq", "PKCSReq"}),
+    "est": frozenset({EST_RENEWAL}),
+    "cmp": CMP_RENEWALS,
+}
+_USUAL_RENEWAL: Mapping[str, str] = {"scep": "RenewalReq", "est": EST_RENEWAL, "cmp": "kur"}
 
 
 def _unknown(name: str, what: str, known: Iterable[str]) -> str:

@@ -109,6 +109,43 @@ class RaCertificateCredential(Model):
     """Ask a responder; where `crls` are named too, both must be content."""
     subjects: Annotated[tuple[str, ...], Field(min_length=1)]
     """Their subjects, as `CN=ra1,O=Example`; no other may speak for devices of this profile."""
+    may: Annotated[tuple[Literal["enroll", "update", "revoke", "forward"], ...], Field(min_length=1)] = ("enroll",)
+    """What they may do by CMP beside enrolling: `update` devices' certificates (kur), `revoke` certificates of this profile (rr),
+    `forward` the messages of devices under a protection of their own (nested)."""
+
+
+class CmpSecretCredential(Model):
+    """Shared secrets of CMP clients, made by `pki-gateway cmp-secret create`, named by reference numbers (RFC 9810 §5.1.3.1)."""
+
+    type: Literal["cmp_secret"]
+    """Shared secrets."""
+    ttl: Duration = Field(default="7d", validate_default=True)
+    """Lifetime where `--ttl` does not say otherwise."""
+    max_ttl: Duration = Field(default="90d", validate_default=True)
+    """The longest lifetime that `--ttl` may ask for."""
+    max_uses: Annotated[int, Field(ge=1, le=100000)] = 1
+    """Most certificates that `--uses` may let one secret be good for."""
+
+
+class VendorCertificateCredential(Model):
+    """Certificates that makers gave their devices, which sign the first CMP request (3GPP TS 33.310 clause 9)."""
+
+    type: Literal["vendor_certificate"]
+    """Makers' certificates."""
+    anchors: FilePath
+    """PEM CA certificates of the makers; CAs below them may come with the request."""
+    crls: FilePath | None = None
+    """CRLs of these CAs, PEM; a certificate whose CA has no valid CRL here is then refused."""
+    ocsp: Ocsp | None = None
+    """Ask a responder; where `crls` are named too, both must be content."""
+    identity_from: Literal["serial_number", "common_name", "subject"] = "serial_number"
+    """What of the certificate's subject names the device: `{vendor.id}` in a template of the subject."""
+    inventory: FilePath | None = None
+    """Devices that may enroll, one a line, as `identity_from` reads them; `#` begins a comment. Absent: needs `any_device`."""
+    any_device: bool = False
+    """Say that every device of these makers may enroll."""
+    names: Literal["same", "identity", "any"] = "identity"
+    """Which names it may ask for: its own, any with its identity as CN or serialNumber, or any that policy lets through."""
 
 
 class BasicCredential(Model):
@@ -168,6 +205,8 @@ SingleCredential = (
     | IntuneJwsCredential
     | TlsCertificateCredential
     | RaCertificateCredential
+    | CmpSecretCredential
+    | VendorCertificateCredential
     | BasicCredential
     | DigestCredential
     | BearerCredential

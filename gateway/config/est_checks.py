@@ -84,11 +84,12 @@ def _check_drawn_keys(keygen: ServerKeygen, rule: KeyRule) -> Iterator[Problem]:
     if rule.mode is not RuleMode.ENFORCE:
         return
     for number, kind in enumerate(keygen.keys):
-        if not _may_be_certified(kind, rule):
+        if not may_be_certified(kind, rule):
             yield Problem(("server_keygen", "keys", number), f"{kind} is refused by policy.key: no certificate would come of it")
 
 
-def _may_be_certified(kind: str, rule: KeyRule) -> bool:
+def may_be_certified(kind: str, rule: KeyRule) -> bool:
+    """Say whether a rule takes keys of a kind that the server draws."""
     curve = _CURVES.get(kind)
     if curve is not None:
         return curve in rule.ec

@@ -37,6 +37,8 @@ _PLACES = {
     "bearer": "Authorization header",
     "tls_certificate": "TLS client certificate",
     "ra_certificate": "TLS client certificate",
+    "cmp_secret": "CMP protection",
+    "vendor_certificate": "CMP protection",
 }
 """Where a request carries each kind; it has one place of each sort."""
 
@@ -49,8 +51,8 @@ def check_carriers(profile: ProfileParts) -> Iterator[Problem]:
         is_ra = credential.type == "ra_certificate"
         if credential.type in EST_ONLY or (is_ra and "of" in path):
             yield Problem(path, f"{credential.type} comes by EST only, which this profile does not open")
-        elif is_ra and profile.endpoints.scep is None:
-            yield Problem(path, "ra_certificate comes by EST or SCEP, neither of which this profile opens")
+        elif is_ra and profile.endpoints.scep is None and profile.endpoints.cmp is None:
+            yield Problem(path, "ra_certificate comes by EST, SCEP or CMP, none of which this profile opens")
 
 
 def check_once(types: tuple[str, ...]) -> Iterator[Problem]:

@@ -77,11 +77,12 @@ def check_client_certificates(parts: Parts) -> Iterator[Problem]:
     if server is None:
         return
     for name, profile in parts.profiles.items():
-        is_scep_alone = profile.endpoints is not None and profile.endpoints.est is None
+        endpoints = profile.endpoints
+        by_message = endpoints is not None and (endpoints.est is None or endpoints.cmp is not None)
         asking = [
             place
             for place, credential in tls_credentials(profile.credentials)
-            if not (is_scep_alone and isinstance(credential, RaCertificateCredential))
+            if not (by_message and isinstance(credential, RaCertificateCredential))
         ]
         if _requires_by_scep(profile):
             asking.append(("endpoints", "scep", "client_certificate"))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gateway.config.credentials import AllOfCredential, CredentialConfig, SingleCredential
 from gateway.config.policy import EkuRule, KeyRule, KeyUsageRule, PolicyConfig, SanRule, SubjectRule, ValidityRule
-from gateway.config.schema import Audit, Endpoints, ProfileConfig, ProfileLimits, Renewal, Server, SqliteStore
+from gateway.config.schema import Audit, Endpoints, KeyAttestation, ProfileConfig, ProfileLimits, Renewal, Server, SqliteStore
 from gateway.config.upstream_cas import UpstreamCAConfig
 
 T = TypeVar("T")
@@ -45,6 +45,7 @@ class ProfileParts:
     policy: PolicyRules
     limits: ProfileLimits | None
     renewal: Renewal | None
+    key_attestation: KeyAttestation | None
     retransmission_window: timedelta | None
 
 
@@ -72,7 +73,7 @@ def split(data: Any) -> Parts:
 
 
 def _split_profile(data: Mapping[str, Any]) -> ProfileParts:
-    sections = dict(_sections(ProfileConfig, data, "endpoints", "limits", "renewal", "retransmission_window"))
+    sections = dict(_sections(ProfileConfig, data, "endpoints", "limits", "renewal", "key_attestation", "retransmission_window"))
     rules = _mapping(data.get("policy", {}))
     judged = ("key", "subject", "san", "key_usage", "eku", "validity") if isinstance(data.get("policy", {}), dict) else ()
     credentials = data.get("credentials")

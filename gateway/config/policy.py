@@ -90,7 +90,7 @@ class SubjectRule(Model):
     template: str | None = None
     """An RFC 4514 name that replaces the subject. `{CN}`, `{serialNumber}` and other attributes are taken from the request,
     `{dns}` is its DNS name, `{requester}` and `{owner}` come from the credential, `{attested.serial}` and other claims from the
-    device's attestation (device-attest-01)."""
+    device's attestation (device-attest-01, `key_attestation`)."""
     override: dict[str, str] = Field(default_factory=dict)
     """Attributes set to this value whatever was asked for."""
     max_common_names: Annotated[int, Field(ge=0, le=8)] = 1

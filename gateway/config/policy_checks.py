@@ -39,8 +39,9 @@ DANGEROUS_EKUS = frozenset(
     )
 )
 """Extended key usages with power over others than their holder; `dangerous_ekus` must name them too."""
-FACTS = ("dns", "requester", "owner", *(f"attested.{name}" for name in ATTESTED_CLAIMS))
-"""Placeholders of a template that name no attribute: a judged name, the gateway's own words, and what a device attested."""
+FACTS = ("dns", "requester", "owner", "vendor.id", *(f"attested.{name}" for name in ATTESTED_CLAIMS))
+"""Placeholders of a template that name no attribute: a judged name, the gateway's own words, what a maker calls its
+device, and what a device attested."""
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _PROBES = ("Q7zq probe-0.invalid", "q7zq-0.probe.invalid", "q7zq@probe.invalid", "urn:probe:q7zq", "10.203.0.113")
 """Names that nobody means: a pattern that matches the ones of its type lets everything through."""

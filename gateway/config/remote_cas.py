@@ -283,6 +283,55 @@ class ScepCA(RemoteCA):
     this program's `retransmission_window`. Absent: a request whose answer was lost is held for an operator."""
 
 
+class CmpSecret(Model):
+    """A shared secret that protects requests (PBM or PBMAC1)."""
+
+    type: Literal["secret"]
+    """A shared secret."""
+    reference: Text
+    """Its reference number."""
+    secret: SecretSource
+    """The secret."""
+    mac: Literal["pbm", "pbmac1"] = "pbm"
+    """How it protects."""
+
+
+class CmpSignature(Model):
+    """A certificate whose key protects requests."""
+
+    type: Literal["signature"]
+    """A certificate."""
+    signer: RaPair
+    """The certificate and key; of a registration authority (id-kp-cmcRA) where `forward` needs one."""
+
+
+class CmpCA(RemoteCA):
+    """Any CMP server (RFC 9810)."""
+
+    type: Literal["cmp"]
+    """Any CMP server."""
+    url: HttpUrl
+    """`http://ca.example.com/.well-known/cmp/p/NAME`."""
+    connection: Connection = Connection()
+    """How it is reached."""
+    auth: Annotated[CmpSecret | CmpSignature, Field(discriminator="type")]
+    """What protects requests."""
+    signers: FilePath | None = None
+    """PEM certificates that sign its answers, or CAs of such; absent: `chain`. A certificate below a CA signs answers only with
+    id-kp-cmcRA or id-kp-cmcCA in its extended key usage."""
+    forward: Literal["p10cr", "ra_verified", "nested"] = "p10cr"
+    """How requests go there. `p10cr`: PKCS#10 as it came, so CMP devices may not send ir, cr or kur. The others take those, too:
+    `ra_verified` writes what was granted into a template of its own, with raVerified in place of the device's proof of
+    possession; `nested` sends the request as it came, with that proof, in a nested message."""
+    recipient: Text | None = None
+    """The server's name, as `CN=CA,O=Example`; absent: the subject of the first of `chain`."""
+    poll_every: Duration = Field(default="60s", validate_default=True)
+    """How often a pending request is asked about where the server does not say."""
+    remembers: Duration | None = None
+    """How long the server gives the same certificate when the same transaction comes again, as this program does. Absent: it may
+    issue another, so a request whose answer was lost is held for an operator."""
+
+
 class GroupCA(Model):
     """Several CAs, one in place of another: a request goes to the next only when nothing of it was sent to the one before."""
 

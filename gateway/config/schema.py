@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.config.acme import AcmeEndpoint
+from gateway.config.cmp import CmpEndpoint
 from gateway.config.credentials import CredentialConfig
 from gateway.config.defaults import ADMIN_SOCKET, MONITORING
 from gateway.config.est import EstEndpoint
@@ -186,6 +187,8 @@ class Endpoints(Model):
     """EST."""
     acme: AcmeEndpoint | None = None
     """ACME."""
+    cmp: CmpEndpoint | None = None
+    """CMP."""
 
 
 class ProfileLimits(Model):
@@ -214,17 +217,32 @@ class Renewal(Model):
 
     from_: Annotated[tuple[ConfigName, ...], Field(alias="from", min_length=1)]
     """Profiles whose certificates may be renewed here."""
-    messages: Annotated[tuple[Literal["RenewalReq", "PKCSReq", "simplereenroll"], ...], Field(min_length=1)] = (
+    messages: Annotated[
+        tuple[Literal["RenewalReq", "PKCSReq", "simplereenroll", "kur", "cr", "p10cr"], ...], Field(min_length=1)
+    ] = (
         "RenewalReq",
         "simplereenroll",
+        "kur",
     )
-    """Messages that may renew, of SCEP and EST; `PKCSReq` for SCEP clients that know no other."""
+    """Messages that may renew, of SCEP, EST and CMP; `PKCSReq` for SCEP clients that know no other, `cr` and `p10cr` for CMP
+    clients that ask with their certificate and not with kur."""
     window: Duration | None = None
     """How long before notAfter a renewal may begin; absent: at any time."""
     grace: Duration = Field(default="0s", validate_default=True)
     """How long after notAfter it is still accepted."""
     anchors: RenewalAnchors | None = None
     """CAs beside ours whose certificates may be renewed here, for fleets that move."""
+
+
+class KeyAttestation(Model):
+    """Statements of devices about their keys, in a CSR or a CMP request (draft-ietf-lamps-csr-attestation)."""
+
+    tpm_roots: FilePath | None = None
+    """PEM roots of the makers of TPMs, or of the CA that certifies attestation keys; absent: the format is refused."""
+    step_roots: FilePath | None = None
+    """PEM roots of YubiKey PIV attestations; absent: the format is refused."""
+    require: bool = False
+    """Refuse requests without a good statement about their key; otherwise only a bad one is refused."""
 
 
 class ProfileConfig(Model):
@@ -244,6 +262,8 @@ class ProfileConfig(Model):
     """How many certificates."""
     renewal: Renewal | None = None
     """Renewal by certificate; absent: refused."""
+    key_attestation: KeyAttestation | None = None
+    """Judge what devices say of their keys in CSRs and CMP requests; absent: it is not looked at."""
     retransmission_window: Duration = Field(default="1h", validate_default=True)
     """How long the same request by the same requester gets the same answer again."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.config.fields import Duration, FilePath, KeySource, Model, SecretSource
-from gateway.config.remote_cas import AcmeCA, CfsslCA, EstCA, GroupCA, ScepCA, StepCA, VaultCA
+from gateway.config.remote_cas import AcmeCA, CfsslCA, CmpCA, EstCA, GroupCA, ScepCA, StepCA, VaultCA
 
 
 class CrlConfig(Model):
@@ -49,6 +49,9 @@ class ExecCA(Model):
     """At most 90s; then the program is killed, and what it did is asked with `find`."""
     operations: tuple[Literal["find", "poll", "revoke"], ...] = ()
     """What the program can do beyond `issue`."""
+    forms: Annotated[tuple[Literal["pkcs10", "crmf"], ...], Field(min_length=1)] = ("pkcs10",)
+    """What the program takes: `pkcs10`, the request of SCEP, EST, ACME and CMP p10cr; `crmf`, that of CMP ir, cr and kur, which
+    has no `csr`: the public key stands beside it."""
     environment: dict[str, str | SecretSource] = Field(default_factory=dict)
     """Variables that the program gets; it gets no others but a few that every program needs."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 4
@@ -56,5 +59,5 @@ class ExecCA(Model):
 
 
 UpstreamCAConfig = Annotated[
-    LocalCA | ExecCA | VaultCA | StepCA | CfsslCA | AcmeCA | EstCA | ScepCA | GroupCA, Field(discriminator="type")
+    LocalCA | ExecCA | VaultCA | StepCA | CfsslCA | AcmeCA | EstCA | ScepCA | CmpCA | GroupCA, Field(discriminator="type")
 ]

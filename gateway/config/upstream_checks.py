@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -20,6 +20,8 @@ from gateway.config.remote_cas import (
     AcmeCA,
     AcmeDnsUpdate,
     CfsslCA,
+    CmpCA,
+    CmpSignature,
     Connection,
     EstCA,
     GroupCA,
@@ -29,6 +31,7 @@ from gateway.config.remote_cas import (
     VaultCertificate,
 )
 from gateway.config.upstream_cas import ExecCA, LocalCA, UpstreamCAConfig
+from gateway.model import RequestForm
 
 LONGEST_QUEUE = timedelta(days=30)
 LONGEST_DNS_WAIT = timedelta(minutes=10)
@@ -38,8 +41,29 @@ LEAST_MEMORY = timedelta(minutes=1)
 MOST_MEMORY = timedelta(days=7)
 _MOUNT = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*", re.ASCII)
 _SEGMENT = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
-HttpCA = VaultCA | StepCA | CfsslCA | AcmeCA | EstCA | ScepCA
+HttpCA = VaultCA | StepCA | CfsslCA | AcmeCA | EstCA | ScepCA | CmpCA
 """What is reached by HTTP."""
+PKCS10_ALONE = frozenset({RequestForm.PKCS10})
+EVERY_FORM = frozenset(RequestForm)
+
+
+def accepted_forms(ca: UpstreamCAConfig, others: Mapping[str, UpstreamCAConfig | None]) -> frozenset[RequestForm]:
+    """Return what requests a CA takes: PKCS#10 alone, or a public key with a template (CRMF), too; `others` has groups' members.
+
+    The backends say the same by `UpstreamCA.accepts`.
+    """
+    match ca:
+        case LocalCA():
+            return EVERY_FORM
+        case ExecCA():
+            return frozenset(map(RequestForm, ca.forms))
+        case CmpCA():
+            return PKCS10_ALONE if ca.forward == "p10cr" else EVERY_FORM
+        case GroupCA():
+            members = (others.get(member) for member in ca.members)
+            return EVERY_FORM.intersection(*(accepted_forms(member, others) for member in members if member is not None))
+        case _:
+            return PKCS10_ALONE
 
 
 def check_upstream_ca(upstream_ca: UpstreamCAConfig | None) -> Iterator[Problem]:
@@ -77,7 +101,8 @@ def _check_remote(ca: HttpCA) -> Iterator[Problem]:
     """Yield what is wrong with how a CA is reached, and with how long is waited for it."""
     field, url = url_of(ca)
     if url.startswith("http://"):
-        if not isinstance(ca, ScepCA) and not is_loopback(url):
+        # these protect each message themselves (RFC 8894 §2, RFC 9811 §3)
+        if not isinstance(ca, ScepCA | CmpCA) and not is_loopback(url):
             sentence = 'must begin with "https://": whoever is between could read the credentials and change what is signed'
             yield Problem((field,), sentence)
         for name in ("anchors", "client_certificate"):
@@ -121,9 +146,12 @@ def _check_backend(ca: HttpCA) -> Iterator[Problem]:
             yield from _check_est(ca)
             yield from _check_remembers(ca)
         case ScepCA():
-            if not LEAST_POLL <= ca.poll_every <= MOST_POLL:
-                yield Problem(("poll_every",), "must be from 5s to 24h")
+            yield from _check_poll(ca)
             yield from _check_remembers(ca)
+        case CmpCA():
+            yield from _check_poll(ca)
+            yield from _check_remembers(ca)
+            yield from _check_cmp(ca)
         case StepCA() | CfsslCA():
             return
 
@@ -169,7 +197,18 @@ def _check_est(ca: EstCA) -> Iterator[Problem]:
         yield Problem(("url",), "must lead to /.well-known/est (RFC 7030 §3.2.2)")
 
 
-def _check_remembers(ca: EstCA | ScepCA) -> Iterator[Problem]:
+def _check_cmp(ca: CmpCA) -> Iterator[Problem]:
+    if ca.forward == "nested" and not isinstance(ca.auth, CmpSignature):
+        sentence = "nested needs auth of type signature: no shared secret protects a nested message (RFC 9483 §5.2.2)"
+        yield Problem(("forward",), sentence)
+
+
+def _check_poll(ca: ScepCA | CmpCA) -> Iterator[Problem]:
+    if not LEAST_POLL <= ca.poll_every <= MOST_POLL:
+        yield Problem(("poll_every",), "must be from 5s to 24h")
+
+
+def _check_remembers(ca: EstCA | ScepCA | CmpCA) -> Iterator[Problem]:
     if ca.remembers is not None and not LEAST_MEMORY <= ca.remembers <= MOST_MEMORY:
         sentence = "must be from 1m to 7d, and less than what the server says: with a longer one it may issue twice"
         yield Problem(("remembers",), sentence)
@@ -218,6 +257,8 @@ def _check_pairing(name: str, ca: UpstreamCAConfig, profile: ProfileParts) -> It
         case AcmeCA():
             yield from _check_acme_pairing(name, ca, profile)
         case EstCA():
+            yield from _check_secrets(name, None, profile)
+        case CmpCA() if ca.forward != "ra_verified":
             yield from _check_secrets(name, None, profile)
         case ScepCA():
             yield from _check_secrets(name, ca.challenge, profile)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from gateway.config.document import Problem
 from gateway.config.fields import Address
-from gateway.config.remote_cas import AcmeCA, CfsslCA, EstCA, GroupCA, RemoteCA, ScepCA, VaultCA
+from gateway.config.remote_cas import AcmeCA, CfsslCA, CmpCA, CmpSecret, EstCA, GroupCA, RemoteCA, ScepCA, VaultCA
 from gateway.config.schema import GatewayConfig
 from gateway.config.upstream_cas import UpstreamCAConfig
 from gateway.config.upstream_checks import is_loopback
@@ -16,7 +16,6 @@ from gateway.config.upstream_checks import is_loopback
 _HTTP_PORT = 80
 """Where ACME CAs ask for http-01 (RFC 8555 §8.3)."""
 _SIGNS_AS_ASKED = (AcmeCA, EstCA, ScepCA)
-"""These get the request as the client made it: what policy changes in it they do not know."""
 
 
 def warn_of_upstreams(config: GatewayConfig) -> Iterator[Problem]:
@@ -39,6 +38,9 @@ def _warn_of_ca(ca: UpstreamCAConfig, config: GatewayConfig) -> Iterator[Problem
             yield Problem(("auth_key",), sentence)
         case AcmeCA(http01=True):
             yield from _warn_of_http01(config)
+        case CmpCA(auth=CmpSecret()) if ca.url.startswith("http://") and not is_loopback(ca.url):
+            sentence = "protects messages that everybody on the way can try passwords on: let it be 16 random bytes or more"
+            yield Problem(("auth", "secret"), sentence)
         case ScepCA(challenge=None):
             yield Problem(("challenge",), "is absent: most SCEP servers issue nothing without one")
         case _:
@@ -59,10 +61,15 @@ def _warn_of_pairings(config: GatewayConfig) -> Iterator[Problem]:
         rule = profile.policy.subject
         changes = [field for field, value in (("template", rule.template), ("override", rule.override)) if value]
         for ca_name in _signers(profile.upstream_ca, config):
-            if not isinstance(config.upstream_cas[ca_name], _SIGNS_AS_ASKED):
+            if not _signs_as_asked(config.upstream_cas[ca_name]):
                 continue
             sentence = f"changes what was asked for, and {ca_name} is sent the request as it came: it must write the same name"
             yield from (Problem(("profiles", name, "policy", "subject", field), sentence) for field in changes)
+
+
+def _signs_as_asked(ca: UpstreamCAConfig) -> bool:
+    """Say whether a CA gets the request as the client made it: what policy changes in it, it does not know."""
+    return isinstance(ca, _SIGNS_AS_ASKED) or (isinstance(ca, CmpCA) and ca.forward != "ra_verified")
 
 
 def _signers(name: str, config: GatewayConfig) -> tuple[str, ...]:

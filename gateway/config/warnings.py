@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from gateway.config.acme_warnings import warn_of_acme
+from gateway.config.cmp_warnings import warn_of_cmp
 from gateway.config.credentials import BearerCredential, IntuneJwsCredential, StaticCredential
 from gateway.config.document import DataPath, Problem
 from gateway.config.est_warnings import warn_of_est
@@ -39,6 +40,7 @@ def warn(config: GatewayConfig, sources: Sources) -> tuple[Problem, ...]:
         found += _warn_of_challenges((*where, "credentials"), profile, sources)
     found += warn_of_est(config)
     found += warn_of_acme(config)
+    found += warn_of_cmp(config)
     found += warn_of_upstreams(config)
     found += _warn_of_shared_anchors(config, sources)
     return tuple(found)

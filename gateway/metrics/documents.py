@@ -52,7 +52,7 @@ _WORDS: Mapping[str, str] = {
     "upstream_ca": "an upstream CA of the configuration",
     "group": "an upstream CA of type `group`",
     "name": "the configuration field that names the file; `#2` and so on for the following ones of one file",
-    "kind": "`one_time`, `intune_jws`",
+    "kind": "`one_time`, `intune_jws`, `cmp_secret`",
     "worker": "1 to the number of workers",
     "version": "of pki-gateway",
     "python": "of Python",

@@ -58,6 +58,16 @@ class Operation(StrEnum):
     CERTIFICATE = "certificate"
     REVOKE_CERT = "revokeCert"
     ACME_RENEWAL_INFO = "renewalInfo"
+    IR = "ir"
+    CR = "cr"
+    KUR = "kur"
+    P10CR = "p10cr"
+    RR = "rr"
+    CERT_CONF = "certConf"
+    POLL_REQ = "pollReq"
+    GENM = "genm"
+    NESTED = "nested"
+    ERROR = "error"
     UNKNOWN = "unknown"
     """Another message type, or nothing that could be read."""
 
@@ -123,6 +133,8 @@ class Waiting(StrEnum):
     """Until its CA, which could not be reached, can be."""
     DOUBT = "doubt"
     """Until it is known what the upstream CA did: it is asked, or an operator ends it."""
+    CONFIRMATION = "confirmation"
+    """Until its CMP client confirms the certificate that it has."""
 
 
 class CertificateKind(StrEnum):
@@ -260,7 +272,7 @@ PENDING_REVOCATIONS = Family(
 RESERVATIONS = Family(
     "gateway_reservations",
     Kind.GAUGE,
-    "Used challenges that are remembered, so that none serves twice.",
+    "Used challenges and shared secrets that are remembered, so that none serves twice.",
     ("kind",),
     merge=Merge.NEWEST,
 )

@@ -51,6 +51,7 @@ _ENROLLING = {
     Protocol.SCEP: (Operation.PKCS_REQ, Operation.RENEWAL_REQ),
     Protocol.EST: (Operation.SIMPLEENROLL, Operation.SIMPLEREENROLL),
     Protocol.ACME: (Operation.FINALIZE,),
+    Protocol.CMP: (Operation.IR, Operation.CR, Operation.KUR, Operation.P10CR),
 }
 _LEGACY = {algorithm.value: algorithm for algorithm in LegacyAlgorithm}
 

@@ -22,6 +22,8 @@ MAX_CERTIFICATE_BYTES = 65536
 MAX_SERIAL_BYTES = 64
 """RFC 5280 §4.1.2.2 allows 20; older CAs wrote more."""
 
+_MAX_KNOWN_BYTES = 4096
+
 CA_KEY_USAGE = ("digitalSignature", "keyCertSign", "cRLSign")
 
 
@@ -98,6 +100,17 @@ def parse_certificate(data: bytes) -> Certificate:
         algorithm=algorithm,
         signature=signature,
     )
+
+
+def recall_certificate(data: bytes) -> Certificate:
+    """Return what `parse_certificate` does, remembered where it is not large.
+
+    For signers and TLS clients: all that judge a message look at the same certificate, and it comes again with the next one.
+    """
+    return _recall(data) if len(data) <= _MAX_KNOWN_BYTES else parse_certificate(data)
+
+
+_recall = lru_cache(maxsize=1024)(parse_certificate)
 
 
 def split_signed(data: bytes) -> tuple[bytes, bytes, bytes]:

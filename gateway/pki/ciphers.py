@@ -32,6 +32,11 @@ class CbcCipher:
         """Return the AlgorithmIdentifier, whose parameters are `iv`."""
         return der.sequence(der.oid(self.oid), der.octet_string(iv))
 
+    def pad(self, content: bytes) -> bytes:
+        """Return `content` filled up to whole blocks (RFC 5652 §6.3)."""
+        missing = self.block_size - len(content) % self.block_size
+        return content + bytes((missing,)) * missing
+
     def _algorithm(self, key: bytes) -> BlockCipherAlgorithm:
         # a DES key of 8 bytes is three equal keys of 3DES
         return algorithms.AES(key) if self.block_size == 16 else TripleDES(key * (24 // self.key_size))

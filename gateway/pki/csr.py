@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from gateway.asn1 import est as asn1_est
+from gateway.asn1.attestation import OID_ATTESTATION
 from gateway.errors import MalformedMessage, Reason, Rejection
-from gateway.model import CertificateRequest, Extension, PublicKey, RequestForm, SubjectAltName
+from gateway.model import CertificateRequest, Evidence, Extension, PublicKey, RequestForm, SubjectAltName
 from gateway.pki import der, extensions
 from gateway.pki.algorithms import verify_signature
+from gateway.pki.evidence import read_bundle
 from gateway.pki.keys import PrivateKey, default_digest, public_key_der, sign, signature_algorithm
 from gateway.pki.names import STRING_CODECS, parse_name
 from gateway.pki.public_keys import describe_public_key
+from gateway.pki.requested import read_requested
 
 MAX_ATTRIBUTES = 32
 MAX_CHALLENGE_BYTES = 16384
@@ -59,6 +62,7 @@ class _Attributes:
     by_type: Mapping[str, bytes]
     challenge: str | None = field(repr=False)
     extensions: tuple[Extension, ...]
+    evidence: tuple[Evidence, ...] = ()
 
 
 def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES, proof: bool = True) -> CertificateRequest:
@@ -75,22 +79,21 @@ def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES, proo
     fields = _decode(encoded)
     attributes = _decode_attributes(fields.attributes)
     digest = _verify_proof_of_possession(fields) if proof else "none"
-    by_oid = {e.oid: e.value for e in attributes.extensions}
-    sans, usage = by_oid.get(extensions.SUBJECT_ALT_NAME), by_oid.get(extensions.KEY_USAGE)
-    ekus, constraints = by_oid.get(extensions.EXTENDED_KEY_USAGE), by_oid.get(extensions.BASIC_CONSTRAINTS)
+    wanted = read_requested(attributes.extensions)
     return CertificateRequest(
         form=RequestForm.PKCS10,
         der=encoded,
         digest=_request_digest(fields, attributes.by_type, linking),
         subject=parse_name(fields.subject),
         public_key=describe_public_key(fields.public_key) if proof else _placeholder(fields.public_key),
-        sans=extensions.parse_sans(sans) if sans is not None else (),
-        key_usage=extensions.parse_key_usage(usage) if usage is not None else None,
-        ekus=extensions.parse_ekus(ekus) if ekus is not None else None,
-        is_ca=constraints is not None and extensions.parse_basic_constraints(constraints)[0],
-        extensions=tuple(e for e in attributes.extensions if e.oid not in _OWN_FIELDS),
+        sans=wanted.sans,
+        key_usage=wanted.key_usage,
+        ekus=wanted.ekus,
+        is_ca=wanted.is_ca,
+        extensions=wanted.others,
         challenge_password=attributes.challenge,
         signature_digest=digest,
+        evidence=(*wanted.evidence, *attributes.evidence),
     )
 
 
@@ -154,16 +157,6 @@ def _smime_capability(body: bytes, tag: int, _: int, start: int, end: int) -> st
     return der.decode_oid(body[oid_start:oid_end])
 
 
-_OWN_FIELDS = frozenset(
-    {
-        extensions.SUBJECT_ALT_NAME,
-        extensions.KEY_USAGE,
-        extensions.EXTENDED_KEY_USAGE,
-        extensions.BASIC_CONSTRAINTS,
-    }
-)
-
-
 def _decode(encoded: bytes) -> _Fields:
     """Take the parts of a CertificationRequest (RFC 2986 §4.2)."""
     tag, start, end = der.read(encoded)
@@ -190,7 +183,9 @@ def _decode(encoded: bytes) -> _Fields:
 def _decode_attributes(body: bytes) -> _Attributes:
     by_type = _decode_by_type(body)
     challenge = _text(by_type, CHALLENGE_PASSWORD, "challenge password")
-    return _Attributes(by_type, challenge, _requested_extensions(by_type))
+    attestation = by_type.get(OID_ATTESTATION)
+    evidence = read_bundle(attestation) if attestation is not None else ()
+    return _Attributes(by_type, challenge, _requested_extensions(by_type), evidence)
 
 
 def _decode_by_type(body: bytes) -> Mapping[str, bytes]:

@@ -1,4 +1,7 @@
-"""Private keys in transit: AsymmetricKeyPackage in SignedData in EnvelopedData (RFC 5958 §4, RFC 5652 §6, RFC 5753 §3.1)."""
+"""Private keys in transit: AsymmetricKeyPackage in SignedData in EnvelopedData (RFC 5958 §4, RFC 5652 §6, RFC 5753 §3.1).
+
+The same envelopes carry certificates to keys that cannot sign (RFC 9810 §5.2.8.3.2).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gateway.asn1 import cms as asn1_cms
 from gateway.asn1 import key_package as asn1
 from gateway.errors import Reason, Rejection
-from gateway.pki import der
+from gateway.pki import der, password
 from gateway.pki.certificate import parse_certificate
 from gateway.pki.ciphers import CbcCipher, find_cipher
 from gateway.pki.cms import Signer, issuer_and_serial
@@ -106,6 +109,11 @@ class CertificateRecipient:
     """None: the certificate says its identifier itself, and so it is named by it."""
 
     @classmethod
+    def of_key(cls, spki: bytes) -> CertificateRecipient:
+        """Prepare a key, SubjectPublicKeyInfo in DER, that no certificate says anything of yet; ValueError as `create`."""
+        return cls(_hash_of_bits(spki), _load(spki), None)
+
+    @classmethod
     def create(cls, certificate_der: bytes) -> CertificateRecipient:
         """Prepare a certificate, DER; ValueError, with a sentence, where nothing can be encrypted to it.
 
@@ -117,7 +125,7 @@ class CertificateRecipient:
         if certificate.key_usage is not None and needed not in certificate.key_usage:
             raise ValueError(f"its key usage lacks {needed}")
         named = certificate.subject_key_id
-        key_id = named or hashlib.sha1(_key_bits(certificate.public_key.der), usedforsecurity=False).digest()
+        key_id = named or _hash_of_bits(certificate.public_key.der)
         return cls(key_id, key, None if named else issuer_and_serial(certificate_der))
 
     def wrap(self, content_key: bytes, algorithms: Algorithms) -> tuple[int, bytes]:
@@ -160,6 +168,28 @@ class CertificateRecipient:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class SecretRecipient:
+    """Whoever knows a shared secret (PasswordRecipientInfo, RFC 5652 §6.2.4).
+
+    With `wraps` the content key is under AES key wrap, which RFC 9483 §4.1.6.3 asks for; without it under PWRI-KEK (RFC 3211
+    §2.3), the only one that OpenSSL and Bouncy Castle read.
+    """
+
+    secret: bytes = field(repr=False)
+    wraps: bool = False
+
+    def wrap(self, content_key: bytes, algorithms: Algorithms) -> tuple[int, bytes]:
+        """Encrypt under a key that is derived from the secret and a salt of its own."""
+        if not self.wraps:
+            return 3, password.wrap(content_key, self.secret, "aes-256-cbc")
+        algorithm = algorithms.choose((asn1.OID_AES_256_WRAP,), asn1.KEY_WRAPS, "key wrap")
+        key, derivation = password.derive_key(self.secret, _SIZE_BY_WRAP[algorithm])
+        return 3, der.context(
+            3, der.integer(0), derivation, der.sequence(der.oid(algorithm)), der.octet_string(aes_key_wrap(key, content_key))
+        )
+
+
 def _load(spki: bytes) -> RSAPublicKey | ec.EllipticCurvePublicKey:
     try:
         key = load_public_key(spki)
@@ -170,7 +200,12 @@ def _load(spki: bytes) -> RSAPublicKey | ec.EllipticCurvePublicKey:
     raise ValueError("its key is neither RSA nor EC over P-256, P-384 or P-521")
 
 
-def _key_bits(spki: bytes) -> bytes:
+def _hash_of_bits(spki: bytes) -> bytes:
+    """Return the SHA-1 of the key's bits, which most certificates name it by (RFC 5280 §4.2.1.2)."""
+    return hashlib.sha1(key_bits(spki), usedforsecurity=False).digest()
+
+
+def key_bits(spki: bytes) -> bytes:
     """Return the subjectPublicKey of a SubjectPublicKeyInfo."""
     whole = der.content(der.SEQUENCE, spki)
     _, (_, _, start, end) = der.elements(whole, limit=2)
@@ -182,14 +217,64 @@ def encrypt_key(pkcs8: bytes, signer: Signer, recipient: Recipient, algorithms: 
 
     Raises Rejection UNSUPPORTED_ALGORITHM where the recipient can read nothing that we can write.
     """
+    signed = sign_content(asn1.OID_ASYMMETRIC_KEY_PACKAGE, der.sequence(pkcs8), signer)
+    return content_info(asn1_cms.OID_ENVELOPED_DATA, _envelop(asn1_cms.OID_SIGNED_DATA, signed, recipient, algorithms))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGenerationAuthority:
+    """Who signs keys that were drawn for others: a certificate with id-kp-cmKGA, and what leads from it to its root, DER."""
+
+    signer: Signer
+    key_id: bytes
+    chain: tuple[bytes, ...] = field(repr=False)
+
+    @classmethod
+    def create(cls, signer: Signer, chain: Sequence[bytes] = ()) -> KeyGenerationAuthority:
+        """Prepare a signer; ValueError, with a sentence, where its certificate has no subjectKeyIdentifier to name it by."""
+        key_id = parse_certificate(signer.certificate).subject_key_id
+        if not key_id:
+            raise ValueError("it has no subject key identifier")
+        return cls(signer, key_id, tuple(chain))
+
+    def seal_key(self, pkcs8: bytes, spki: bytes, recipient: Recipient, *, bare: bool = False) -> bytes:
+        """Return an EnvelopedData element with a private key, PKCS#8 DER, and its SubjectPublicKeyInfo (RFC 9483 §4.1.6).
+
+        `bare` leaves it as it is, without AsymmetricKeyPackage, which is all that OpenSSL 3.5 reads. Raises Rejection
+        UNSUPPORTED_ALGORITHM.
+        """
+        content_type, content = asn1.OID_ASYMMETRIC_KEY_PACKAGE, der.sequence(one_asymmetric_key(pkcs8, spki))
+        if bare:
+            content_type, content = asn1_cms.OID_DATA, pkcs8
+        signed = sign_content(content_type, content, self.signer, self.chain, self.key_id)
+        return _envelop(asn1_cms.OID_SIGNED_DATA, signed, recipient, Algorithms())
+
+
+def seal_certificate(certificate: bytes, recipient: Recipient) -> bytes:
+    """Return a bare EnvelopedData with a certificate, DER, that its own key alone opens (RFC 9810 §5.2.8.3.2)."""
+    return _envelop(asn1_cms.OID_DATA, certificate, recipient, Algorithms())
+
+
+def envelope_choice(enveloped: bytes) -> bytes:
+    """Return an EnvelopedData element as EncryptedKey has it: implicitly tagged `[0]` (RFC 4211 §2.1)."""
+    return b"\xa0" + enveloped[1:]
+
+
+def one_asymmetric_key(pkcs8: bytes, spki: bytes) -> bytes:
+    """Return a private key, PKCS#8 DER, with its public one beside it: OneAsymmetricKey, version 2 (RFC 5958 §2)."""
+    content = der.content(der.SEQUENCE, pkcs8)
+    (_, start, _, _), (_, _, _, end) = der.elements(content, limit=5)[1:3]
+    public = der.context(1, b"\0" + key_bits(spki), constructed=False)
+    return der.sequence(der.integer(1), content[start:end], public)
+
+
+def _envelop(content_type: str, content: bytes, recipient: Recipient, algorithms: Algorithms) -> bytes:
+    """Return a bare EnvelopedData (RFC 5652 §6.1)."""
     cipher = _choose_cipher(algorithms)
     content_key = secrets.token_bytes(cipher.key_size)
     version, recipient_info = recipient.wrap(content_key, algorithms)
-    signed = sign_content(asn1.OID_ASYMMETRIC_KEY_PACKAGE, der.sequence(pkcs8), signer)
-    return content_info(
-        asn1_cms.OID_ENVELOPED_DATA,
-        der.sequence(der.integer(version), der.set_of(recipient_info), _encrypt_signed(signed, cipher, content_key)),
-    )
+    encrypted = _encrypt_content(content_type, content, cipher, content_key)
+    return der.sequence(der.integer(version), der.set_of(recipient_info), encrypted)
 
 
 def probe(recipient: Recipient, algorithms: Algorithms) -> None:
@@ -202,9 +287,8 @@ def _choose_cipher(algorithms: Algorithms) -> CbcCipher:
     return _CIPHERS[algorithms.choose(tuple(_CIPHERS), asn1.CONTENT_CIPHERS, "content encryption")]
 
 
-def _encrypt_signed(signed: bytes, cipher: CbcCipher, content_key: bytes) -> bytes:
-    """Return an EncryptedContentInfo of a bare SignedData (RFC 5652 §6.1)."""
+def _encrypt_content(content_type: str, content: bytes, cipher: CbcCipher, content_key: bytes) -> bytes:
+    """Return an EncryptedContentInfo (RFC 5652 §6.1)."""
     iv = secrets.token_bytes(cipher.block_size)
-    pad = cipher.block_size - len(signed) % cipher.block_size
-    ciphertext = cipher.encryptor(content_key, iv).update(signed + bytes((pad,)) * pad)
-    return der.sequence(der.oid(asn1_cms.OID_SIGNED_DATA), cipher.identifier(iv), der.context(0, ciphertext, constructed=False))
+    ciphertext = cipher.encryptor(content_key, iv).update(cipher.pad(content))
+    return der.sequence(der.oid(content_type), cipher.identifier(iv), der.context(0, ciphertext, constructed=False))

@@ -82,14 +82,14 @@ def parse_password_recipient(element: bytes) -> PasswordRecipient:
     if cipher == OID_PWRI_KEK:
         cipher, iv = parse_cipher(der.content(der.SEQUENCE, encryption[end:]))
     return PasswordRecipient(
-        derivation=_parse_derivation(element[members[1][2] : members[1][3]]) if first == 2 else None,
+        derivation=parse_derivation(element[members[1][2] : members[1][3]]) if first == 2 else None,
         cipher=cipher,
         iv=iv,
         encrypted_key=element[key:key_end],
     )
 
 
-def _parse_derivation(algorithm: bytes) -> Pbkdf2 | None:
+def parse_derivation(algorithm: bytes) -> Pbkdf2 | None:
     """Read a KeyDerivationAlgorithmIdentifier's content: salt, iterationCount, keyLength OPTIONAL, prf DEFAULT hmacWithSHA1."""
     start, end = der.read_as(der.OBJECT_IDENTIFIER, algorithm)
     if der.decode_oid(algorithm[start:end]) != OID_PBKDF2:
@@ -205,13 +205,28 @@ def wrap(content_key: bytes, password: bytes, cipher_name: str) -> bytes:
     for single DES. Raises Rejection UNSUPPORTED_ALGORITHM for an unknown cipher.
     """
     cipher = find_cipher("des-ede3-cbc" if cipher_name == "des-cbc" else cipher_name)
-    salt, iv = secrets.token_bytes(_OWN_SALT), secrets.token_bytes(cipher.block_size)
-    key = hashlib.pbkdf2_hmac("sha256", password, salt, _OWN_ITERATIONS, cipher.key_size)
-    parameters = der.sequence(der.octet_string(salt), der.integer(_OWN_ITERATIONS), _OWN_PRF)
+    iv = secrets.token_bytes(cipher.block_size)
+    key, derivation = _derive(password, cipher.key_size, None)
     return der.context(
         3,
         der.integer(0),
-        der.context(0, der.oid(OID_PBKDF2), parameters),
+        derivation,
         der.sequence(der.oid(OID_PWRI_KEK), cipher.identifier(iv)),
         der.octet_string(wrap_key(cipher, key, iv, content_key)),
     )
+
+
+def derive_key(password: bytes, size: int) -> tuple[bytes, bytes]:
+    """Return a key-encryption key of `size` bytes under a salt of its own, and the KeyDerivationAlgorithmIdentifier `[0]`.
+
+    The parameters name the size, as whoever unwraps with another algorithm than PWRI-KEK may need it (RFC 8018 §A.2).
+    """
+    return _derive(password, size, size)
+
+
+def _derive(password: bytes, size: int, told: int | None) -> tuple[bytes, bytes]:
+    salt = secrets.token_bytes(_OWN_SALT)
+    key_length = b"" if told is None else der.integer(told)
+    parameters = der.sequence(der.octet_string(salt), der.integer(_OWN_ITERATIONS), key_length, _OWN_PRF)
+    key = hashlib.pbkdf2_hmac("sha256", password, salt, _OWN_ITERATIONS, size)
+    return key, der.context(0, der.oid(OID_PBKDF2), parameters)

@@ -82,6 +82,19 @@ def _read(spki: bytes) -> _Read:
 _read_cached = lru_cache(maxsize=128)(_read)
 
 
+def describe_algorithm(algorithm: bytes) -> PublicKey:
+    """Return the kind of key that an AlgorithmIdentifier, DER, names; of RSA no size (0 bits). Raises MalformedMessage."""
+    start, end = der.read_as(der.SEQUENCE, algorithm)
+    oid_start, oid_end = der.read_as(der.OBJECT_IDENTIFIER, algorithm, start)
+    if oid_end > end or end != len(algorithm):
+        raise MalformedMessage("key algorithm is broken")
+    oid = der.decode_oid(algorithm[oid_start:oid_end])
+    if oid == RSA_ENCRYPTION:
+        return PublicKey(b"", b"", "rsa", 0)
+    size = _FIXED[oid][1] if oid in _FIXED else 0
+    return PublicKey(b"", b"", *_kind(oid, algorithm[oid_end:end], bytes(size)))
+
+
 def _kind(oid: str, parameters: bytes, key: bytes) -> tuple[str, int, str | None]:
     """Return what a `PublicKey` says of a key that is none of RSA."""
     if oid == EC_PUBLIC_KEY:

@@ -19,11 +19,13 @@ def content_info(content_type: str, content: bytes) -> bytes:
     return der.sequence(der.oid(content_type), der.context(0, content))
 
 
-def sign_content(content_type: str, content: bytes, signer: Signer, beside: Iterable[bytes] = ()) -> bytes:
+def sign_content(
+    content_type: str, content: bytes, signer: Signer, beside: Iterable[bytes] = (), key_id: bytes | None = None
+) -> bytes:
     """Return a bare SignedData over `content`, by one signer whose certificate is in it; those `beside` it go unsigned.
 
     The digest is the one that fits the key: SHA-512 where the key hashes by itself (RFC 8419 §3.1, RFC 9882 §3.3). The version
-    says that the content is not id-data (RFC 5652 §5.1).
+    says that the content is not id-data (RFC 5652 §5.1). With `key_id`, its subjectKeyIdentifier, the signer is named by that.
     """
     own = default_digest(signer.key)
     digest = "sha512" if own == NO_DIGEST else own
@@ -33,8 +35,8 @@ def sign_content(content_type: str, content: bytes, signer: Signer, beside: Iter
         attribute(asn1.OID_MESSAGE_DIGEST, der.octet_string(hashlib.new(digest, content).digest())),
     )
     signer_info = der.sequence(
-        der.integer(1),
-        signer.issuer_and_serial,
+        der.integer(1 if key_id is None else 3),
+        signer.issuer_and_serial if key_id is None else der.context(0, key_id, constructed=False),
         digest_algorithm,
         bytes((_IMPLICIT_SET,)) + signed_attributes[1:],
         signature_algorithm(signer.key, own),

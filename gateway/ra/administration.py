@@ -28,7 +28,7 @@ from gateway.ra.credentials.interfaces import CredentialProvider
 from gateway.ra.credentials.one_time import new_challenge
 from gateway.ra.profile import Profile, Snapshot
 from gateway.ra.resolution import Resolution
-from gateway.ra.revocation import revoke_certificate
+from gateway.ra.revocation import revive_certificate, revoke_certificate
 from gateway.ra.timing import Timing
 from gateway.ra.transactions import new_request_id
 from gateway.ra.walk import Clock, Verify
@@ -128,7 +128,7 @@ class Administration:
             raise Rejection(
                 Reason.DENIED, f"a challenge of this profile lives at most {format_duration(rules.challenge_max_ttl)}"
             )
-        bound = _read_binding(subject, sans)
+        bound = read_binding(subject, sans)
         now = self._clock()
         challenge, challenge_id = new_challenge(), new_request_id(now)
         row = ChallengeRow(
@@ -244,6 +244,24 @@ class Administration:
             upstream = snapshot.upstream_cas.get(row.upstream_ca)
             return await revoke_certificate(self._store, upstream, row, reason, self._clock(), event, self._revoke_within)
 
+    async def revive_certificate(self, name: str, actor: str) -> InventoryRow:
+        """Take a certificate off hold, at its CA and in the inventory; raises Rejection and UpstreamError."""
+        row = await self.show_certificate(name)
+        event = self._event(
+            "certificate.revived",
+            actor,
+            profile=row.profile,
+            request_id=row.request_id or "",
+            upstream_ca=row.upstream_ca,
+            serial=format(row.serial, "x"),
+            subject=row.subject,
+            sans=row.sans,
+        )
+        snapshot = self._snapshot()
+        with snapshot.occupancy:
+            upstream = snapshot.upstream_cas.get(row.upstream_ca)
+            return await revive_certificate(self._store, upstream, row, self._clock(), event, self._revoke_within)
+
     async def list_revocations(self, limit: int = 100, offset: int = 0) -> tuple[PendingRevocation, ...]:
         """Return revocations that CAs were not told of yet, oldest first."""
         return await self._store.list_revocations(limit, offset)
@@ -315,7 +333,7 @@ class Administration:
         )
 
 
-def _read_binding(subject: str | None, sans: Iterable[tuple[SanKind, str]] | None) -> NameBinding:
+def read_binding(subject: str | None, sans: Iterable[tuple[SanKind, str]] | None) -> NameBinding:
     """Return the names that a challenge is good for; raises Rejection for what is no name, and for names without a subject."""
     if sans and subject is None:
         raise Rejection(Reason.DENIED, "name the subject too, which may be empty: else it is good for any")

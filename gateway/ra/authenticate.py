@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from gateway.errors import Reason, Rejection
-from gateway.model import CredentialKind, EnrollmentRequest, Protocol, Requester
+from gateway.model import CredentialKind, EnrollmentRequest, Protocol, Requester, Reservation
 from gateway.ra.credentials.http_schemes import takes_authorization
 from gateway.ra.credentials.interfaces import CredentialProvider
 from gateway.ra.linking import check_linking
 from gateway.ra.profile import Profile
+from gateway.store.interfaces import TRANSACTION
 
 _EST_ONLY = frozenset(
     {
@@ -22,11 +24,22 @@ _EST_ONLY = frozenset(
     }
 )
 """What connection and HTTP header prove; messages of other protocols come over anybody's connection."""
+_CMP_ONLY = frozenset({CredentialKind.CMP_SECRET, CredentialKind.VENDOR_CERTIFICATE})
+"""What the protection of a CMP message proves."""
 _ASKED_FIRST = frozenset({CredentialKind.CERTIFICATE, CredentialKind.RA_CERTIFICATE})
 _NOT_AMONG_OTHERS = _ASKED_FIRST | {CredentialKind.ACME_ORDER}
 """An order proves nothing to another protocol than ACME, which itself takes nothing else."""
-_AMBIENT = frozenset({CredentialKind.TLS_CERTIFICATE, CredentialKind.RA_CERTIFICATE, CredentialKind.ALL_OF})
-_NOT_RECOGNISED = frozenset({Reason.NOT_AUTHORIZED, Reason.CREDENTIAL_EXPIRED})
+_AMBIENT = frozenset(
+    {
+        CredentialKind.TLS_CERTIFICATE,
+        CredentialKind.RA_CERTIFICATE,
+        CredentialKind.VENDOR_CERTIFICATE,
+        CredentialKind.ALL_OF,
+    }
+)
+_TRANSACTION_KEPT_FOR = timedelta(days=30)
+"""How long a transaction of CMP serves no other request; a message is answered within minutes of its time."""
+_NOT_RECOGNISED = frozenset({Reason.NOT_AUTHORIZED, Reason.CREDENTIAL_EXPIRED, Reason.SIGNER_NOT_TRUSTED})
 
 
 async def authenticate(profile: Profile, request: EnrollmentRequest, now: datetime) -> Requester:
@@ -52,7 +65,7 @@ async def authenticate(profile: Profile, request: EnrollmentRequest, now: dateti
             continue
         if requester is not None:
             check_linking(profile.linking, request, _checked(provider, requester))
-            return requester
+            return _in_transaction(request, requester, now) if request.protocol is Protocol.CMP else requester
     raise _refusal(profile, request, unknown)
 
 
@@ -70,6 +83,9 @@ def _providers(profile: Profile, request: EnrollmentRequest) -> Iterator[Credent
     if request.protocol is Protocol.ACME:
         yield from (p for p in profile.credentials if p.kind is CredentialKind.ACME_ORDER)
         return
+    if request.protocol is Protocol.CMP:
+        yield from _by_message(profile, request)
+        return
     is_est = request.protocol is Protocol.EST
     # by SCEP a registration authority has devices renew as if it was their first time
     if is_est or (request.protocol is Protocol.SCEP and not request.is_renewal):
@@ -78,8 +94,39 @@ def _providers(profile: Profile, request: EnrollmentRequest) -> Iterator[Credent
         yield from [p for p in profile.credentials if p.kind is CredentialKind.CERTIFICATE]
     if not request.is_renewal:
         _check_signer(request)
-        others = [p for p in profile.credentials if p.kind not in _NOT_AMONG_OTHERS]
+        others = [p for p in profile.credentials if p.kind not in _NOT_AMONG_OTHERS | _CMP_ONLY]
         yield from [p for p in others if is_est or p.kind not in _EST_ONLY]
+
+
+def _by_message(profile: Profile, request: EnrollmentRequest) -> Iterator[CredentialProvider]:
+    """Yield what the protection of a CMP message may prove: a shared secret nothing but itself, and never an update."""
+    proof = request.proof
+    if proof is None:
+        return
+    if proof.secret is not None:
+        if not request.is_renewal:
+            yield from (p for p in profile.credentials if p.kind is CredentialKind.CMP_SECRET)
+        return
+    yield from (p for p in profile.credentials if p.kind is CredentialKind.RA_CERTIFICATE)
+    if profile.renewal is not None and proof.updates is None:
+        yield from (p for p in profile.credentials if p.kind is CredentialKind.CERTIFICATE)
+    if not request.is_renewal:
+        yield from (p for p in profile.credentials if p.kind is CredentialKind.VENDOR_CERTIFICATE)
+
+
+def _in_transaction(request: EnrollmentRequest, requester: Requester, now: datetime) -> Requester:
+    """Let a transaction of CMP serve one request of its sender (RFC 9810 §5.1.1), once that may have what it asks for.
+
+    Raises Rejection NOT_AUTHORIZED for who vouches for another's proof of possession and is no registration authority
+    (raVerified, RFC 9810 §5.2.8.4).
+    """
+    proof = request.proof
+    if proof is None:
+        raise Rejection(Reason.NOT_AUTHORIZED, "not authorized", "the message proves nothing")
+    if not proof.possession_verified and requester.kind is not CredentialKind.RA_CERTIFICATE:
+        raise Rejection(Reason.NOT_AUTHORIZED, "only a registration authority may say that possession was proved (raVerified)")
+    taken = Reservation(TRANSACTION, proof.transaction.hex(), now + _TRANSACTION_KEPT_FOR)
+    return replace(requester, reservations=(*requester.reservations, taken))
 
 
 def _check_signer(request: EnrollmentRequest) -> None:
@@ -121,6 +168,8 @@ def _refusal(profile: Profile, request: EnrollmentRequest, unknown: Rejection | 
 
 
 def _missing(request: EnrollmentRequest) -> Rejection:
+    if request.protocol is Protocol.CMP:
+        return _unknown_sender(request)
     if request.is_renewal:
         return Rejection(Reason.NOT_AUTHORIZED, "this profile does not renew by such a message")
     if request.protocol is Protocol.ACME:
@@ -130,3 +179,11 @@ def _missing(request: EnrollmentRequest) -> Rejection:
     if request.challenge:
         return Rejection(Reason.CREDENTIAL_INVALID, "the challenge is not valid", "this profile takes no challenge")
     return Rejection(Reason.CREDENTIAL_MISSING, "a challenge is required")
+
+
+def _unknown_sender(request: EnrollmentRequest) -> Rejection:
+    if request.proof is None or request.proof.secret is not None:
+        return Rejection(Reason.NOT_AUTHORIZED, "this profile takes no such message under a shared secret")
+    if request.is_renewal:
+        return Rejection(Reason.NOT_AUTHORIZED, "this profile does not update certificates")
+    return Rejection(Reason.SIGNER_NOT_TRUSTED, "the signer of the message is not trusted here")

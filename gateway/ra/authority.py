@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import structlog
 
@@ -30,6 +30,7 @@ from gateway.model import (
     Verdict,
 )
 from gateway.ra import journal
+from gateway.ra.attestation import add_attested
 from gateway.ra.authenticate import authenticate
 from gateway.ra.compliance import check_compliance
 from gateway.ra.credentials.intune_jws import ChallengeRefused
@@ -91,6 +92,8 @@ REFUSED_OPENINGS = {
     Reason.CREDENTIAL_USED: "this challenge was used for another request",
     Reason.POLICY_KEY: "this key was reported as compromised",
     Reason.RENEWAL_REFUSED: "this certificate was renewed with another key already",
+    Reason.TRANSACTION_IN_USE: "this transactionID was used for another request",
+    Reason.CREDENTIAL_REVOKED: "what proved this request was revoked meanwhile",
 }
 
 GIVEN_BACK = frozenset({Reason.UPSTREAM_UNAVAILABLE, Reason.UPSTREAM_TIMEOUT, Reason.STORE_UNAVAILABLE})
@@ -252,6 +255,7 @@ class RegistrationAuthority:
             return await self._join(snapshot, key, task, trail, joined=True)
         row = await self._ledger.find_request(key, now)
         if row is not None:
+            _check_unconfirmed(row)
             return _for_retransmission(await self._follow(snapshot, row, trail), self._timing.hold_retry)
         with span("policy"):
             opening = self._decide(snapshot, profile, request, requester, key, now, trail)
@@ -278,6 +282,7 @@ class RegistrationAuthority:
         """Judge the request; returns what is to be opened, raises Rejection of the first enforced rule that is broken."""
         if request.csr.form not in profile.upstream_ca.accepts:
             raise Rejection(Reason.UNSUPPORTED_MESSAGE, f"the CA of this profile does not take {request.csr.form} requests")
+        requester = add_attested(profile.key_attestation, request, requester, now)
         decision = decide(
             profile.policy,
             request.csr,
@@ -442,6 +447,7 @@ class RegistrationAuthority:
         row = await self._ledger.find_request(same, self._clock())
         if row is None:
             return None
+        _check_unconfirmed(row)
         began = Trail(partial(journal.enrollment, request, snapshot.generation, self._clock()))
         outcome = _for_retransmission(await self._follow(snapshot, row, began), self._timing.hold_retry)
         if row.waiting_for is WaitingFor.PREDECESSOR:
@@ -486,7 +492,7 @@ class RegistrationAuthority:
 
     async def _confirm(self, snapshot: Snapshot, request: ConfirmRequest, trail: Trail) -> AcknowledgeOutcome:
         profile = await self._admit(snapshot, request, trail)
-        row = await self._transaction(request)
+        row = request.row if _is_of(request.row, request) else await self._transaction(request)
         trail.concern(row)
         return await self._revocation.confirm(profile, row, request, trail)
 
@@ -510,6 +516,20 @@ class RegistrationAuthority:
     async def _look_up_renewal(self, snapshot: Snapshot, request: RenewalWindowRequest) -> RenewalWindow:
         profile = snapshot.profile(request.profile, request.protocol)
         return await self._lookup.renewal_window(snapshot, profile, request)
+
+
+def _is_of(row: LedgerRow | None, request: ConfirmRequest) -> TypeGuard[LedgerRow]:
+    """Whether a row that came with a request is the one that its key opened, at the profile that it came to."""
+    if row is None:
+        return False
+    opened = (row.profile, row.protocol, row.transaction_id, row.requester_key)
+    return opened == (request.profile, request.protocol, request.transaction_id, request.requester_key)
+
+
+def _check_unconfirmed(row: LedgerRow) -> None:
+    """Refuse a request whose client said that it has the certificate: whoever sends it again is not that client."""
+    if row.state is LedgerState.CONFIRMED:
+        raise Rejection(Reason.TRANSACTION_IN_USE, REFUSED_OPENINGS[Reason.TRANSACTION_IN_USE])
 
 
 def _described(broken: tuple[Verdict, ...]) -> str:

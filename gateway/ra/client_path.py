@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Protocol
 
 from gateway.errors import Reason, Rejection
 from gateway.model import EnrollmentRequest
-from gateway.pki.certificate import Certificate, parse_certificate
+from gateway.pki.certificate import Certificate, recall_certificate
 from gateway.pki.extensions import eku_oid
 from gateway.pki.path_building import Path, find_paths
 from gateway.pki.trust import TrustAnchors
@@ -20,7 +19,6 @@ MAX_KNOWN = 4096
 """Certificates whose paths one credential remembers."""
 
 _CLIENT_AUTH = eku_oid("clientAuth")
-_MAX_CACHED_BYTES = 4096
 
 
 class RevocationCheck(Protocol):
@@ -60,28 +58,36 @@ class ClientCertificates:
         self._revocation = revocation
         self._known: dict[bytes, tuple[Path, ...]] = {}
 
-    async def recognise(self, certificate: Certificate, sent: tuple[bytes, ...], now: datetime) -> KnownClient:
+    async def recognise(
+        self, certificate: Certificate, sent: tuple[bytes, ...], now: datetime, *, signed: bool = False
+    ) -> KnownClient:
         """Return the client; `sent` are the certificates that came beside its own and help to find a path.
 
-        Raises Rejection NOT_AUTHORIZED, CREDENTIAL_EXPIRED, CREDENTIAL_REVOKED or UPSTREAM_UNAVAILABLE, and StoreUnavailable.
+        `signed`: its key signed the message, and need not be a TLS client's. Raises Rejection NOT_AUTHORIZED (SIGNER_NOT_TRUSTED
+        where it `signed`), CREDENTIAL_EXPIRED, CREDENTIAL_REVOKED or UPSTREAM_UNAVAILABLE, and StoreUnavailable.
         """
-        self._check_purpose(certificate)
-        paths = self._find_paths(certificate, sent, now)
+        try:
+            self._check_purpose(certificate, signed=signed)
+            paths = self._find_paths(certificate, sent, now)
+        except Rejection as error:
+            if signed and error.reason is Reason.NOT_AUTHORIZED:
+                raise Rejection(Reason.SIGNER_NOT_TRUSTED, "the signer of the message is not trusted here", error.cause) from None
+            raise
         # By issuer and serial number: the bytes of a signature can be changed so that it still verifies.
         row = await self._ledger.find_issued(certificate.issuer_der, certificate.serial)
         if row is not None and row.revoked_at is not None:
             raise Rejection(
                 Reason.CREDENTIAL_REVOKED,
-                "the TLS client certificate has been revoked",
+                "the certificate has been revoked" if signed else "the TLS client certificate has been revoked",
                 f"serial {certificate.serial:x} was revoked at {row.revoked_at.isoformat()}",
             )
         await self._check_revocation(certificate, paths, now)
         return KnownClient(certificate, row)
 
-    def _check_purpose(self, certificate: Certificate) -> None:
+    def _check_purpose(self, certificate: Certificate, *, signed: bool) -> None:
         if certificate.public_key.sha256 in self._own_keys:
             raise _refused("its key is the gateway's own")
-        problem = purpose_problem(certificate)
+        problem = signing_problem(certificate) if signed else purpose_problem(certificate)
         if problem:
             raise _refused(problem)
 
@@ -117,10 +123,15 @@ class ClientCertificates:
 
 def purpose_problem(certificate: Certificate) -> str:
     """Say why a certificate is none of a TLS client; empty when it is one. A proxy may let through what TLS here would not."""
+    if not certificate.is_ca and certificate.ekus is not None and _CLIENT_AUTH not in certificate.ekus:
+        return "its extended key usage lacks clientAuth"
+    return signing_problem(certificate)
+
+
+def signing_problem(certificate: Certificate) -> str:
+    """Say why a certificate is none of somebody who signs messages of his own; empty when it is one."""
     if certificate.is_ca:
         return "it is a CA certificate"
-    if certificate.ekus is not None and _CLIENT_AUTH not in certificate.ekus:
-        return "its extended key usage lacks clientAuth"
     if certificate.key_usage is not None and "digitalSignature" not in certificate.key_usage:
         return "its key usage does not let it sign"
     return ""
@@ -149,13 +160,9 @@ def client_certificate(request: EnrollmentRequest) -> Certificate | None:
     if data is None:
         return None
     try:
-        return _parse_cached(data) if len(data) <= _MAX_CACHED_BYTES else parse_certificate(data)
+        return recall_certificate(data)
     except Rejection as error:
         raise _refused(f"it cannot be read: {error.cause}") from None
-
-
-_parse_cached = lru_cache(maxsize=1024)(parse_certificate)
-"""A client keeps its connection, and several credentials of a profile look at the same certificate."""
 
 
 def certificate_id(certificate: Certificate) -> str:
@@ -164,4 +171,4 @@ def certificate_id(certificate: Certificate) -> str:
 
 
 def _refused(cause: str) -> Rejection:
-    return Rejection(Reason.NOT_AUTHORIZED, "the TLS client certificate is not accepted here", cause)
+    return Rejection(Reason.NOT_AUTHORIZED, "the client's certificate is not accepted here", cause)

@@ -9,10 +9,14 @@ from typing import Literal
 
 from gateway.ca.interfaces import UpstreamCA
 from gateway.config.acme import AcmeEndpoint, TrustMode
+from gateway.config.cmp import CmpEndpoint
+from gateway.config.credentials import CmpSecretCredential
 from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName, Protocol, UpstreamCAName
+from gateway.pki.key_package import KeyGenerationAuthority
 from gateway.pki.trust import TrustAnchors
+from gateway.ra.attestation import AttestationTerms
 from gateway.ra.client_certificate import ClientTrust
 from gateway.ra.compliance import ComplianceCheck
 from gateway.ra.credentials.interfaces import CredentialProvider
@@ -60,6 +64,25 @@ class AcmeTerms:
         return f"{self.base}/acct/{id}"
 
 
+@dataclass(frozen=True, slots=True)
+class CmpTerms:
+    """What a profile lets CMP clients do.
+
+    `config` is what the file says of it; `ca_certificates` are the chain, issuing CA first, `root_update` newWithNew, newWithOld
+    and oldWithNew, `request_template` a CertReqTemplateContent, DER all.
+    """
+
+    config: CmpEndpoint
+    ca_certificates: tuple[bytes, ...] = field(default=(), repr=False)
+    extra_certificates: tuple[bytes, ...] = field(default=(), repr=False)
+    root_update: tuple[bytes, ...] = field(default=(), repr=False)
+    key_authority: KeyGenerationAuthority | None = field(default=None, repr=False)
+    """Signs keys that are drawn; None where none are."""
+    request_template: bytes | None = field(default=None, repr=False)
+    secrets: CmpSecretCredential | None = None
+    """How shared secrets may be made; None where the profile takes none."""
+
+
 LinkingMode = Literal["off", "if_present", "require"]
 
 
@@ -90,6 +113,10 @@ class Profile:
     """Whether requests must be tied to their TLS connection (RFC 7030 §3.5)."""
     acme: AcmeTerms | None = None
     """None where the profile does not open ACME."""
+    cmp: CmpTerms | None = None
+    """None where the profile does not open CMP."""
+    key_attestation: AttestationTerms | None = None
+    """None where nobody looks at what requests say of their keys."""
     compliance: tuple[ComplianceCheck, ...] = ()
     """What is asked about a device after policy; one that finds fault, or fails, denies."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 from gateway.config.policy import PolicyConfig
 from gateway.errors import Reason, Rejection
@@ -61,7 +63,7 @@ class RenewalCredential:
         if isinstance(judged, Requester):
             return judged
         if request.is_renewal or not (request.challenge or judged.reason is Reason.UNKNOWN_CERTIFICATE):
-            raise judged
+            raise _as_signer(request, judged)
         return None
 
     def _is_first(self, request: EnrollmentRequest) -> bool:
@@ -120,8 +122,8 @@ class RenewalCredential:
         return (
             self._origin_refusal(signer, row)
             or self._time_refusal(signer, now)
-            or _key_refusal(request.csr, row)
-            or self._name_refusal(request, signer)
+            or _key_refusal(request, row)
+            or self._name_refusal(request, signer, row.owner)
         )
 
     def _origin_refusal(self, signer: SignerCertificate, row: InventoryRow) -> Rejection | None:
@@ -148,18 +150,26 @@ class RenewalCredential:
             return _refused("it is too early to renew this certificate", f"it is valid until {signer.not_after.isoformat()}")
         return None
 
-    def _name_refusal(self, request: EnrollmentRequest, signer: SignerCertificate) -> Rejection | None:
-        same = self._are_same_names(request.csr, signer)
+    def _name_refusal(self, request: EnrollmentRequest, signer: SignerCertificate, owner: str | None = None) -> Rejection | None:
+        same = self._are_same_names(request.csr, signer, owner)
         return None if same else _refused("a renewal keeps subject and subject alternative names")
 
-    def _are_same_names(self, csr: CertificateRequest, signer: SignerCertificate) -> bool:
+    def _are_same_names(self, csr: CertificateRequest, signer: SignerCertificate, owner: str | None) -> bool:
         if same_subject(csr.subject, signer.subject) and _comparable(csr.sans) == _comparable(signer.sans):
             return True
         if self._policy is None:
             return False
-        names = judge_names(self._policy, csr, Requester(_identity(signer), CredentialKind.CERTIFICATE))
+        holder = Requester(_identity(signer), CredentialKind.CERTIFICATE, owner=owner, claims=_claims(signer, owner))
+        names = judge_names(self._policy, csr, holder)
         made = None if names.refused else parse_name(names.subject_der)
         return made is not None and same_subject(made, signer.subject) and _comparable(names.sans) == _comparable(signer.sans)
+
+
+def _as_signer(request: EnrollmentRequest, refusal: Rejection) -> Rejection:
+    """Say of a CMP message that its signer is not known, where not a certificate that it names is what is not."""
+    if refusal.reason is not Reason.UNKNOWN_CERTIFICATE or request.proof is None or request.proof.updates is not None:
+        return refusal
+    return Rejection(Reason.SIGNER_NOT_TRUSTED, "the signer of the message is not trusted here", refusal.cause)
 
 
 def _unknown(cause: str) -> Rejection:
@@ -167,10 +177,11 @@ def _unknown(cause: str) -> Rejection:
     return Rejection(Reason.UNKNOWN_CERTIFICATE, text, cause)
 
 
-def _key_refusal(csr: CertificateRequest, row: InventoryRow) -> Rejection | None:
+def _key_refusal(request: EnrollmentRequest, row: InventoryRow) -> Rejection | None:
     """Refuse a second heir: a stolen old key must not renew what its owner has renewed to a new key."""
-    if row.renewed_by is not None and row.renewed_by != csr.public_key.sha256:
-        return _refused("the certificate has been renewed already", "it was renewed by another key")
+    if row.renewed_by is not None and row.renewed_by != request.csr.public_key.sha256:
+        reason = Reason.ALREADY_REPLACED if request.protocol is Protocol.CMP else Reason.RENEWAL_REFUSED
+        return Rejection(reason, "the certificate has been renewed already", "it was renewed by another key")
     return None
 
 
@@ -184,7 +195,17 @@ def _requester(request: EnrollmentRequest, signer: SignerCertificate, row: Inven
         owner=row.owner,
         vouches_for_sid=bool(asked) and asked == held,
         renews=signer.sha256,
+        claims=_claims(signer, row.owner),
     )
+
+
+def _claims(signer: SignerCertificate, owner: str | None) -> Mapping[str, str]:
+    """Return what the maker called a device that enrolled by his certificate, where its own certificate shows that too.
+
+    A template that named the device by it once does so again.
+    """
+    shown = [attribute.value for rdn in signer.subject.rdns for attribute in rdn]
+    return MappingProxyType({"vendor.id": owner} if owner and any(owner in value for value in shown) else {})
 
 
 def _identity(signer: SignerCertificate) -> str:

@@ -18,6 +18,7 @@ from gateway.model import (
     Unavailable,
     Verdict,
 )
+from gateway.store.interfaces import LedgerRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class ConfirmRequest:
     source: str
     client_certificate: bytes | None = field(default=None, repr=False)
     """The TLS client's certificate, DER."""
+    row: LedgerRow | None = field(default=None, repr=False)
+    """The transaction, where whoever asks has just found it by this very key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class RevokeRequest:
     """The TLS client's certificate, DER."""
     authorized: str | None = None
     """Whom the protocol's own state machine has found entitled, in place of the key's holder (RFC 8555 §7.6)."""
+    revive: bool = False
+    """Take a certificate off hold instead, where its CA can (removeFromCRL, RFC 5280 §5.3.1)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from gateway.pki.certificate import parse_certificate
 from gateway.ra import journal
 from gateway.ra.profile import Snapshot
 from gateway.ra.timing import Timing
-from gateway.ra.transactions import NOBODY, inventory_row, is_held, to_issue_request
+from gateway.ra.transactions import NOBODY, confirmation_deadline, inventory_row, is_held, to_issue_request
 from gateway.ra.walk import Clock, Verify
 from gateway.store.interfaces import Ledger, LedgerRow, LedgerState, Transition, WaitingFor
 
@@ -93,6 +93,7 @@ class Resolution:
             serial=parsed.serial,
             certificate=inventory_row(row, parsed, now),
             chain=chain,
+            confirm_by=confirmation_deadline(row, now, Timing()),
         )
         return await self._apply(attached)
 

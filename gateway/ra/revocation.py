@@ -11,10 +11,11 @@ from hmac import compare_digest
 import structlog
 
 from gateway.audit import AuditEvent
-from gateway.ca.interfaces import Capability, UnknownResult, UpstreamCA, UpstreamError, UpstreamRejected
+from gateway.ca.interfaces import Capability, NotSent, UnknownResult, UpstreamCA, UpstreamError, UpstreamRejected
 from gateway.errors import Reason, Rejection
 from gateway.metrics.registry import UpstreamOperation
 from gateway.model import Issued, Rejected, RevocationReason, Unavailable
+from gateway.pki.certificate import parse_certificate
 from gateway.ra import journal
 from gateway.ra.journal import Trail
 from gateway.ra.profile import Profile, Snapshot
@@ -71,6 +72,57 @@ async def revoke_certificate(
     return marked
 
 
+async def revive_certificate(
+    inventory: Inventory, upstream: UpstreamCA | None, row: InventoryRow, at: datetime, audit: AuditEvent, within: float
+) -> InventoryRow:
+    """Take one certificate off hold at its CA, then in the inventory; the row as it is then is returned (RFC 5280 §5.3.1).
+
+    Raises Rejection for one that is not on hold, or whose CA takes nothing off hold; UpstreamError and StoreUnavailable.
+    """
+    if row.revocation_reason is not RevocationReason.CERTIFICATE_HOLD:
+        reason = Reason.UNKNOWN_CERTIFICATE if row.revoked_at is None else Reason.ALREADY_REVOKED
+        raise Rejection(reason, "this certificate is not on hold")
+    if upstream is None or Capability.REVIVE not in upstream.capabilities:
+        raise Rejection(Reason.UPSTREAM_REJECTED, "the CA of this certificate takes nothing off hold")
+    if await inventory.find_revocation(row.sha256) is not None:
+        raise NotSent("the CA has not been told of the hold yet")
+    try:
+        await ask(upstream, UpstreamOperation.REVOKE, upstream.revive(row.der, row.serial, at), within)
+    except TimeoutError as error:
+        raise UnknownResult("the CA did not answer in time") from error
+    revived = await inventory.revive(row.sha256, at, audit)
+    if revived is None:
+        raise Rejection(Reason.ALREADY_REVOKED, "this certificate is not on hold any more")
+    return revived
+
+
+async def revoke_unconfirmed(
+    inventory: Inventory, upstream: UpstreamCA | None, row: LedgerRow, at: datetime, audit: AuditEvent
+) -> bool:
+    """Revoke the certificate of a delivered row that its client did not take; False when it was confirmed or revoked meanwhile.
+
+    The inventory decides, in one transaction, so that no confirmation can come between; the CA is told right afterwards by
+    whoever tells CAs of revocations. `audit` says who and why. Raises StoreUnavailable.
+    """
+    reason = RevocationReason.CESSATION_OF_OPERATION
+    certificate = parse_certificate(row.certificate or b"")
+    event = replace(
+        audit, event="certificate.revoked", decision="done", at=at, serial=format(certificate.serial, "x"), subject=row.subject
+    )
+    pending = None
+    if upstream is not None and Capability.REVOKE in upstream.capabilities:
+        names = certificate.der, certificate.sha256, row.upstream_ca, certificate.serial, certificate.not_after
+        pending = new_pending(*names, reason, at, "it was not confirmed", attempts=0)
+    revoked = await inventory.revoke_unconfirmed(row, at, reason, event, pending)
+    if revoked and pending is None:
+        log.warning(
+            "revoked in the inventory only: revoke the certificate at its CA as well",
+            upstream_ca=row.upstream_ca,
+            serial=format(certificate.serial, "x"),
+        )
+    return revoked
+
+
 async def _tell(
     upstream: UpstreamCA, row: InventoryRow, reason: RevocationReason, at: datetime, within: float
 ) -> PendingRevocation | None:
@@ -99,12 +151,16 @@ class Revocation:
 
     async def confirm(self, profile: Profile, row: LedgerRow, request: ConfirmRequest, trail: Trail) -> AcknowledgeOutcome:
         """Confirm the certificate of `row`, or revoke it when the client refused it."""
-        found = await self._ledger.find_certificate(request.certificate_sha256)
-        if found is None or found.request_id != row.id or row.state not in DELIVERABLE:
+        held = b"" if row.certificate is None else hashlib.sha256(row.certificate).digest()
+        if held != request.certificate_sha256 or row.state not in DELIVERABLE:
             raise Rejection(Reason.UNKNOWN_CERTIFICATE, "this transaction has no such certificate to confirm")
-        if not request.accepted:
-            return await self._revoke(profile.upstream_ca, found, RevocationReason.CESSATION_OF_OPERATION, trail)
         now = self._clock()
+        if not request.accepted:
+            event = replace(trail.event, actor=row.requester, detail="its client does not want it")
+            if not await revoke_unconfirmed(self._inventory, profile.upstream_ca, row, now, event):
+                raise Rejection(Reason.ALREADY_CONFIRMED, "the certificate was confirmed already, or revoked")
+            trail.recorded = True
+            return Acknowledged(row.id, revoked=True)
         confirmed = Transition(
             id=row.id,
             expected=DELIVERABLE,
@@ -112,6 +168,7 @@ class Revocation:
             to=LedgerState.CONFIRMED,
             at=now,
             audit=journal.change(row, "enrollment.confirmed", "done", now),
+            opened=row,
         )
         if await self._ledger.transition(confirmed) is None:
             raise Rejection(Reason.DENIED, "the certificate was revoked meanwhile")
@@ -126,7 +183,13 @@ class Revocation:
         if request.authorized is None and not compare_digest(row.public_key_sha256, request.requester_key):
             raise Rejection(Reason.UNKNOWN_CERTIFICATE, "there is no such certificate of this key")
         _concern(trail, row, request.authorized)
-        return await self._revoke(snapshot.upstream_cas.get(row.upstream_ca), row, request.reason, trail)
+        upstream = snapshot.upstream_cas.get(row.upstream_ca)
+        if request.revive:
+            # Whoever has stolen a key must not take its certificate off hold again.
+            if request.authorized is None:
+                raise Rejection(Reason.NOT_AUTHORIZED, "only a registration authority takes certificates off hold")
+            return await self._revive(upstream, row, trail)
+        return await self._revoke(upstream, row, request.reason, trail)
 
     async def supersede(self, snapshot: Snapshot, issued: Issued, begun: AuditEvent) -> Rejected | Unavailable | None:
         """Revoke a certificate whose key is lost, before the same request gets another; None when it is done.
@@ -142,6 +205,19 @@ class Revocation:
         _concern(trail, row)
         outcome = await self._revoke(snapshot.upstream_cas.get(row.upstream_ca), row, RevocationReason.SUPERSEDED, trail)
         return None if isinstance(outcome, Acknowledged) else outcome
+
+    async def _revive(self, upstream: UpstreamCA | None, row: InventoryRow, trail: Trail) -> AcknowledgeOutcome:
+        now = self._clock()
+        audit = replace(trail.event, event="certificate.revived", decision="done", at=now, serial=format(row.serial, "x"))
+        try:
+            await revive_certificate(self._inventory, upstream, row, now, audit, self._within)
+        except UpstreamRejected as error:
+            return Rejected(Reason.UPSTREAM_REJECTED, str(error))
+        except UpstreamError as error:
+            log.warning("the upstream CA did not take a certificate off hold", upstream_ca=row.upstream_ca, cause=str(error))
+            return Unavailable(Reason.UPSTREAM_UNAVAILABLE, UPSTREAM_RETRY)
+        trail.recorded = True
+        return Acknowledged(row.request_id, revoked=False)
 
     async def _revoke(
         self, upstream: UpstreamCA | None, row: InventoryRow, reason: RevocationReason, trail: Trail

@@ -132,9 +132,10 @@ def new_pending(
     reason: RevocationReason,
     at: datetime,
     cause: str,
+    attempts: int = 1,
 ) -> PendingRevocation:
     """Return a revocation that a CA could not be told of for this cause; it is tried again at once."""
-    return PendingRevocation(sha256, der, upstream_ca, serial, reason, at, not_after, at, 1, cause[:LONGEST_CAUSE])
+    return PendingRevocation(sha256, der, upstream_ca, serial, reason, at, not_after, at, attempts, cause[:LONGEST_CAUSE])
 
 
 def _told(row: PendingRevocation) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""Keys that are drawn for devices that cannot draw their own (RFC 7030 §4.4): never stored, never logged, handed out once."""
+"""Keys that are drawn for devices that cannot draw their own (RFC 7030 §4.4, RFC 9483 §4.1.6): never stored, never logged,
+handed out once."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from gateway.model import CredentialKind, EnrollmentRequest, PublicKey, Requester
+from gateway.model import CredentialKind, EnrollmentRequest, PublicKey, Requester, RequestForm
 from gateway.pki.csr import build_csr
 from gateway.pki.extensions import SUBJECT_KEY_IDENTIFIER
 from gateway.pki.keys import PrivateKey, default_digest, describe_public_key, generate_private_key, public_key_der
@@ -49,6 +50,12 @@ def choose_kind(allowed: Sequence[K], asked: PublicKey) -> K:
     wanted = [kind for kind in allowed if _KINDS[kind].algorithm == asked.algorithm]
     exact = [kind for kind in wanted if (_KINDS[kind].bits, _KINDS[kind].curve) == (asked.bits, asked.curve)]
     return (*exact, *wanted, *allowed)[0]
+
+
+def kind_fits(kind: str, wanted: PublicKey) -> bool:
+    """Whether a kind of key is what `wanted` names; 0 bits: of any size."""
+    described = _KINDS[kind]
+    return (described.algorithm, described.curve) == (wanted.algorithm, wanted.curve) and wanted.bits in {0, described.bits}
 
 
 class KeyMaker:
@@ -91,7 +98,8 @@ class ServerKey:
 
     def foresee(self, request: EnrollmentRequest) -> EnrollmentRequest:
         """Return the request as policy will see it, for a judgement before the work of drawing a key."""
-        return replace(request, csr=replace(request.csr, public_key=_KINDS[self.kind], signature_digest="none"))
+        key = _KINDS[self.kind]
+        return replace(request, csr=replace(request.csr, form=RequestForm.PKCS10, public_key=key, signature_digest="none"))
 
     async def certify(self, request: EnrollmentRequest, maker: KeyMaker, requester: str) -> EnrollmentRequest:
         """Draw the key and return the request with a PKCS#10 of its own, which asks for all else that `request` does.
@@ -112,6 +120,7 @@ class ServerKey:
         )
         rebuilt = replace(
             asked,
+            form=RequestForm.PKCS10,
             der=der,
             public_key=describe_public_key(public_key_der(key)),
             extensions=others,

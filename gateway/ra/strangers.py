@@ -17,6 +17,7 @@ FLOODS = frozenset({Reason.RATE_LIMITED, Reason.OVERLOADED})
 
 FAILED_AUTHENTICATIONS = frozenset(
     {
+        Reason.BAD_MESSAGE_CHECK,
         Reason.BAD_PROOF_OF_POSSESSION,
         Reason.CREDENTIAL_EXPIRED,
         Reason.CREDENTIAL_INVALID,
@@ -25,6 +26,7 @@ FAILED_AUTHENTICATIONS = frozenset(
         Reason.CREDENTIAL_REVOKED,
         Reason.CREDENTIAL_SIGNATURE,
         Reason.NOT_AUTHORIZED,
+        Reason.SIGNER_NOT_TRUSTED,
         Reason.UNKNOWN_CERTIFICATE,
         Reason.UNKNOWN_TRANSACTION,
     }
@@ -50,9 +52,10 @@ class Strangers:
             return False
         if outcome.reason in FLOODS:
             return True
-        return outcome.reason in FAILED_AUTHENTICATIONS and not self._take_row(profile, source, now)
+        return outcome.reason in FAILED_AUTHENTICATIONS and not self.take_row(profile, source, now)
 
-    def _take_row(self, profile: str, source: str, now: datetime) -> bool:
+    def take_row(self, profile: str, source: str, now: datetime) -> bool:
+        """Take one row from the bound of an address; False where its minute has none left."""
         if self._until is None or not self._until - _MINUTE <= now < self._until:
             self._rows.clear()
             self._until = now + _MINUTE

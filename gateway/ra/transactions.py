@@ -28,6 +28,7 @@ from gateway.pki.certificate import Certificate
 from gateway.pki.names import format_name, parse_name
 from gateway.ra.devices import digest_of_names
 from gateway.ra.profile import Profile, Quota
+from gateway.ra.timing import Timing
 from gateway.store.interfaces import InventoryRow, LedgerRow, LedgerState, Opening, QuotaTake, WaitingFor
 
 NOBODY = ""
@@ -123,6 +124,7 @@ def new_row(
         attempts=0 if approval else 1,
         created_at=now,
         updated_at=now,
+        confirm_by=request.proof.confirm_by if request.proof else None,
     )
 
 
@@ -175,6 +177,17 @@ def _retry_after(row: LedgerRow, now: datetime, hold_retry: int) -> int:
     if row.poll_at is None:
         return hold_retry
     return max(1, min(hold_retry, int((row.poll_at - now).total_seconds()) + 1))
+
+
+def confirmation_deadline(row: LedgerRow, now: datetime, timing: Timing) -> datetime | None:
+    """Return until when the certificate that comes now must be confirmed (RFC 9810 §5.1.1.2): as long as was granted, from now.
+
+    Whoever was told to come back has it only when he does.
+    """
+    if row.confirm_by is None:
+        return None
+    waited = (now - row.created_at).total_seconds() > timing.answer_within
+    return now + (row.confirm_by - row.created_at) + (timedelta(seconds=2 * timing.hold_retry) if waited else timedelta(0))
 
 
 def latest_lease(now: datetime, lease: timedelta) -> datetime:

@@ -28,7 +28,7 @@ from gateway.ra import journal, quarantine
 from gateway.ra.alerts import alert_held, alert_resting, alert_unrecorded
 from gateway.ra.reach import Reach
 from gateway.ra.timing import Timing, rest_for
-from gateway.ra.transactions import NOBODY, inventory_row, outcome_of, to_issue_request
+from gateway.ra.transactions import NOBODY, confirmation_deadline, inventory_row, outcome_of, to_issue_request
 from gateway.ra.upstream import ask
 from gateway.store.interfaces import Ledger, LedgerRow, LedgerState, Transition, WaitingFor
 
@@ -204,6 +204,7 @@ class Walk:
             upstream_reference=issued.reference,
             certificate=inventory_row(row, certificate, now),
             chain=issued.chain or upstream.chain(),
+            confirm_by=confirmation_deadline(row, now, self._timing),
             opened=row,
         )
         try:

@@ -21,12 +21,16 @@ from gateway.model import (
     UpstreamCAName,
 )
 from gateway.store.acme import AcmeRecords
+from gateway.store.cmp import CmpRecords
 
 RENEWAL = "renewal"
 """Kind of the reservation for the one heir of a certificate: requests for the same public key share it, no other key gets it."""
 
 DIGEST = "digest"
 """Kind of the reservation for one response of HTTP Digest: it serves one sending, which no later one takes over from it."""
+
+TRANSACTION = "cmp_transaction"
+"""Kind of the reservation for one CMP transaction of one sender: it serves one message (RFC 9810 §5.1.1)."""
 
 SUPERSEDED = "superseded"
 """Kind of the reservation for the one row that takes the place of another of the same request; its key is that row's ID."""
@@ -111,6 +115,8 @@ class LedgerRow:
     """Since when it waits for a CA that cannot be reached; None: it never did."""
     sent_at: datetime | None = None
     """Before this nothing of it can have reached its CA; None: it may have since it was made."""
+    confirm_by: datetime | None = None
+    """When its client must have confirmed the certificate (CMP certConf); None: it need not, or has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +159,8 @@ class AlreadyOpen:
 
 @dataclass(frozen=True, slots=True)
 class OpeningRefused:
-    """Nothing was taken: CREDENTIAL_USED, CREDENTIAL_REVOKED, RATE_LIMITED, RENEWAL_REFUSED, or POLICY_KEY for a key that was
-    revoked as compromised.
+    """Nothing was taken: CREDENTIAL_USED, CREDENTIAL_REVOKED, TRANSACTION_IN_USE, RATE_LIMITED, RENEWAL_REFUSED, or POLICY_KEY
+    for a key that was revoked as compromised.
     """
 
     reason: Reason
@@ -167,8 +173,9 @@ class Transition:
     `None` in a field leaves it as it is. `worker=None` skips the owner check (operators). `release` gives
     reservations, quotas and the request key back: only when nothing was sent or the refusal is definite.
     A `certificate` puts the row's certificate into the inventory in the same transaction; a certificate that is in
-    the inventory under another request is never replaced. `opened` is the row as it was opened, where the caller has it:
-    what never changes afterwards is answered from it instead of being read and decrypted again.
+    the inventory under another request is never replaced. CONFIRMED takes `confirm_by` away. `opened` is the row as it was
+    opened, or as it has its certificate, where the caller has it: what never changes afterwards is answered from it instead of
+    being read and decrypted again.
     """
 
     id: RequestId
@@ -191,6 +198,7 @@ class Transition:
     chain: tuple[bytes, ...] | None = None
     queued_at: datetime | None = None
     sent_at: datetime | None = None
+    confirm_by: datetime | None = None
     release: bool = False
     opened: LedgerRow | None = field(default=None, repr=False)
 
@@ -295,7 +303,8 @@ class Tally:
     """Unfinished requests by what they wait for (`doubt`: to know what the upstream CA did, `queue`: for it to be reached).
 
     Also reservations by kind, and by CA the revocations that it was not told of.
-    Of ACME: orders that wait for their accounts, orders that are finalized, challenges that are tried.
+    Of ACME: orders that wait for their accounts, orders that are finalized, challenges that are tried. Of CMP: certificates that
+    their clients have yet to confirm.
     """
 
     approval: int
@@ -307,6 +316,7 @@ class Tally:
     acme_orders: int = 0
     acme_finalizations: int = 0
     acme_challenges: int = 0
+    confirmation: int = 0
 
 
 class Ledger(Protocol):
@@ -400,6 +410,21 @@ class Inventory(Protocol):
         nothing and returns the row as it is.
         """
 
+    async def revoke_unconfirmed(
+        self, row: LedgerRow, at: datetime, reason: RevocationReason, audit: AuditEvent, pending: PendingRevocation | None = None
+    ) -> bool:
+        """Revoke the certificate of a DELIVERED row that its client did not take; False when it was confirmed or revoked.
+
+        With `pending` its CA is to be told of it, as by `mark_revoked`. The certificate that it renewed may be renewed again, by
+        any key: its holder never took this one.
+        """
+
+    async def revive(self, sha256: bytes, at: datetime, audit: AuditEvent) -> InventoryRow | None:
+        """Mark a certificate in force again that was on hold, with its ledger row; None where it is not on hold.
+
+        So it is of one whose CA was not told of the hold yet: first it must be.
+        """
+
     async def find_due_revocations(
         self, now: datetime, limit: int, resting: Collection[UpstreamCAName] = ()
     ) -> tuple[PendingRevocation, ...]:
@@ -479,7 +504,7 @@ class Upkeep(Protocol):
         """Count unfinished requests, and the reservations of these kinds."""
 
 
-class Store(Ledger, Inventory, AcmeRecords, Upkeep, Protocol):
+class Store(Ledger, Inventory, AcmeRecords, CmpRecords, Upkeep, Protocol):
     """The whole store."""
 
 

@@ -123,12 +123,13 @@ def ledger_columns(row: LedgerRow, sealed_request: bytes) -> Columns:
         "quota_slots": "[]",
         "queued_at": _micros_or_none(row.queued_at),
         "sent_at": _micros_or_none(row.sent_at),
+        "confirm_by": _micros_or_none(row.confirm_by),
     }
 
 
 CHANGING = (
     "state, waiting_for, sent, worker, lease_until, poll_at, upstream_reference, attempts, updated_at, reason, detail, serial, "
-    "queued_at, sent_at"
+    "queued_at, sent_at, confirm_by"
 )
 """The columns of a ledger row that change after it was opened, beside its certificate and chain."""
 
@@ -171,6 +172,7 @@ def read_changed(r: Sequence[Any], opened: LedgerRow, certificate: bytes, chain:
         serial=_serial_or_none(r[11]),
         queued_at=_moment_or_none(r[12]),
         sent_at=_moment_or_none(r[13]),
+        confirm_by=_moment_or_none(r[14]),
         certificate=certificate,
         chain=chain,
     )
@@ -214,8 +216,9 @@ def read_ledger(r: Sequence[Any], keys: KeyRing) -> LedgerRow:
         detail=r[32],
         queued_at=_moment_or_none(r[35]),
         sent_at=_moment_or_none(r[36]),
-        certificate=r[37],
-        chain=unpack_chain(r[38]) if r[38] is not None else (),
+        confirm_by=_moment_or_none(r[37]),
+        certificate=r[38],
+        chain=unpack_chain(r[39]) if r[39] is not None else (),
     )
 
 

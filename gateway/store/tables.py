@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every schema revision that this program knows, oldest first."""
 
 SCHEMA = REVISIONS[-1]
@@ -73,6 +73,7 @@ ledger = Table(
     Column("quota_slots", Text, nullable=False),
     Column("queued_at", BigInteger),
     Column("sent_at", BigInteger),
+    Column("confirm_by", BigInteger),
 )
 """One row an enrollment; the certificate is in `inventory`, the chain once for all in `chains`."""
 
@@ -85,6 +86,8 @@ Index(
     sqlite_where=_UNFINISHED,
     postgresql_where=_UNFINISHED,
 )
+_UNCONFIRMED = text("state = 'delivered' AND confirm_by IS NOT NULL")
+Index("ix_ledger_unconfirmed", ledger.c.confirm_by, sqlite_where=_UNCONFIRMED, postgresql_where=_UNCONFIRMED)
 _RENEWAL = ledger.c.renews.is_not(None)
 Index("ix_ledger_renews", ledger.c.renews, sqlite_where=_RENEWAL, postgresql_where=_RENEWAL)
 
@@ -259,6 +262,25 @@ pulse = Table(
     Column("at", BigInteger, nullable=False),
 )
 """The last proof of each worker that a durable write works."""
+
+cmp_secrets = Table(
+    "cmp_secrets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("profile", Text, nullable=False),
+    Column("reference", LargeBinary, nullable=False),
+    Column("secret", LargeBinary, nullable=False),  # sealed
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+    Column("created_by", Text, nullable=False),
+    Column("max_uses", Integer, nullable=False),
+    Column("binding", Text, nullable=False),
+    Column("owner", Text),
+    Column("revoked_at", BigInteger),
+)
+"""Shared secrets of CMP clients by their reference numbers; of one number at most one is in force in a profile."""
+
+Index(None, cmp_secrets.c.profile, cmp_secrets.c.reference)
 
 acme_external_accounts = Table(
     "acme_external_accounts",

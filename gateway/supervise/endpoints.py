@@ -12,6 +12,7 @@ from gateway.config.schema import Limits
 from gateway.tracing import Tracer
 from gateway.web.acme.endpoint import AcmeEndpoint
 from gateway.web.admin import AdminEndpoint
+from gateway.web.cmp import CmpEndpoint
 from gateway.web.est import EstEndpoint
 from gateway.web.floods import FloodCounter
 from gateway.web.http01 import Http01Endpoint
@@ -55,9 +56,11 @@ class Endpoints:
         scep, est = ScepEndpoint(*shared), EstEndpoint(*shared)
         acme = AcmeEndpoint(lambda: gateway.generation, gateway.acme, self.floods, gateway.clock, tracer)
         revocation = RevocationEndpoint(lambda: gateway.generation, gateway.clock)
+        cmp = CmpEndpoint(lambda: gateway.generation, gateway.cmp, self.floods, self._executor, gateway.clock, tracer)
         admin = AdminEndpoint(gateway.operations.run)
         http01 = Http01Endpoint(lambda: gateway.generation)
-        routes = [*scep.routes(), *est.routes(), *acme.routes(), *revocation.routes(), *http01.routes()]
+        # CMP is last: it has paths anywhere, where its aliases say so
+        routes = [*scep.routes(), *est.routes(), *acme.routes(), *revocation.routes(), *http01.routes(), *cmp.routes()]
         self._network = HttpServer(routes, _network_limits(limits), drain_seconds, acme.spell)
         self._operators = HttpServer([*admin.routes(), *ops], _operator_limits(limits), drain_seconds)
 

@@ -6,14 +6,14 @@ from gateway.assemble import Gateway
 from gateway.metrics import worker as metrics
 from gateway.metrics.registry import AcmeWork, Waiting
 from gateway.model import CredentialKind, UpstreamCAName
-from gateway.ra.credentials import intune_jws, one_time
+from gateway.ra.credentials import cmp_secret, intune_jws, one_time
 from gateway.ra.credentials.challenge_labels import ChallengeLabel
 from gateway.ra.profile import Profile
 from gateway.supervise.endpoints import Endpoints
 
 LOAD_SECONDS = 1.0
 STORE_SECONDS = 30.0
-_RESERVED = (one_time.RESERVATION_KIND, intune_jws.RESERVATION_KIND)
+_RESERVED = (one_time.RESERVATION_KIND, intune_jws.RESERVATION_KIND, cmp_secret.RESERVATION_KIND)
 """Kinds of what is forgotten again; reservations of renewals stay as long as the inventory."""
 
 
@@ -45,6 +45,7 @@ class Gauges:
                 Waiting.UPSTREAM: tally.upstream,
                 Waiting.QUEUE: tally.queue,
                 Waiting.DOUBT: tally.doubt,
+                Waiting.CONFIRMATION: tally.confirmation,
             }
         )
         # A CA that was named once keeps its series: what is told in the end must be seen to be nought.

@@ -164,6 +164,7 @@ def _allow_connections(count: int) -> None:
 def _start_background(background: Background, gateway: Gateway, endpoints: Endpoints) -> None:
     background.run("recovery", _recover(gateway))
     background.repeat("revocations", RECOVERY_SECONDS, gateway.tell_revocations)
+    background.repeat("confirmations", RECOVERY_SECONDS, gateway.end_confirmations)
     background.repeat("acme", ACME_SECONDS, gateway.validate)
     background.repeat("upkeep", UPKEEP_SECONDS, gateway.expire)
     background.run("floods", endpoints.floods.run())

@@ -15,6 +15,7 @@ from gateway.pki.cms import Signer
 from gateway.ra.profile import Snapshot
 from gateway.web.proxies import Proxies
 from gateway.web.tls import unresumable
+from gateway.wire.cmp.protection import Protector
 from gateway.wire.est.server_keygen import KeyRecipients
 from gateway.wire.scep.pkimessage import RaIdentity
 
@@ -131,6 +132,32 @@ class AcmeService:
     """A page about this CA, for who asks too much (RFC 8555 §6.6)."""
 
 
+@dataclass(frozen=True, slots=True)
+class CmpService:
+    """The CMP endpoint of one profile (RFC 9811).
+
+    `signer` is what `protector` protects answers with, but for those under a shared secret.
+    `offload` says that the signer's key is slow, or in a token: its work runs in an executor.
+    """
+
+    profile: ProfileName
+    signer: Signer
+    protector: Protector
+    failure_limit: FailureLimit | None
+    offload: bool
+    ends: datetime
+    """When the signer's certificate ends: clients would refuse what it signs afterwards."""
+
+    def is_valid(self, now: datetime) -> bool:
+        """Whether this signer may answer messages."""
+        return now <= self.ends
+
+    def describe_end(self) -> str:
+        """Return a sentence for operators: what has ended, and what to do."""
+        ended = f"the CMP signer of profile {self.profile} expired on {self.ends:%Y-%m-%d %H:%M:%SZ}"
+        return f"{ended}: put a new one in its place and reload; its requests are refused until then"
+
+
 class SignedCrl(Protocol):
     """One signed CRL (RFC 5280 §5)."""
 
@@ -182,6 +209,8 @@ class Generation:
     est: Mapping[str, EstService] = field(default_factory=lambda: MappingProxyType({}))
     """By label, and the default one under the empty label."""
     acme: Mapping[ProfileName, AcmeService] = field(default_factory=lambda: MappingProxyType({}))
+    cmp: Mapping[str, CmpService] = field(default_factory=lambda: MappingProxyType({}))
+    """By path without a slash in front (`.well-known/cmp/p/corp`, an alias), an operation left out."""
     proxies: Proxies = field(default_factory=Proxies)
     """Who may say what a TLS client showed, and where it is."""
     http01_thumbprint: str | None = None

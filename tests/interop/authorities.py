@@ -10,9 +10,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 REQUEST_AGENT = ObjectIdentifier("1.3.6.1.4.1.311.20.2.1")
+CMC_RA = ObjectIdentifier("1.3.6.1.5.5.7.3.28")
+CM_KGA = ObjectIdentifier("1.3.6.1.5.5.7.3.32")
 
 
-def issue_ra(state: Path, name: str, *, signs: bool = True, decrypts: bool = True) -> dict[str, object]:
+def issue_ra(
+    state: Path, name: str, *, signs: bool = True, decrypts: bool = True, purpose: ObjectIdentifier = REQUEST_AGENT
+) -> dict[str, object]:
     """Write an RA certificate and its key below `state`; return the pair as the configuration names it."""
     issuer = x509.load_pem_x509_certificate((state / "ca" / "issuing.pem").read_bytes())
     issuer_key = load_pem_private_key((state / "secrets" / "issuing.key").read_bytes(), None)
@@ -29,7 +33,7 @@ def issue_ra(state: Path, name: str, *, signs: bool = True, decrypts: bool = Tru
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(days=30))
         .add_extension(_usage(signs, decrypts), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([REQUEST_AGENT]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier.value), critical=False)
         .sign(issuer_key, SHA256())

@@ -13,6 +13,8 @@ from tests.conftest import RunningServer, free_port, launch
 from tests.interop.acme_proxy import Spoiler, spoiling
 from tests.interop.acme_site import AcmeSite
 from tests.interop.acme_site import running as acme_running
+from tests.interop.cmp_site import CmpSite
+from tests.interop.cmp_site import running as cmp_running
 from tests.interop.debian13 import Root, build
 from tests.interop.est_site import Site, running
 from tests.interop.settings import LEGACY, edit, policy, profile, scep
@@ -38,6 +40,13 @@ def rsa_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServ
 def est_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server with EST: `demo` without a label, `linked` and `maker`; nobody changes its configuration."""
     with running(tmp_path_factory.mktemp("est-server") / "state") as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def cmp_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CmpSite]:
+    """A server with CMP; nobody changes its configuration, and each test has names of its own."""
+    with cmp_running(tmp_path_factory.mktemp("cmp-server") / "state") as site:
         yield site
 
 

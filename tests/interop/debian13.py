@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import pytest
 
-PACKAGES = ("libest-utils", "strongswan-pki", "libstrongswan-standard-plugins", "libstrongswan-extra-plugins")
+PACKAGES = ("libest-utils", "openssl", "strongswan-pki", "libstrongswan-standard-plugins", "libstrongswan-extra-plugins")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 SOURCE = f"deb [signed-by={KEYRING}] http://deb.debian.org/debian"
 SECONDS = 240

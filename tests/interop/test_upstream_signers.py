@@ -31,6 +31,7 @@ def profile_of(name: str, section: dict[str, Any]) -> Change:
         document["upstream_cas"][name] = section
         made = deepcopy(document["profiles"]["demo"])
         made["endpoints"] = {"est": {}}
+        made["credentials"] = [credential for credential in made["credentials"] if credential["type"] != "cmp_secret"]
         made["upstream_ca"] = name
         made.pop("renewal")
         made["policy"]["key_usage"] = {"allow": ["digitalSignature"], "default": ["digitalSignature"], "unlisted": "drop"}

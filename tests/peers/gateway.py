@@ -1,4 +1,4 @@
-"""Another pki-gateway, which the gateway asks by EST and by SCEP as its registration authority."""
+"""Another pki-gateway, which the gateway asks by EST, SCEP and CMP as its registration authority."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ from tests.interop.settings import Change, edit
 RA_SUBJECT = "CN=gateway,O=Example"
 WAITING = "waiting"
 """A profile that issues nothing before somebody approves."""
+CAREFUL = "careful"
+"""A profile whose certificates are confirmed by all who ask by CMP."""
 
 
 @dataclass(frozen=True)
 class GatewayPeer:
-    """The other gateway; the profiles `demo` and `waiting` take the registration authority's certificate by both protocols."""
+    """The other gateway; its profiles take the registration authority's certificate by all of them.
+
+    By CMP they take shared secrets, too.
+    """
 
     server: RunningServer
     mtls_port: int
@@ -59,6 +64,22 @@ class GatewayPeer:
         section = {"type": "scep", "url": f"{url or self.server.url}/scep/{profile}", "signer": self.pair}
         ra = str(self.state / "ca" / "ra.pem")
         return {**section, "ra": ra, "chain": self.chain, "remembers": "50m", **more}
+
+    def cmp(self, profile: str = "demo", url: str | None = None, *, secret: Path | None = None, **more: Any) -> dict[str, Any]:
+        """The section of an upstream CA that asks by CMP, known by the certificate that signs its messages, or by a secret.
+
+        `secret` is the folder where that is kept.
+        """
+        auth: dict[str, Any] = {"type": "signature", "signer": self.pair}
+        if secret is not None:
+            created = self.server.cli("cmp-secret", "create", profile, "--uses", "100", "--format", "json")
+            made = json.loads(created.stdout)
+            file = secret / f"{made['reference']}.secret"
+            file.touch(0o600)
+            file.write_text(made["secret"])
+            auth = {"type": "secret", "reference": made["reference"], "secret": {"file": str(file)}}
+        base = f"{url or self.server.url}/.well-known/cmp/p/{profile}"
+        return {"type": "cmp", "url": base, "auth": auth, "chain": self.chain, "remembers": "50m", **more}
 
     def issued(self, public_key: bytes) -> list[bytes]:
         """Return every certificate for a key, DER."""
@@ -97,12 +118,17 @@ def _profiles(port: int) -> Change:
     def change(document: dict[str, Any]) -> None:
         document["server"]["https_mtls"] = {**document["server"]["https"], "listen": f"127.0.0.1:{port}"}
         demo = document["profiles"]["demo"]
-        demo["credentials"] = [{"type": "ra_certificate", "anchors": "ca/issuing.pem", "subjects": [RA_SUBJECT]}]
+        may = ["enroll", "revoke", "forward"]
+        authority = {"type": "ra_certificate", "anchors": "ca/issuing.pem", "subjects": [RA_SUBJECT], "may": may}
+        demo["credentials"] = [authority, {"type": "cmp_secret", "max_uses": 100}]
         demo["endpoints"].pop("acme", None)
         demo.pop("renewal", None)
         waiting = json.loads(json.dumps(demo))
         waiting["endpoints"]["est"].pop("default", None)
         document["profiles"][WAITING] = {**waiting, "approval": "manual"}
+        careful = json.loads(json.dumps(waiting))
+        careful["endpoints"] = {"cmp": {**demo["endpoints"]["cmp"], "confirmation": {"implicit": "refuse"}}}
+        document["profiles"][CAREFUL] = careful
 
     return change
 

@@ -44,6 +44,8 @@ def judge_certified(binding: NameBinding, subject: Subject, sans: tuple[SubjectA
     for name, oid, bound in (("CN", COMMON_NAME, binding.common_name), ("serialNumber", SERIAL_NUMBER, binding.serial_number)):
         if bound is not None and subject.values(oid) != ((bound,) if bound else ()):
             problems.append(Problem("", f"the subject to be certified would have another {name} than the credential binds"))
+    if binding.device is not None and (binding.device,) not in (subject.values(COMMON_NAME), subject.values(SERIAL_NUMBER)):
+        problems.append(Problem("", "the subject to be certified would have another CN and serialNumber than the device's name"))
     if not _are_allowed(binding, sans):
         problems.append(Problem("", "names would be certified that the credential does not speak for"))
     return _CERTIFIED.judge(RuleMode.ENFORCE, problems, "the names to be certified are the credential's")
@@ -51,7 +53,7 @@ def judge_certified(binding: NameBinding, subject: Subject, sans: tuple[SubjectA
 
 def _binds(binding: NameBinding) -> bool:
     sans = binding.sans is not None and binding.san_kinds != frozenset()
-    others = (binding.subject, binding.common_name, binding.serial_number, binding.allowed_sans)
+    others = (binding.subject, binding.common_name, binding.serial_number, binding.device, binding.allowed_sans)
     return sans or any(other is not None for other in others)
 
 

@@ -134,6 +134,9 @@ def _facts(sans: tuple[SubjectAltName, ...], requester: Requester) -> dict[str, 
     """Return what a template may say that was not asked for in the subject."""
     dns = next((name.value for name in sans if name.kind is SanKind.DNS), None)
     facts = {"dns": dns, "requester": requester.identity, "owner": requester.owner}
+    if requester.proved_by(CredentialKind.VENDOR_CERTIFICATE, CredentialKind.CERTIFICATE, CredentialKind.RA_CERTIFICATE):
+        facts["vendor.id"] = requester.claims.get("vendor.id")
+    facts |= {f"attested.{name}": value for name, value in requester.attested.items()}
     if requester.proved_by(CredentialKind.ACME_ORDER):
         # The claims of other credentials are other people's words.
         facts |= {f"attested.{name}": value for name, value in requester.claims.items()}

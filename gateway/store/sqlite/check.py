@@ -18,6 +18,8 @@ from gateway.store.sqlite.files import read_all_audit
 
 ISSUED = frozenset({"enrollment.issued", "request.attached"})
 REVOKED = "certificate.revoked"
+REVIVED = "certificate.revived"
+_WORDS = ("issued", "attached", "revoked", "revived")
 _CERTIFICATE = "SELECT revoked_at FROM inventory WHERE upstream_ca = :upstream_ca AND serial = :serial"
 _DELIVERED = (
     "SELECT l.id, l.state FROM ledger l WHERE l.state IN ('issued', 'held', 'delivered', 'confirmed', 'revoked') "
@@ -74,13 +76,17 @@ class _Comparison:
     def __init__(self, sql: sqlite.Statements) -> None:
         self.problems: list[str] = []
         self._sql = sql
+        self._taken_back: dict[tuple[str, str], int] = {}
+        """Certificates that were revoked and are in force, with the row that says the former: one may have been on hold."""
 
     def follow(self, rows: Iterable[AuditRow]) -> Iterator[AuditRow]:
         """Hand the rows on, and look at each that names a certificate."""
         for row in rows:
-            if "issued" in row.body or "attached" in row.body or "revoked" in row.body:
+            if any(word in row.body for word in _WORDS):
                 self._look_at(row)
             yield row
+        for (ca, serial), seq in self._taken_back.items():
+            self._add(f"audit row {seq} says that serial {serial} of {ca} was revoked, but the inventory says that it is not")
 
     def look_at_ledger(self) -> None:
         """Look for requests that were answered with a certificate which is not in the inventory."""
@@ -93,13 +99,15 @@ class _Comparison:
             name, ca, serial = event["event"], event["upstream_ca"], event["serial"]
         except (ValueError, KeyError, TypeError):
             return
+        if name == REVIVED:
+            self._taken_back.pop((ca, serial), None)
         if name not in ISSUED and name != REVOKED:
             return
         found = self._sql.one(_CERTIFICATE, {"upstream_ca": ca, "serial": serial})
         if found is None:
             self._add(f"audit row {row.seq} says {name} of serial {serial} of {ca}, but the inventory does not hold it")
         elif name == REVOKED and found[0] is None:
-            self._add(f"audit row {row.seq} says that serial {serial} of {ca} was revoked, but the inventory says that it is not")
+            self._taken_back.setdefault((ca, serial), row.seq)
 
     def _add(self, problem: str) -> None:
         if len(self.problems) < MAX_PROBLEMS:

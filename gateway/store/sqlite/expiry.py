@@ -28,12 +28,14 @@ _EXPIRED_QUOTAS = (
 _EXPIRED_CHALLENGES = "DELETE FROM challenges WHERE id IN (SELECT id FROM challenges WHERE expires_at <= :grace LIMIT :portion)"
 _EXPIRED_RESERVATIONS = (
     "DELETE FROM reservations WHERE (kind, name) IN (SELECT r.kind, r.name FROM reservations r WHERE r.expires_at <= :grace "
-    "AND NOT EXISTS (SELECT 1 FROM challenges h WHERE r.kind = 'one_time' AND h.id = r.name) LIMIT :portion)"
+    "AND NOT EXISTS (SELECT 1 FROM challenges h WHERE r.kind = 'one_time' AND h.id = r.name) "
+    "AND NOT EXISTS (SELECT 1 FROM cmp_secrets s WHERE r.kind = 'cmp_secret' AND s.id = r.name) LIMIT :portion)"
 )
+_EXPIRED_SECRETS = "DELETE FROM cmp_secrets WHERE id IN (SELECT id FROM cmp_secrets WHERE expires_at <= :grace LIMIT :portion)"
 
 
 def expire_portion(tx: Transaction, now: datetime) -> int:
     """Delete up to a portion of each kind; returns how many rows went. Ledger, inventory and audit always stay."""
     parameters = {"grace": to_micros(now - GRACE), "portion": PORTION}
-    statements = (_EXPIRED_KEYS, _EXPIRED_QUOTAS, _EXPIRED_CHALLENGES, _EXPIRED_RESERVATIONS)
+    statements = (_EXPIRED_KEYS, _EXPIRED_QUOTAS, _EXPIRED_CHALLENGES, _EXPIRED_SECRETS, _EXPIRED_RESERVATIONS)
     return sum(tx.execute(statement, parameters) for statement in statements)

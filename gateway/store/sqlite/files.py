@@ -14,6 +14,7 @@ from gateway.audit import AuditEvent
 from gateway.errors import StoreRefused, StoreUnavailable
 from gateway.store.acme_rows import CHALLENGE_PAYLOAD, EXTERNAL_ACCOUNT_KEY, ORDER_CSR, unseal
 from gateway.store.acme_rows import seal as seal_value
+from gateway.store.cmp_rows import CMP_SECRET
 from gateway.store.interfaces import AuditRow
 from gateway.store.keys import KeyRing
 from gateway.store.rows import REQUEST, from_micros, to_micros
@@ -43,6 +44,7 @@ _SEALED_COLUMNS = (
     ("acme_external_accounts", "kid", "secret", EXTERNAL_ACCOUNT_KEY),
     ("acme_orders", "id", "csr", ORDER_CSR),
     ("acme_authorizations", "id", "payload", CHALLENGE_PAYLOAD),
+    ("cmp_secrets", "id", "secret", CMP_SECRET),
 )
 """Table, its key, the sealed column, and the purpose that it is sealed for."""
 

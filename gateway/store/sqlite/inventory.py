@@ -12,6 +12,7 @@ from gateway.store.interfaces import (
     ChallengeRow,
     CRLRow,
     InventoryRow,
+    LedgerRow,
     PendingRevocation,
     RevokedEntry,
 )
@@ -30,8 +31,8 @@ from gateway.store.rows import (
     to_serial,
 )
 from gateway.store.sqlite import revocations
-from gateway.store.sqlite.ledger import forget_request_key
-from gateway.store.sqlite.transaction import Queries, Transaction
+from gateway.store.sqlite.ledger import forget_request_key, give_renewal_back
+from gateway.store.sqlite.transaction import Queries, Transaction, Undo
 
 _ADD_CHALLENGE = insert(tables.challenges)
 _PUT_CRL = insert(
@@ -57,6 +58,13 @@ _CA_NAMES = (
 """Steps from one CA's name to the next, so that the index over CA and serial number serves what joins it."""
 _ISSUED = "JOIN ca ON i.upstream_ca = ca.name WHERE i.serial = :serial AND i.issuer_der = :issuer_der "
 FIND_ISSUED = _CA_NAMES + INVENTORY_SELECT + _ISSUED + "ORDER BY i.revoked_at IS NULL LIMIT 1"
+_UNCONFIRMED = "SELECT i.sha256 FROM ledger l JOIN inventory i ON i.request_id = l.id WHERE l.id = :id AND l.state = 'delivered'"
+_REVIVE = (
+    "UPDATE inventory SET revoked_at = NULL, revocation_reason = NULL WHERE sha256 = :sha256 AND revocation_reason = 6 "
+    "AND NOT EXISTS (SELECT 1 FROM pending_revocations WHERE sha256 = :sha256)"
+)
+"""6 is certificateHold, the only reason that does not last (RFC 5280 §5.3.1)."""
+_REVIVE_ROW = "UPDATE ledger SET state = 'delivered', confirm_by = NULL, updated_at = :at WHERE id = :id AND state = 'revoked'"
 _CONDITIONS = (
     ("profile", "i.profile = :profile"),
     ("upstream_ca", "i.upstream_ca = :upstream_ca"),
@@ -129,6 +137,40 @@ def mark_revoked(
         revocations.add(tx, pending)
     tx.audit(audit)
     return find_certificate(tx, sha256)
+
+
+def revoke_unconfirmed(
+    tx: Transaction,
+    row: LedgerRow,
+    at: datetime,
+    reason: RevocationReason,
+    audit: AuditEvent,
+    pending: PendingRevocation | None,
+) -> bool:
+    """Revoke the certificate of a delivered row, by compare-and-swap, and let what it renewed be renewed anew."""
+    found = tx.one(_UNCONFIRMED, {"id": row.id})
+    if found is None:
+        return False
+    marked = mark_revoked(tx, found[0], at, reason, audit, pending)
+    if marked is None or marked.revoked_at != at:
+        raise Undo(False)
+    if row.renews is not None:
+        give_renewal_back(tx, row)
+    return True
+
+
+def revive(tx: Transaction, sha256: bytes, at: datetime, audit: AuditEvent) -> InventoryRow | None:
+    """Take a certificate off hold; its next CRL does not have it any more."""
+    if tx.execute(_REVIVE, {"sha256": sha256}) != 1:
+        return None
+    row = find_certificate(tx, sha256)
+    if row is None:
+        raise Undo(None)
+    if row.request_id is not None:
+        tx.execute(_REVIVE_ROW, {"id": row.request_id, "at": to_micros(at)})
+    tx.execute(_COUNT_REVOCATION, {"upstream_ca": row.upstream_ca, "revoked": 1})
+    tx.audit(audit)
+    return row
 
 
 def add_challenge(tx: Transaction, row: ChallengeRow, key_id: str, audit: AuditEvent) -> None:

@@ -16,6 +16,7 @@ from gateway.store.interfaces import (
     DIGEST,
     RENEWAL,
     SUPERSEDED,
+    TRANSACTION,
     AlreadyOpen,
     InventoryRow,
     LedgerRow,
@@ -79,6 +80,7 @@ _RESERVE = insert(tables.reservations, "ON CONFLICT (kind, name) DO NOTHING")
 _HEIR = (
     "SELECT l.public_key_sha256 FROM reservations r JOIN ledger l ON l.id = r.request_id WHERE r.kind = :kind AND r.name = :name"
 )
+_SHARED = "SELECT name FROM reservations WHERE request_id = :id AND kind = :kind"
 _HOLDER = "SELECT request_id FROM reservations WHERE kind = :kind AND name = :name"
 _TAKE_KEY_OVER = (
     "DELETE FROM request_keys WHERE request_key = :key AND request_id = :superseded AND EXISTS "
@@ -106,8 +108,16 @@ _GIVE_RENEWAL_BACK = (
     "UPDATE inventory SET renewed_by = NULL WHERE sha256 = :renews AND renewed_by = :key AND NOT EXISTS "
     "(SELECT 1 FROM ledger WHERE renews = :renews AND id <> :id AND state <> 'rejected')"
 )
+_RENEWAL_UNTAKEN = (
+    "UPDATE inventory SET renewed_by = NULL WHERE sha256 = :renews AND renewed_by = :key AND NOT EXISTS "
+    "(SELECT 1 FROM ledger WHERE renews = :renews AND public_key_sha256 = :key AND id <> :id "
+    "AND state NOT IN ('rejected', 'revoked'))"
+)
 _COMPROMISED = "SELECT 1 FROM inventory WHERE public_key_sha256 = :key AND revocation_reason = 1 LIMIT 1"
 """1 is keyCompromise, a literal so that the partial index serves the query."""
+SECRET_REQUESTER = "cmp_secret:"  # noqa: S105 - what names begin with
+"""What the name of a requester begins with that proved a shared secret; its ID follows."""
+_SECRET = "SELECT revoked_at FROM cmp_secrets WHERE id = :id"  # noqa: S105 - a query
 _RENEW = (
     "UPDATE inventory SET renewed_by = :key WHERE sha256 = :renews AND revoked_at IS NULL "
     "AND (renewed_by IS NULL OR renewed_by = :key)"
@@ -188,6 +198,8 @@ def open_row(tx: Transaction, keys: KeyRing, opening: Opening, sealed_request: b
     row = opening.row
     if tx.one(_COMPROMISED, {"key": row.public_key_sha256}):
         raise Undo(OpeningRefused(Reason.POLICY_KEY))
+    if row.requester.startswith(SECRET_REQUESTER):
+        _look_at_secret(tx, row)
     if opening.supersedes is not None:
         _supersede(tx, opening, opening.supersedes)
     for reservation in opening.reservations:
@@ -204,6 +216,13 @@ def open_row(tx: Transaction, keys: KeyRing, opening: Opening, sealed_request: b
     return Opened(row)
 
 
+def _look_at_secret(tx: Transaction, row: LedgerRow) -> None:
+    """Refuse what a shared secret asks for that was revoked since it proved the request."""
+    secret = tx.one(_SECRET, {"id": row.requester.removeprefix(SECRET_REQUESTER)})
+    if secret is not None and secret[0] is not None:
+        raise Undo(OpeningRefused(Reason.CREDENTIAL_REVOKED))
+
+
 def foresee(sql: Queries, opening: Opening) -> Reason | None:
     """Return for which of its reservations or quotas an opening would be refused now; the same request is no refusal."""
     row = opening.row
@@ -214,7 +233,7 @@ def foresee(sql: Queries, opening: Opening) -> Reason | None:
         holder = sql.one(_HOLDER, {"kind": reservation.kind, "name": reservation.key})
         inherits = reservation.kind != DIGEST and holder == (opening.supersedes,)
         if holder is not None and not inherits and reservation.kind != RENEWAL:
-            return Reason.CREDENTIAL_USED
+            return _taken(reservation)
     roomy = all(quotas.has_room(sql, quota, row.created_at) for quota in opening.quotas)
     return None if roomy else Reason.RATE_LIMITED
 
@@ -242,8 +261,10 @@ def change_row(tx: Transaction, keys: KeyRing, change: Transition) -> LedgerRow 
     elif change.to is LedgerState.REVOKED:
         forget_request_key(tx, change.id)
     tx.audit(change.audit)
-    if opened is not None and opened.id == change.id and change.certificate is not None and change.chain is not None:
-        return read_changed(changed, opened, change.certificate.der, change.chain)
+    if opened is not None and opened.id == change.id:
+        certificate = opened.certificate if change.certificate is None else change.certificate.der
+        if certificate is not None and (change.chain is not None or opened.certificate is not None):
+            return read_changed(changed, opened, certificate, opened.chain if change.chain is None else change.chain)
     return get_row(tx, keys, change.id)
 
 
@@ -343,12 +364,17 @@ def _reserve(tx: Transaction, keys: KeyRing, reservation: Reservation, row: Ledg
     }
     if tx.execute(_RESERVE, taken) != 1 and tx.one(_HOLDER, taken) != (row.id,):
         if reservation.kind != RENEWAL:
-            _refuse(tx, keys, row, Reason.CREDENTIAL_USED)
+            _refuse(tx, keys, row, _taken(reservation))
         _share(tx, keys, taken, row)
     if reservation.kind == "one_time" and tx.one(
         "SELECT 1 FROM challenges WHERE id = :name AND revoked_at IS NOT NULL", {"name": reservation.key}
     ):
         raise Undo(OpeningRefused(Reason.CREDENTIAL_REVOKED))
+
+
+def _taken(reservation: Reservation) -> Reason:
+    """Return what it means that another request has this reservation."""
+    return Reason.TRANSACTION_IN_USE if reservation.kind == TRANSACTION else Reason.CREDENTIAL_USED
 
 
 def _share(tx: Transaction, keys: KeyRing, taken: dict[str, Any], row: LedgerRow) -> None:
@@ -359,9 +385,19 @@ def _share(tx: Transaction, keys: KeyRing, taken: dict[str, Any], row: LedgerRow
     tx.execute(_RESERVE, taken | {"name": f"{taken['name']}/{row.id}"})
 
 
+def give_renewal_back(tx: Transaction, row: LedgerRow) -> None:
+    """Let the certificate that a request renews be renewed by any key again: the one that was issued for it is revoked."""
+    held = {"id": row.id, "kind": RENEWAL}
+    shared = tx.one(_SHARED, held)
+    tx.execute("DELETE FROM reservations WHERE request_id = :id AND kind = :kind", held)
+    if shared is not None:
+        tx.execute(_INHERIT, {"kind": RENEWAL, "name": shared[0]})
+    tx.execute(_RENEWAL_UNTAKEN, {"renews": row.renews, "key": row.public_key_sha256, "id": row.id})
+
+
 def _give_reservations_back(tx: Transaction, id: RequestId) -> None:
     """Free what a request reserved; what it shares goes on to the next that holds it."""
-    shared = tx.one("SELECT name FROM reservations WHERE request_id = :id AND kind = :kind", {"id": id, "kind": RENEWAL})
+    shared = tx.one(_SHARED, {"id": id, "kind": RENEWAL})
     tx.execute("DELETE FROM reservations WHERE request_id = :id", {"id": id})
     if shared is not None:
         tx.execute(_INHERIT, {"kind": RENEWAL, "name": shared[0]})
@@ -407,8 +443,10 @@ def _change_columns(change: Transition, chain_sha256: bytes | None) -> dict[str,
         "chain_sha256": chain_sha256,
         "queued_at": None if change.queued_at is None else to_micros(change.queued_at),
         "sent_at": None if change.sent_at is None else to_micros(change.sent_at),
+        "confirm_by": None if change.confirm_by is None else to_micros(change.confirm_by),
     }
-    return {column: value for column, value in given.items() if value is not None}
+    changes: dict[str, Any] = {column: value for column, value in given.items() if value is not None}
+    return changes | {"confirm_by": None} if change.to is LedgerState.CONFIRMED else changes
 
 
 def _literals(states: Iterable[LedgerState]) -> str:

@@ -29,9 +29,10 @@ from gateway.store.keys import KeyRing
 from gateway.store.rows import seal_request
 from gateway.store.sqlite import inventory, ledger, revocations, tally
 from gateway.store.sqlite.acme.records import AcmeFile
+from gateway.store.sqlite.cmp import CmpFile
 
 
-class SqliteStore(AcmeFile):
+class SqliteStore(AcmeFile, CmpFile):
     """One SQLite file, shared by the workers of one machine."""
 
     def __init__(
@@ -149,6 +150,16 @@ class SqliteStore(AcmeFile):
     ) -> InventoryRow | None:
         """Mark a certificate and its ledger row revoked; already revoked changes nothing. None if unknown."""
         return await self._write(lambda tx: inventory.mark_revoked(tx, sha256, at, reason, audit, pending))
+
+    async def revoke_unconfirmed(
+        self, row: LedgerRow, at: datetime, reason: RevocationReason, audit: AuditEvent, pending: PendingRevocation | None = None
+    ) -> bool:
+        """Revoke the certificate of a DELIVERED row that its client did not take; False when it was confirmed or revoked."""
+        return await self._write(lambda tx: inventory.revoke_unconfirmed(tx, row, at, reason, audit, pending))
+
+    async def revive(self, sha256: bytes, at: datetime, audit: AuditEvent) -> InventoryRow | None:
+        """Mark a certificate in force again that was on hold; None where it is not, or its CA was not told of that yet."""
+        return await self._write(lambda tx: inventory.revive(tx, sha256, at, audit))
 
     async def find_due_revocations(
         self, now: datetime, limit: int, resting: Collection[UpstreamCAName] = ()

@@ -1,5 +1,6 @@
-"""What devices attest of themselves and of their keys (draft-ietf-acme-device-attest §5)."""
+"""What devices attest of themselves and of their keys (draft-ietf-acme-device-attest §5, draft-ietf-lamps-csr-attestation)."""
 
 from gateway.validation.attestation.device import DeviceAttestation
+from gateway.validation.attestation.requests import RequestAttestation
 
-__all__ = ["DeviceAttestation"]
+__all__ = ["DeviceAttestation", "RequestAttestation"]

@@ -41,6 +41,22 @@ def verify_certificates(anchors: TrustAnchors, certificates: tuple[bytes, ...], 
     raise _untrusted(cause)
 
 
+def ordered(first: bytes, others: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return `first` and, of `others` in whatever order they came, those that lead up from it by their names.
+
+    Raises MalformedMessage.
+    """
+    path, left = [parse_certificate(normalize(first))], [parse_certificate(normalize(one)) for one in others]
+    while len(path) < MAX_CERTIFICATES:
+        last = path[-1]
+        above = next((one for one in left if one.subject == last.issuer and one.der != last.der), None)
+        if above is None or last.self_issued:
+            break
+        left.remove(above)
+        path.append(above)
+    return tuple([one.der for one in path])
+
+
 def extension(certificate: Certificate, oid: str) -> bytes | None:
     """Return the value of an extension, None where there is none."""
     return next((one.value for one in certificate.extensions if one.oid == oid), None)

@@ -32,6 +32,11 @@ def judge_step(statement: Statement, anchors: TrustAnchors, claim: Claim) -> Evi
     if not isinstance(signature, bytes):
         raise MalformedMessage("the attestation's sig is no CBOR byte string")
     _verify(leaf, signature, claim.key_authorization.encode("ascii"))
+    return read_attested_certificate(leaf)
+
+
+def read_attested_certificate(leaf: Certificate) -> Evidence:
+    """Return what the certificate of an attestation says of its own key; it leads to a root already."""
     claims = _claims(leaf)
     serial = claims.get("serial")
     return Evidence(leaf.public_key.sha256, described(leaf) | claims, frozenset() if serial is None else frozenset({serial}))

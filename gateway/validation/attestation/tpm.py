@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from gateway.asn1.attestation import OID_TCG_AIK_CERTIFICATE, OID_TPM_MANUFACTURER, OID_TPM_MODEL, OID_TPM_VERSION
 from gateway.errors import MalformedMessage, Reason, Rejection
@@ -44,11 +46,40 @@ def judge_tpm(statement: Statement, anchors: TrustAnchors, claim: Claim) -> Evid
     certificate = verify_certificates(anchors, statement.certificates, claim.now)
     maker = _maker(certificate)
     cert_info = statement.octets("certInfo")
-    _verify(certificate, statement, cert_info)
+    _verify_statement(certificate, statement, cert_info)
     certified, area = tpm.parse_certify_info(cert_info), tpm.parse_public_area(statement.octets("pubArea"))
     expected = hashlib.sha256(claim.key_authorization.encode("ascii")).digest()
     if not hmac.compare_digest(certified.extra_data, expected):
         raise _bad("the attestation was made for another challenge or account")
+    return _evidence(certificate, maker, certified, area)
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedKey:
+    """What TPM2_Certify returned for a key: TPMS_ATTEST and TPMT_SIGNATURE, and the key's TPMT_PUBLIC.
+
+    `certificates` begin with the attestation key's; each is issued by the next.
+    """
+
+    info: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+    area: bytes = field(repr=False)
+    certificates: tuple[bytes, ...] = field(repr=False)
+
+
+def judge_certified_key(certified: CertifiedKey, anchors: TrustAnchors, now: datetime) -> Evidence:
+    """Return what a TPM certifies of a key, at whatever time and for whomever it did so. Raises Rejection."""
+    certificate = verify_certificates(anchors, certified.certificates, now)
+    maker = _maker(certificate)
+    signature = tpm.parse_signature(certified.signature)
+    if signature.digest == "sha1":
+        raise _bad("the attestation is signed with SHA-1")
+    _verify(certificate, signature, certified.info)
+    return _evidence(certificate, maker, tpm.parse_certify_info(certified.info), tpm.parse_public_area(certified.area))
+
+
+def _evidence(certificate: Certificate, maker: dict[str, str], certified: tpm.CertifyInfo, area: tpm.PublicArea) -> Evidence:
+    """Return what is proved, once it is about this key and the key can be nowhere else."""
     if not hmac.compare_digest(certified.name, area.name):
         raise _bad("the TPM certified another key")
     if area.attributes & _MUST_BE != _MUST_BE:
@@ -87,7 +118,7 @@ def _names(certificate: Certificate, kind: SanKind) -> frozenset[str]:
     return frozenset(san.value for san in certificate.sans if san.kind is kind)
 
 
-def _verify(certificate: Certificate, statement: Statement, cert_info: bytes) -> None:
+def _verify_statement(certificate: Certificate, statement: Statement, cert_info: bytes) -> None:
     """Verify the signature of the attestation key; scheme and digest are those that `alg` says."""
     number = statement.fields.get("alg")
     expected = _ALGORITHMS.get(number) if type(number) is int else None
@@ -96,6 +127,10 @@ def _verify(certificate: Certificate, statement: Statement, cert_info: bytes) ->
     signature = tpm.parse_signature(statement.octets("sig"))
     if (signature.scheme, signature.digest) != expected:
         raise _bad("the attestation's signature is of another kind than its alg says")
+    _verify(certificate, signature, cert_info)
+
+
+def _verify(certificate: Certificate, signature: tpm.TpmSignature, cert_info: bytes) -> None:
     try:
         kind = "ec" if signature.scheme == tpm.ECDSA else "rsa"
         algorithm = der.sequence(der.oid(signature_oid(kind, signature.digest)))

@@ -56,6 +56,7 @@ SPELLINGS: Mapping[Reason, Spelling] = MappingProxyType(
         Reason.RENEWAL_REFUSED: Spelling("unauthorized", 403),
         Reason.NOT_AUTHORIZED: Spelling("unauthorized", 403),
         Reason.NOT_COMPLIANT: Spelling("unauthorized", 403),
+        Reason.SIGNER_NOT_TRUSTED: Spelling("unauthorized", 403),
         Reason.UNKNOWN_ACCOUNT: Spelling("accountDoesNotExist", 400),
         Reason.ACCOUNT_DEACTIVATED: Spelling("unauthorized", 401),
         Reason.ACCOUNT_KEY: Spelling("badPublicKey", 400),
@@ -89,6 +90,15 @@ SPELLINGS: Mapping[Reason, Spelling] = MappingProxyType(
         Reason.VALIDATION_UNAUTHORIZED: Spelling("unauthorized", 403),
         Reason.VALIDATION_CAA: Spelling("caa", 403),
         Reason.BAD_ATTESTATION: Spelling("badAttestationStatement", 400),
+        # CMP's own, which no request of this protocol comes to
+        Reason.BAD_MESSAGE_CHECK: Spelling("malformed", 400),
+        Reason.WRONG_INTEGRITY: Spelling("malformed", 400),
+        Reason.BAD_RECIPIENT_NONCE: Spelling("malformed", 400),
+        Reason.UNSUPPORTED_VERSION: Spelling("malformed", 400),
+        Reason.BAD_TEMPLATE: Spelling("malformed", 400),
+        Reason.INFORMATION_MISSING: Spelling("malformed", 400),
+        Reason.TRANSACTION_IN_USE: Spelling("malformed", 400),
+        Reason.ALREADY_CONFIRMED: Spelling("malformed", 400),
         # how much
         Reason.RATE_LIMITED: Spelling("rateLimited", 429),
         Reason.OVERLOADED: Spelling("serverInternal", 503),

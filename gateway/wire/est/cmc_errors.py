@@ -37,6 +37,7 @@ FAIL_INFO: Mapping[Reason, CmcFailInfo] = MappingProxyType(
         Reason.CREDENTIAL_VERSION: CmcFailInfo.BAD_IDENTITY,
         Reason.NAME_NOT_BOUND: CmcFailInfo.BAD_IDENTITY,
         Reason.NOT_AUTHORIZED: CmcFailInfo.BAD_IDENTITY,
+        Reason.SIGNER_NOT_TRUSTED: CmcFailInfo.BAD_IDENTITY,
         # popFailed
         Reason.BAD_PROOF_OF_POSSESSION: CmcFailInfo.POP_FAILED,
         # internalCAError
@@ -87,6 +88,15 @@ FAIL_INFO: Mapping[Reason, CmcFailInfo] = MappingProxyType(
         Reason.VALIDATION_UNAUTHORIZED: CmcFailInfo.BAD_REQUEST,
         Reason.VALIDATION_CAA: CmcFailInfo.BAD_REQUEST,
         Reason.BAD_ATTESTATION: CmcFailInfo.BAD_REQUEST,
+        # CMP's own, which no request of this protocol comes to
+        Reason.BAD_MESSAGE_CHECK: CmcFailInfo.BAD_REQUEST,
+        Reason.WRONG_INTEGRITY: CmcFailInfo.BAD_REQUEST,
+        Reason.BAD_RECIPIENT_NONCE: CmcFailInfo.BAD_REQUEST,
+        Reason.UNSUPPORTED_VERSION: CmcFailInfo.BAD_REQUEST,
+        Reason.BAD_TEMPLATE: CmcFailInfo.BAD_REQUEST,
+        Reason.INFORMATION_MISSING: CmcFailInfo.BAD_REQUEST,
+        Reason.TRANSACTION_IN_USE: CmcFailInfo.BAD_REQUEST,
+        Reason.ALREADY_CONFIRMED: CmcFailInfo.BAD_REQUEST,
     }
 )
 

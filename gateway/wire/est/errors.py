@@ -34,6 +34,7 @@ HTTP_STATUS: Mapping[Reason, int] = MappingProxyType(
         Reason.RENEWAL_REFUSED: 403,
         Reason.NOT_AUTHORIZED: 403,
         Reason.NOT_COMPLIANT: 403,
+        Reason.SIGNER_NOT_TRUSTED: 403,
         Reason.POLICY_KEY: 403,
         Reason.POLICY_SUBJECT: 403,
         Reason.POLICY_SAN: 403,
@@ -81,6 +82,15 @@ HTTP_STATUS: Mapping[Reason, int] = MappingProxyType(
         Reason.VALIDATION_UNAUTHORIZED: 403,
         Reason.VALIDATION_CAA: 403,
         Reason.BAD_ATTESTATION: 403,
+        # CMP's own, which no request of this protocol comes to
+        Reason.BAD_MESSAGE_CHECK: 403,
+        Reason.WRONG_INTEGRITY: 403,
+        Reason.BAD_RECIPIENT_NONCE: 403,
+        Reason.UNSUPPORTED_VERSION: 403,
+        Reason.BAD_TEMPLATE: 403,
+        Reason.INFORMATION_MISSING: 403,
+        Reason.TRANSACTION_IN_USE: 403,
+        Reason.ALREADY_CONFIRMED: 403,
     }
 )
 

@@ -38,6 +38,7 @@ FAIL_INFO: Mapping[Reason, FailInfo] = MappingProxyType(
         Reason.RENEWAL_REFUSED: FailInfo.BAD_REQUEST,
         Reason.NOT_AUTHORIZED: FailInfo.BAD_REQUEST,
         Reason.NOT_COMPLIANT: FailInfo.BAD_REQUEST,
+        Reason.SIGNER_NOT_TRUSTED: FailInfo.BAD_REQUEST,
         Reason.POLICY_KEY: FailInfo.BAD_REQUEST,
         Reason.POLICY_SUBJECT: FailInfo.BAD_REQUEST,
         Reason.POLICY_SAN: FailInfo.BAD_REQUEST,
@@ -74,6 +75,15 @@ FAIL_INFO: Mapping[Reason, FailInfo] = MappingProxyType(
         Reason.VALIDATION_UNAUTHORIZED: FailInfo.BAD_REQUEST,
         Reason.VALIDATION_CAA: FailInfo.BAD_REQUEST,
         Reason.BAD_ATTESTATION: FailInfo.BAD_REQUEST,
+        # CMP's own, which no request of this protocol comes to
+        Reason.BAD_MESSAGE_CHECK: FailInfo.BAD_REQUEST,
+        Reason.WRONG_INTEGRITY: FailInfo.BAD_REQUEST,
+        Reason.BAD_RECIPIENT_NONCE: FailInfo.BAD_REQUEST,
+        Reason.UNSUPPORTED_VERSION: FailInfo.BAD_REQUEST,
+        Reason.BAD_TEMPLATE: FailInfo.BAD_REQUEST,
+        Reason.INFORMATION_MISSING: FailInfo.BAD_REQUEST,
+        Reason.TRANSACTION_IN_USE: FailInfo.BAD_REQUEST,
+        Reason.ALREADY_CONFIRMED: FailInfo.BAD_REQUEST,
     }
 )
 """Refusals that a signed CertRep carries, under HTTP 200."""

@@ -207,6 +207,19 @@ def scep_site(peer: GatewayPeer) -> Open:
     return open_
 
 
+def cmp_site(peer: GatewayPeer, profile: str = "demo") -> Open:
+    @asynccontextmanager
+    async def open_(folder: Path, clock: Clock) -> AsyncIterator[Site]:
+        # the time in its messages is this machine's, as it is with the server
+        async with (
+            between(peer.server.url, _posts("/.well-known/cmp/")) as proxy,
+            opened(peer.cmp(profile, url=proxy.url, queue=QUEUE)) as ca,
+        ):
+            yield HttpSite(_guard(ca.ca, clock), proxy, lambda key: issued_by(peer, key))
+
+    return open_
+
+
 def issued_by(peer: GatewayPeer, public_key: bytes) -> list[bytes]:
     """Look into the other gateway's inventory itself: its command starts anew for every certificate."""
     [path] = peer.state.rglob("gateway.db")

@@ -35,6 +35,7 @@ from tests.contract.ca.sites import (
     Open,
     Site,
     cfssl_site,
+    cmp_site,
     est_site,
     program_site,
     scep_site,
@@ -47,7 +48,7 @@ from tests.peers import cfssl, step_ca
 from tests.peers import gateway as other
 
 pytestmark = pytest.mark.timeout(300)
-KINDS = ("program", "vault", "cfssl", "step-ca", "step-ca with tokens kept", "est", "scep")
+KINDS = ("program", "vault", "cfssl", "step-ca", "step-ca with tokens kept", "est", "scep", "cmp", "cmp that is confirmed")
 PURPOSES = ("serverAuth", "clientAuth")
 POLICY = PolicyConfig.model_validate({"san": {"dns": {"patterns": (".*",)}}, "eku": {"allow": PURPOSES, "default": PURPOSES}})
 ROUNDS = 40
@@ -90,6 +91,10 @@ def open_site(request: pytest.FixtureRequest, kind: str, hierarchy: Hierarchy) -
             return step_site(request.getfixturevalue("step_peer"), keeps_tokens=True)
         case "est":
             return est_site(request.getfixturevalue("gateway_peer"))
+        case "cmp":
+            return cmp_site(request.getfixturevalue("gateway_peer"))
+        case "cmp that is confirmed":
+            return cmp_site(request.getfixturevalue("gateway_peer"), other.CAREFUL)
         case _:
             return scep_site(request.getfixturevalue("gateway_peer"))
 
@@ -192,7 +197,7 @@ async def test_a_doubt_never_ends_in_two(tmp_path: Path, open_site: Open, kind: 
 def ends_by_itself(kind: str, fault: str) -> bool:
     """Whether the client gets its certificate without an operator."""
     match kind:
-        case "vault" | "est" | "scep":
+        case "vault" | "est" | "scep" | "cmp" | "cmp that is confirmed":
             return True
         case "program":  # what it finds is what it signed: a certificate for another key
             return fault != faults.FOREIGN
@@ -265,7 +270,19 @@ async def test_an_answer_that_is_late_or_lacks_its_chain_is_good(tmp_path: Path,
         assert stage.issued() == [outcome.certificate]
 
 
-@pytest.mark.parametrize("kind", ["step-ca", "est", "scep"])
+@pytest.mark.parametrize("kind", ["cmp that is confirmed"])
+@pytest.mark.parametrize("fault", [*faults.BUSY, *faults.LOST_BEFORE, *faults.LOST_AFTER])
+async def test_a_confirmation_is_said_until_it_is_heard(tmp_path: Path, open_site: Open, kind: str, fault: str) -> None:
+    async with staged(tmp_path, open_site, kind, 1.5 if fault == "stall" else 10.0) as stage:
+        stage.site.spoil("", fault)
+        assert isinstance(await stage.enroll(), Pending)
+        assert stage.site.is_spoilt()
+        outcome = await stage.wait()
+        assert isinstance(outcome, Issued)
+        assert stage.issued() == [outcome.certificate]
+
+
+@pytest.mark.parametrize("kind", ["step-ca", "est", "scep", "cmp", "cmp that is confirmed"])
 async def test_a_request_that_the_network_delivers_twice(tmp_path: Path, open_site: Open, kind: str) -> None:
     """Vault, cfssl and programs sign whatever comes to them; these CAs know a request that they had."""
     async with staged(tmp_path, open_site, kind) as stage:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.ca.bootstrap import Hierarchy
-from gateway.ca.interfaces import Capability, UpstreamIssued
+from gateway.ca.interfaces import Capability, UpstreamError, UpstreamIssued
 from gateway.ca.verify import verify_issued
 from gateway.model import Extension, RequestForm, RevocationReason
 from gateway.pki.certificate import parse_certificate
@@ -91,6 +91,18 @@ async def test_revoking_twice_is_success(lab: Lab, new_request: NewRequest, reas
     serial = parse_certificate(issued.certificate).serial
     for _ in range(2):
         await lab.ca.revoke(issued.certificate, serial, reason, datetime.now(UTC))
+
+
+async def test_hold_is_taken_off_twice_where_the_ca_can(lab: Lab, new_request: NewRequest) -> None:
+    issued = await issue(lab, new_request)
+    serial, now = parse_certificate(issued.certificate).serial, datetime.now(UTC)
+    if Capability.REVIVE not in lab.ca.capabilities:
+        with pytest.raises(UpstreamError):
+            await lab.ca.revive(issued.certificate, serial, now)
+        return
+    await lab.ca.revoke(issued.certificate, serial, RevocationReason.CERTIFICATE_HOLD, now)
+    for _ in range(2):
+        await lab.ca.revive(issued.certificate, serial, now)
 
 
 async def test_chain_and_limits(lab: Lab, chain: tuple[bytes, ...]) -> None:

@@ -51,7 +51,7 @@ async def enrolled(world: World) -> tuple[Any, ConfirmRequest, RevokeRequest]:
     return authority, confirm, RevokeRequest(operation="rr", reason=RevocationReason.SUPERSEDED, **common)
 
 
-async def test_confirmed_certificate_stays_answered(world: World) -> None:
+async def test_confirmed_certificate_is_given_out_no_more(world: World) -> None:
     authority, confirm, _ = await enrolled(world)
     acknowledged = await authority.confirm(world.snapshot, confirm)
     assert isinstance(acknowledged, Acknowledged)
@@ -59,7 +59,9 @@ async def test_confirmed_certificate_stays_answered(world: World) -> None:
     [row] = await world.rows()
     assert row.state is LedgerState.CONFIRMED
     assert isinstance(await authority.confirm(world.snapshot, confirm), Acknowledged)
-    assert isinstance(await authority.enroll(world.snapshot, world.request()), Issued)
+    again = await authority.enroll(world.snapshot, world.request())
+    assert isinstance(again, Rejected)
+    assert again.reason is Reason.TRANSACTION_IN_USE
 
 
 async def test_refused_certificate_is_revoked(world: World) -> None:
@@ -69,6 +71,7 @@ async def test_refused_certificate_is_revoked(world: World) -> None:
     assert acknowledged.revoked
     [row] = await world.rows()
     assert row.state is LedgerState.REVOKED
+    await authority.tell_revocations(world.snapshot)
     assert len(world.ca.revoked) == 1
     late = await authority.confirm(world.snapshot, confirm)
     assert isinstance(late, Rejected)

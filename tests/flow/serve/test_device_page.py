@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.config.policy import ATTESTED_CLAIMS
+from gateway.asn1.attestation import OID_TCG_ATTEST_CERTIFY
+from gateway.config.policy import ATTESTED_CLAIMS, PolicyConfig
+from gateway.config.schema import KeyAttestation
 from gateway.model import SanKind
 from gateway.pki.certificate import parse_certificate, pem_to_ders
+from gateway.pki.evidence import EXTENSIONS
 from gateway.pki.keys import serialize_private_key
 from gateway.pki.names import format_name
 from tests.attesting import Maker
@@ -23,7 +26,7 @@ from tests.conftest import RunningServer, launch
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "device-attestation.md").read_text()
-[PROFILE] = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+PROFILE, KEYS = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 [SCRIPT] = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 GENERATE, CERTIFY = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 TOOL = '''#!{python}
@@ -133,6 +136,16 @@ def external_account(served: RunningServer) -> tuple[str, str]:
     """Return key ID and key of a new one."""
     made = json.loads(served.cli("eab", "create", "devices", "--format", "json").stdout)
     return made["kid"], made["hmac_key"]
+
+
+def test_keys_attested_in_requests() -> None:
+    [profile] = yaml.safe_load(KEYS)["profiles"].values()
+    attestation = KeyAttestation.model_validate(profile["key_attestation"])
+    assert attestation.require
+    assert {attestation.tpm_roots, attestation.step_roots} == {"ca/attestation-roots.pem", "ca/yubico-roots.pem"}
+    assert PolicyConfig.model_validate(profile["policy"]).subject.template
+    for oid in (*EXTENSIONS, OID_TCG_ATTEST_CERTIFY):
+        assert any(f"`{written}`" in PAGE for written in (oid, oid[-4:], oid[-5:]))
 
 
 def test_every_claim_is_on_the_page() -> None:

@@ -24,7 +24,7 @@ def configure(text: str, state: Path) -> str:
     """Beside `demo`: `sensors` take a static challenge and any key, `kiosks` a TLS client certificate below CN=maker.
 
     By EST: `robots` take such a certificate too, `tied` ties requests to their connections, and `slow` waits
-    for a person.
+    for a person. By CMP: `waiting` waits for one.
     """
     installation = Installation(state, yaml.safe_load(text))
     data = installation.data
@@ -40,6 +40,9 @@ def configure(text: str, state: Path) -> str:
     data["profiles"]["kiosks"] = {**demo, "endpoints": {"scep": required}, "credentials": [{"type": "one_time"}]}
     demo["renewal"] = {"from": ["demo"]}
     by_est = {name: value for name, value in demo.items() if name != "renewal"}
+    by_est["credentials"] = [credential for credential in demo["credentials"] if credential["type"] != "cmp_secret"]
+    data["profiles"]["waiting"] = {**demo, "endpoints": {"cmp": demo["endpoints"]["cmp"]}, "approval": "manual"}
+    data["profiles"]["waiting"]["credentials"] = [{"type": "cmp_secret"}]
     robots = [{"type": "tls_certificate", "anchors": "maker.pem", "names": "any"}]
     data["profiles"]["robots"] = {**by_est, "endpoints": {"est": {"label": "ca:7"}}, "credentials": robots}
     data["profiles"]["tied"] = {**by_est, "endpoints": {"est": {"pop_linking": "require"}}}
@@ -162,3 +165,57 @@ def test_est_waits_for_a_person(served: RunningServer) -> None:
 def test_a_profile_without_est(served: RunningServer) -> None:
     done = est(served, profile="sensors", check=False)
     assert (done.returncode, "There is no profile sensors with EST; there are: demo" in done.stderr) == (2, True), done.stderr
+
+
+def cmp(served: RunningServer, *arguments: str, profile: str = "demo", check: bool = True) -> subprocess.CompletedProcess[str]:
+    return served.cli("test-enroll", "--protocol", "cmp", "--profile", profile, *arguments, check=check)
+
+
+def test_cmp_with_a_secret_that_is_made_for_it(served: RunningServer) -> None:
+    done = cmp(served, "--dns", "device-1.example.com")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["identity", "key", "ir", "certConf", "certificate"]
+    assert "pkiconf" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["ec-p384", "ed25519", "ml-dsa-65"])
+def test_cmp_with_other_keys(served: RunningServer, tmp_path: Path, kind: str) -> None:
+    cmp(served, "--key", kind, "--out", str(tmp_path / "out"))
+    made = parse_certificate(pem_to_ders((tmp_path / "out" / "device.pem").read_bytes())[0])
+    assert made.public_key.algorithm == kind.partition("-p")[0]
+
+
+def test_cmp_with_a_secret_and_then_with_the_certificate(served: RunningServer, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("0123456789abcdef0123456789abcdef\n")
+    served.cli("cmp-secret", "create", "demo", "--reference", "device-77", "--secret-file", str(secret))
+    given = ("--reference", "device-77", "--secret-file", str(secret))
+    cmp(served, *given, "--subject", "CN=device-77", "--out", str(tmp_path / "first"))
+    used = cmp(served, *given, "--subject", "CN=device-77", check=False)
+    assert (used.returncode, "The server refused: " in used.stderr) == (1, True), used.stderr
+    shown = ("--client-cert", str(tmp_path / "first" / "device.pem"), "--client-key", str(tmp_path / "first" / "device.key"))
+    done = cmp(served, *shown, "--renew", "--out", str(tmp_path / "second"))
+    assert "kur" in done.stdout
+    one, two = (parse_certificate(pem_to_ders((tmp_path / name / "device.pem").read_bytes())[0]) for name in ("first", "second"))
+    assert (one.subject, one.serial != two.serial) == (two.subject, True)
+    again = cmp(served, *shown, "--renew", check=False)
+    assert (again.returncode, "The server refused: " in again.stderr) == (1, True), again.stderr
+
+
+def test_cmp_with_another_secret(served: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("not a secret of anybody")
+    done = cmp(served, "--reference", "nobody", "--secret-file", str(tmp_path / "secret"), check=False)
+    assert done.returncode == 1
+    assert "what the server answered is refused" in done.stderr
+
+
+def test_cmp_waits_for_a_person(served: RunningServer) -> None:
+    done = cmp(served, "--wait", "3", profile="waiting", check=False)
+    assert (done.returncode, "is still pending" in done.stderr) == (1, True), done.stderr
+    assert "WAITING" in done.stdout
+    assert "pollReq" in done.stdout
+
+
+def test_cmp_elsewhere(served: RunningServer) -> None:
+    url = f"http://127.0.0.1:{served.http_port}/.well-known/cmp/p/nobody"
+    done = cmp(served, "--url", url, check=False)
+    assert (done.returncode, "the server answered 404" in done.stderr) == (1, True), done.stderr

@@ -184,6 +184,7 @@ class Installation:
         self.data["server"]["https_mtls"] = {"listen": "127.0.0.1:3", **self.pair("mtls", "ec-p256"), "min_version": "1.2"}
         self._use_every_key_of_est(base)
         self._use_every_key_of_acme({name: value for name, value in base.items() if name != "credentials"})
+        self._use_every_key_of_cmp(base)
 
     def _use_every_key_of_est(self, base: dict[str, Any]) -> None:
         """Two profiles that are reached by EST alone: passwords and tokens in one, certificates and drawn keys in the other."""
@@ -266,6 +267,48 @@ class Installation:
         self.data["profiles"].update(
             {"web": {**base, "endpoints": {"acme": web}}, "web-short": {**base, "endpoints": {"acme": {}}}},
         )
+
+    def _use_every_key_of_cmp(self, base: dict[str, Any]) -> None:
+        """Two profiles that are reached by CMP alone, one of which requests at the other may ask for."""
+        signer = self.cmp_signer("cmp")
+        towers = {
+            "signer": signer,
+            "default": True,
+            "aliases": ["pkix", "ejbca/publicweb/cmp/towers"],
+            "strictness": "rfc4210",
+            "message_time_skew": "10m",
+            "mac": {"iterations": [100, 10000], "pbmac1_iterations": [1000, 100000], "hmac_sha1": True},
+            "confirmation": {"implicit": "refuse", "wait": "5m", "on_timeout": "keep"},
+            "same_key": "allow",
+            "key_generation": {"keys": ["ec-p256", "rsa-2048"], "signer": self.cmp_signer("drawing", "cmKGA")},
+            "encrypted_certificates": True,
+            "extra_certificates": "ca/root.pem",
+            "root_update": self.ca("newest"),
+            "batch": 8,
+            "cert_profiles": {"small": "towers-small"},
+        }
+        devices = self.write("towers", b"# two of them\nSN-1\nSN-2 # the other\n")
+        maker = {"type": "vendor_certificate", "anchors": self.ca("towers"), "crls": self.crl("towers"), "inventory": devices}
+        ra = {"type": "ra_certificate", "anchors": self.ca("forwarders"), "crls": self.crl("forwarders"), "subjects": ["CN=ra1"]}
+        may = ["enroll", "update", "revoke", "forward"]
+        secret = {"type": "cmp_secret", "ttl": "1d", "max_ttl": "30d", "max_uses": 3}
+        others = {"any_device": False, "identity_from": "serial_number", "names": "identity"}
+        self.data["profiles"].update(
+            {
+                "towers": {
+                    **base,
+                    "endpoints": {"cmp": towers},
+                    "credentials": [secret, {**maker, **others}, {**ra, "may": may}],
+                    "renewal": {"from": ["towers"], "messages": ["kur", "cr", "p10cr"]},
+                },
+                "towers-small": {**base, "endpoints": {"cmp": {"signer": signer}}, "credentials": [secret]},
+            }
+        )
+
+    def cmp_signer(self, name: str, eku: str = "cmcRA", **more: Any) -> dict[str, Any]:
+        """Write the pair of what signs CMP answers, or keys that are drawn."""
+        settings: dict[str, Any] = {"usage": ("digitalSignature",), "ekus": (eku,), "issuer": self.issuer(), **more}
+        return self.pair(name, "ec-p256", **settings)
 
     def another_chain(self, name: str, *, with_issuing: bool = True) -> str:
         """Write NAME.pem, a root that has certified our issuing CA too, below that certificate or alone; returns the name."""

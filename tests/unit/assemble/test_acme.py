@@ -103,7 +103,7 @@ def test_what_a_directory_says_of_itself(installation: Installation, acme: dict[
 
 def test_a_profile_lets_accounts_do_what_its_endpoint_says(installation: Installation) -> None:
     profile = built(installation).snapshot.profiles[DEMO]
-    assert profile.endpoints == {Protocol.SCEP, Protocol.EST, Protocol.ACME}
+    assert profile.endpoints == {Protocol.SCEP, Protocol.EST, Protocol.ACME, Protocol.CMP}
     assert profile.credentials[-1].kind is CredentialKind.ACME_ORDER
     assert profile.acme is not None
     assert profile.acme.account_url("x") == f"{BASE}/acct/x"

@@ -116,7 +116,7 @@ def test_identifiers_may_be_bytes(installation: Installation, est: dict[str, Any
 def test_profiles_are_opened_and_linked(gateway: Gateway) -> None:
     profiles = gateway.generation.snapshot.profiles
     assert profiles[ROBOTS].endpoints == {Protocol.EST}
-    assert profiles[DEMO].endpoints == {Protocol.SCEP, Protocol.EST, Protocol.ACME}
+    assert profiles[DEMO].endpoints == {Protocol.SCEP, Protocol.EST, Protocol.ACME, Protocol.CMP}
     assert (profiles[ROBOTS].linking, profiles[ProfileName("kiosks")].linking) == ("if_present", "off")
 
 

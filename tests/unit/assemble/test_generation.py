@@ -13,6 +13,7 @@ from gateway.assemble import Gateway, open_gateway
 from gateway.assemble.generation import Parts, build
 from gateway.assemble.judgement import judge
 from gateway.config import credentials
+from gateway.config.cmp import CmpConfirmation, CmpEndpoint, CmpKeyGeneration, CmpMac
 from gateway.config.credentials import Ocsp
 from gateway.config.est import EstEndpoint, ServerKeygen
 from gateway.config.fields import RaPair
@@ -32,8 +33,9 @@ from gateway.wire.scep.identity import Algorithms
 from tests.unit.assemble.installation import NOW, Installation
 
 DEMO, SENSORS, KIOSKS, LAPTOPS = map(ProfileName, ("demo", "sensors", "kiosks", "laptops"))
-OURS = ("ca/ra", "previous", "signing", "encrypting", "mtls", "tls/server", "next", "ca/issuing", "ca/root")
-OTHERS = ("former", "maker", "mdm")
+RAS = ("ca/ra", "ca/cmp", "previous", "signing", "encrypting", "cmp", "drawing")
+OURS = (*RAS, "mtls", "tls/server", "next", "newest", "ca/issuing", "ca/root")
+OTHERS = ("former", "maker", "mdm", "towers")
 
 
 @pytest.fixture
@@ -58,6 +60,8 @@ def certificate(installation: Installation, name: str) -> Certificate:
     [
         *(Server, Proxy, ScepEndpoint, EstEndpoint, ServerKeygen, RaPair, LegacyAlgorithms, RenewalAnchors, Ocsp),
         *(credentials.IntuneJwsCredential, credentials.TlsCertificateCredential, credentials.RaCertificateCredential),
+        *(CmpEndpoint, CmpMac, CmpConfirmation, CmpKeyGeneration),
+        *(credentials.CmpSecretCredential, credentials.VendorCertificateCredential),
         *(credentials.BasicCredential, credentials.DigestCredential, credentials.BearerCredential, credentials.AllOfCredential),
     ],
     ids=lambda model: model.__name__,
@@ -131,6 +135,7 @@ def test_providers_are_asked_in_the_order_of_their_cost(gateway: Gateway) -> Non
     assert kinds[LAPTOPS] == [CredentialKind.INTUNE_JWS, CredentialKind.ONE_TIME]
     assert kinds[DEMO] == [
         CredentialKind.STATIC,
+        CredentialKind.CMP_SECRET,
         CredentialKind.ONE_TIME,
         CredentialKind.BASIC,
         CredentialKind.CERTIFICATE,

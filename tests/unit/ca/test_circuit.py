@@ -180,6 +180,7 @@ async def test_credentials_that_are_not_taken_are_told_once() -> None:
     ("ask", "failed"),
     [
         pytest.param(lambda ca: ca.revoke(b"", 1, RevocationReason.SUPERSEDED, datetime.now(UTC)), UnknownResult, id="revoke"),
+        pytest.param(lambda ca: ca.revive(b"", 1, datetime.now(UTC)), UnknownResult, id="revive"),
         pytest.param(lambda ca: ca.crl(), NotSent, id="crl"),
         pytest.param(lambda ca: ca.health(), NotSent, id="health"),
         pytest.param(lambda ca: ca.renewal_hint(b""), NotSent, id="renewal hint"),

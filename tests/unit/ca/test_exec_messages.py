@@ -3,6 +3,7 @@
 import json
 from base64 import b64decode
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -20,7 +21,7 @@ from gateway.ca.exec_messages import (
     parse_answer,
 )
 from gateway.ca.interfaces import NotSent, UnknownResult, UpstreamError, UpstreamIssued, UpstreamPending, UpstreamRejected
-from gateway.model import Extension, RevocationReason, SanKind
+from gateway.model import Extension, RequestForm, RevocationReason, SanKind
 from gateway.pki.certificate import der_to_pem
 from gateway.pki.extensions import make_san
 from gateway.pki.names import parse_name_text
@@ -53,6 +54,15 @@ def test_issue_carries_the_whole_grant() -> None:
     assert b64decode(grant["sans_der"]) == b"\x30" + bytes([len(san.der)]) + san.der
     assert (grant["not_before"], grant["not_after"]) == ("2026-05-01T11:00:00Z", "2026-05-31T12:00:00Z")
     assert grant["extensions"] == [{"oid": "1.2.3", "critical": True, "value": "BQA="}]
+
+
+def test_a_template_is_no_csr() -> None:
+    request = make_request()
+    asked = json.loads(encode(describe_issue("issue", request, NOW)))
+    assert (asked["form"], asked["crmf"]) == ("pkcs10", None)
+    asked = json.loads(encode(describe_issue("find", replace(request, form=RequestForm.CRMF, request=b"\x30\x00"), NOW)))
+    assert (asked["form"], asked["csr"], b64decode(asked["crmf"])) == ("crmf", None, b"\x30\x00")
+    assert asked["public_key"].startswith("-----BEGIN PUBLIC KEY-----\n")
 
 
 def test_message_is_one_line_of_ascii() -> None:

@@ -93,6 +93,9 @@ class Member(RemoteBackend):
     async def revoke(self, certificate: bytes, serial: int, reason: RevocationReason, when: datetime) -> None:
         self._answer("revoke")
 
+    async def revive(self, certificate: bytes, serial: int, when: datetime) -> None:
+        self._answer("revive")
+
     async def health(self) -> None:
         self._answer("health")
 
@@ -204,6 +207,12 @@ async def test_what_one_did_is_asked_of_all(north: object, south: object, found:
             assert (answer.reference if answer else None) == found
     twice = north is not NO and south is FOUND and not isinstance(north, Exception)
     assert [line["log_level"] for line in lines] == (["error"] if twice else [])
+
+
+async def test_the_issuer_takes_off_hold() -> None:
+    north, south = Member("north", NORTH), Member("south", SOUTH)
+    await group(north, south).revive(make_leaf(SOUTH), 1, NOW)
+    assert (north.asked, south.asked) == ([], ["revive"])
 
 
 async def test_the_issuer_revokes() -> None:

@@ -62,7 +62,8 @@ async def test_local() -> None:
     ca = make(LOCAL)
     assert isinstance(ca, LocalCA)
     assert ca.chain() == (ISSUING.der, ROOT.der)
-    assert ca.capabilities == Capability.FIND | Capability.REVOKE | Capability.CHOOSES_SERIAL | Capability.CRL
+    revokes = Capability.REVOKE | Capability.REVIVE | Capability.CRL
+    assert ca.capabilities == Capability.FIND | Capability.CHOOSES_SERIAL | revokes
     assert ca.accepts == {RequestForm.PKCS10, RequestForm.CRMF}
     assert isinstance(await ca.issue(make_request(ca.new_serial())), UpstreamIssued)
 
@@ -140,6 +141,17 @@ def test_exec_operations(operations: list[str], capabilities: Capability) -> Non
     assert isinstance(ca.ca, ExecCA)
     assert ca.capabilities == capabilities
     assert ca.accepts == {RequestForm.PKCS10}
+
+
+@pytest.mark.parametrize(
+    ("forms", "accepts"),
+    [
+        pytest.param({}, {RequestForm.PKCS10}, id="unasked"),
+        pytest.param({"forms": ["pkcs10", "crmf"]}, {RequestForm.PKCS10, RequestForm.CRMF}, id="both"),
+    ],
+)
+def test_exec_forms(forms: dict[str, object], accepts: set[RequestForm]) -> None:
+    assert make({**EXEC, **forms}).accepts == accepts
 
 
 def test_exec_chain_must_hold_together() -> None:

@@ -43,7 +43,8 @@ PLACES = {
     "audit.key": "secrets/audit.key",
 }
 KINDS = (
-    '"static", "one_time", "intune_jws", "tls_certificate", "ra_certificate", "basic", "digest_md5_legacy", "bearer" or "all_of"'
+    '"static", "one_time", "intune_jws", "tls_certificate", "ra_certificate", "cmp_secret", "vendor_certificate", "basic", '
+    '"digest_md5_legacy", "bearer" or "all_of"'
 )
 
 

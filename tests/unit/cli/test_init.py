@@ -58,7 +58,8 @@ def test_configuration_is_valid_and_serves_demo(made: Path) -> None:
     assert demo.endpoints.scep is not None
     assert demo.endpoints.est is not None
     assert demo.endpoints.est.default
-    assert [credential.type for credential in demo.credentials] == ["one_time", "static", "basic"]
+    assert demo.endpoints.cmp is not None
+    assert [credential.type for credential in demo.credentials] == ["one_time", "static", "cmp_secret", "basic"]
     assert demo.renewal is not None
     assert demo.renewal.from_ == ("demo",)
     KeyRing.parse(sources.secret(config.store.key))
@@ -82,7 +83,7 @@ def test_comments_explain_the_file(made: Path) -> None:
 
 
 def test_only_the_owner_can_read(made: Path) -> None:
-    public = {"root.pem", "issuing.pem", "ra.pem", "server.pem"}
+    public = {"root.pem", "issuing.pem", "ra.pem", "cmp.pem", "server.pem"}
     for path in (made, *made.rglob("*")):
         expected = 0o700 if path.is_dir() else 0o644 if path.name in public else 0o600
         assert stat.S_IMODE(path.stat().st_mode) == expected, path

@@ -53,7 +53,7 @@ def test_a_certificate_that_is_not_valid_yet_refuses_the_start(
 ) -> None:
     move_clock(monkeypatch, -timedelta(days=30))
     done = run_main(state, "serve")
-    assert (done.code, done.err.count("is not valid before")) == (3, 4)
+    assert (done.code, done.err.count("is not valid before")) == (3, 5)
 
 
 def test_every_fault_is_said_at_once_before_the_store_is_opened(state: Path, run_main: RunMain) -> None:

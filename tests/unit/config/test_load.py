@@ -98,22 +98,23 @@ EVERYTHING_SAID = """\
 7:23: store.key: must be a block of keys and values
 8:9: audit.key: the environment variable ABSENT is not set
 8:29: audit.head_interval: must be a whole number with a unit: "90s", "15m", "12h", "30d" or "2w"
-10:13: upstream_cas.issuing.type: must be "local", "exec", "vault", "step-ca", "cfssl", "acme", "est", "scep" \
-or "group"; did you mean "local"?
+10:13: upstream_cas.issuing.type: must be "local", "exec", "vault", "step-ca", "cfssl", "acme", "est", "scep", \
+"cmp" or "group"; did you mean "local"?
 11:86: upstream_cas.other.crl.refresh: must be shorter than lifetime, or clients meet an expired CRL
 14:85: profiles.corp.endpoints.scep.reply_chain: no without quotes is a truth value to some YAML readers; write true or false, \
 or put it in quotes
 16:5: profiles.corp.upstream_ca: is written twice; the first is in line 15
 17:20: profiles.corp.credentials[0].type: must be "static", "one_time", "intune_jws", "tls_certificate", "ra_certificate", \
-"basic", "digest_md5_legacy", "bearer" or "all_of"; did you mean "one_time"?
+"cmp_secret", "vendor_certificate", "basic", "digest_md5_legacy", "bearer" or "all_of"; did you mean "one_time"?
 17:36: profiles.corp.credentials[1]: needs "type": "static", "one_time", "intune_jws", "tls_certificate", "ra_certificate", \
-"basic", "digest_md5_legacy", "bearer" or "all_of"
+"cmp_secret", "vendor_certificate", "basic", "digest_md5_legacy", "bearer" or "all_of"
 18:15: profiles.corp.renewal.from: must not be empty
-18:36: profiles.corp.renewal.messages[0]: must be "RenewalReq", "PKCSReq" or "simplereenroll"; did you mean "RenewalReq"?
+18:36: profiles.corp.renewal.messages[0]: must be "RenewalReq", "PKCSReq", "simplereenroll", "kur", "cr" or "p10cr"; \
+did you mean "RenewalReq"?
 20:7: profiles.corp.policy.subject: has no value; write one, or remove the line
 21:19: profiles.corp.policy.san.dns.patterns: must be a list
 22:33: profiles.corp.policy.validity.maximum: is not a known key; did you mean "max"?
-24:5: profiles.iot.endpoints: opens no endpoint; name at least one: scep, est, acme
+24:5: profiles.iot.endpoints: opens no endpoint; name at least one: scep, est, acme, cmp
 25:5: profiles.iot.upstream_ca: there is no upstream CA issuin; did you mean "issuing"?
 26:19: profiles.iot.credentials[0]: everybody who knows this challenge could ask for any subject: give policy.subject patterns, \
 a template or an override for CN; or say any_name: true

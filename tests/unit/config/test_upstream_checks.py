@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from gateway.config.load import Examination
+from gateway.config.upstream_cas import UpstreamCAConfig
+from gateway.config.upstream_checks import accepted_forms
 from gateway.config.warnings import warn
+from gateway.model import RequestForm
 
 Complaints = Callable[[Any], list[str]]
 SECRET = {"file": "challenge"}
@@ -56,8 +61,15 @@ SCEP: dict[str, Any] = {
     "challenge": SECRET,
     "chain": ["ca.pem"],
 }
+CMP: dict[str, Any] = {
+    "type": "cmp",
+    "url": "http://cmp.example.com/.well-known/cmp",
+    "auth": {"type": "signature", "signer": PAIR},
+    "chain": ["ca.pem"],
+}
+BY_SECRET = {"type": "secret", "reference": "gw", "secret": SECRET}
 GROUP: dict[str, Any] = {"type": "group", "members": ["one", "two"]}
-REMOTE = {"vault": VAULT, "step-ca": STEP, "cfssl": CFSSL, "acme": ACME, "est": EST, "scep": SCEP}
+REMOTE = {"vault": VAULT, "step-ca": STEP, "cfssl": CFSSL, "acme": ACME, "est": EST, "scep": SCEP, "cmp": CMP}
 
 
 def with_ca(data: dict[str, Any], ca: dict[str, Any], **others: dict[str, Any]) -> dict[str, Any]:
@@ -76,11 +88,11 @@ def test_what_is_right(minimal: dict[str, Any], complaints: Complaints, ca: dict
         pytest.param(ca, "directory" if kind == "acme" else "url", url, said, id=f"{kind}-{name}")
         for kind, ca in REMOTE.items()
         for name, url, said in (
-            ("http", "http://ca.example.com/.well-known/est", kind != "scep"),
+            ("http", "http://ca.example.com/.well-known/est", kind not in {"scep", "cmp"}),
             ("loopback", "http://127.0.0.1:8080/.well-known/est", False),
             ("loopback by name", "http://localhost/.well-known/est", False),
             ("loopback, IPv6", "http://[::1]:80/.well-known/est", False),
-            ("like loopback", "http://127.0.0.1.example.com/.well-known/est", kind != "scep"),
+            ("like loopback", "http://127.0.0.1.example.com/.well-known/est", kind not in {"scep", "cmp"}),
         )
     ],
 )
@@ -144,6 +156,12 @@ def test_credentials_go_over_tls(
         pytest.param({**SCEP, "poll_every": "1s"}, "poll_every: must be from 5s to 24h", id="scep poll"),
         pytest.param({**SCEP, "remembers": "59s"}, "remembers: must be from 1m to 7d", id="scep memory"),
         pytest.param({**EST, "remembers": "8d"}, "remembers: must be from 1m to 7d", id="est memory"),
+        pytest.param({**CMP, "poll_every": "25h"}, "poll_every: must be from 5s to 24h", id="cmp poll"),
+        pytest.param({**CMP, "remembers": "30s"}, "remembers: must be from 1m to 7d", id="cmp memory"),
+        pytest.param(
+            {**CMP, "forward": "nested", "auth": BY_SECRET}, "forward: nested needs auth of type signature", id="cmp nested"
+        ),
+        pytest.param({**CMP, "connection": {"anchors": "ca.pem"}}, "connection.anchors: is for TLS, and url", id="cmp anchors"),
     ],
 )
 def test_what_cannot_work(minimal: dict[str, Any], complaints: Complaints, ca: dict[str, Any], said: str) -> None:
@@ -238,6 +256,9 @@ ONE_TIME = {"type": "one_time"}
         pytest.param(EST, [ONE_TIME], [], id="est"),
         pytest.param(EST, [ONE_TIME, STATIC], ["credentials[1].challenge: is in every request, and far"], id="est, static"),
         pytest.param(VAULT, [STATIC], [], id="a CA that reads no challenges"),
+        pytest.param(CMP, [STATIC], ["credentials[0].challenge: is in every request, and far"], id="cmp, static"),
+        pytest.param({**CMP, "forward": "nested"}, [STATIC], ["credentials[0].challenge: is in every"], id="cmp nested, static"),
+        pytest.param({**CMP, "forward": "ra_verified"}, [STATIC], [], id="cmp, its own template"),
     ],
 )
 def test_challenges_go_to_nobody_else(
@@ -287,6 +308,15 @@ def test_keys_that_are_kept_nowhere_do_not_wait(minimal: dict[str, Any], complai
             id="override",
         ),
         pytest.param(VAULT, {"subject": {"override": {"O": "x"}}}, [], id="a CA that is told"),
+        pytest.param(
+            CMP,
+            {"subject": {"override": {"O": "x"}}},
+            ["profiles.corp.policy.subject.override: changes what was asked"],
+            id="cmp as asked",
+        ),
+        pytest.param({**CMP, "forward": "ra_verified"}, {"subject": {"override": {"O": "x"}}}, [], id="cmp that is told"),
+        pytest.param({**CMP, "auth": BY_SECRET}, {}, ["upstream_cas.far.auth.secret: protects messages"], id="cmp by secret"),
+        pytest.param({**CMP, "auth": BY_SECRET, "url": "https://cmp.example.com"}, {}, [], id="cmp by secret over TLS"),
     ],
 )
 def test_what_is_often_not_meant(
@@ -307,3 +337,28 @@ def test_what_is_often_not_meant(
     ours = [text for text in texts if text.startswith(("upstream_cas.", "profiles.corp.policy.subject."))]
     assert len(ours) == len(said), ours
     assert all(text.startswith(start) for text, start in zip(ours, said, strict=True))
+
+
+PKCS10, EVERY = frozenset({RequestForm.PKCS10}), frozenset(RequestForm)
+EXEC: dict[str, Any] = {"type": "exec", "command": ["/bin/true"], "chain": ["ca.pem"]}
+LOCAL: dict[str, Any] = {"type": "local", "certificate": "ca.pem", "key": {"file": "ca.key"}}
+
+
+@pytest.mark.parametrize(
+    ("ca", "forms"),
+    [
+        pytest.param(LOCAL, EVERY, id="local"),
+        pytest.param(EXEC, PKCS10, id="exec"),
+        pytest.param({**EXEC, "forms": ["pkcs10", "crmf"]}, EVERY, id="exec that takes both"),
+        pytest.param({**EXEC, "forms": ["crmf"]}, frozenset({RequestForm.CRMF}), id="exec for CMP alone"),
+        *(pytest.param(ca, PKCS10, id=kind) for kind, ca in REMOTE.items()),
+        pytest.param({**CMP, "forward": "ra_verified"}, EVERY, id="cmp, its own template"),
+        pytest.param({**CMP, "forward": "nested"}, EVERY, id="cmp, nested"),
+        pytest.param({**GROUP, "members": ["nested", "vault"]}, PKCS10, id="group of both"),
+        pytest.param({**GROUP, "members": ["nested", "nested"]}, EVERY, id="group of alike"),
+    ],
+)
+def test_what_requests_a_ca_takes(ca: dict[str, Any], forms: frozenset[RequestForm]) -> None:
+    parse = TypeAdapter[UpstreamCAConfig](UpstreamCAConfig).validate_json
+    others = {"vault": parse(json.dumps(VAULT)), "nested": parse(json.dumps({**CMP, "forward": "nested"}))}
+    assert accepted_forms(parse(json.dumps(ca)), others) == forms

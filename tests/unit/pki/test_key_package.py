@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +14,31 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from pyasn1.codec.der.decoder import decode
+from pyasn1_alt_modules import rfc5280, rfc5652, rfc5958, rfc8018, rfc9480
 
 from gateway.asn1 import cms as asn1_cms
 from gateway.asn1 import key_package as asn1
 from gateway.errors import MalformedMessage, Reason, Rejection
 from gateway.pki import cms, der
+from gateway.pki.ciphers import find_cipher
 from gateway.pki.cms import Signer
-from gateway.pki.key_package import Algorithms, CertificateRecipient, Recipient, SymmetricRecipient, encrypt_key, probe
+from gateway.pki.key_package import (
+    Algorithms,
+    CertificateRecipient,
+    KeyGenerationAuthority,
+    Recipient,
+    SecretRecipient,
+    SymmetricRecipient,
+    encrypt_key,
+    envelope_choice,
+    one_asymmetric_key,
+    probe,
+    seal_certificate,
+)
 from gateway.pki.keys import PrivateKey, generate_private_key, public_key_der
 from gateway.pki.public_keys import describe_public_key
 from gateway.pki.signed_content import content_info
@@ -228,3 +245,103 @@ def test_a_key_that_nothing_can_be_encrypted_to_is_refused() -> None:
 def test_what_is_no_certificate_is_malformed() -> None:
     with pytest.raises(MalformedMessage):
         CertificateRecipient.create(b"\x30\x00")
+
+
+SECRET = b"a secret that two share"
+
+
+def in_content_info(enveloped: bytes) -> bytes:
+    return content_info(asn1_cms.OID_ENVELOPED_DATA, enveloped)
+
+
+@cache
+def drawn_public() -> bytes:
+    return public_key_der(key("ec-p256", 1))
+
+
+@cache
+def generation_authority(spec: str = "ec-p256") -> KeyGenerationAuthority:
+    return KeyGenerationAuthority.create(signer(spec), (certificate("rsa-2048", "key_cert_sign"),))
+
+
+def test_a_shared_secret_opens_a_key(openssl: Openssl) -> None:
+    enveloped = generation_authority().seal_key(drawn(), drawn_public(), SecretRecipient(SECRET))
+    signed = openssl.decrypt(in_content_info(enveloped), "-pwri_password", SECRET.decode())
+    assert package_of(signed) == one_asymmetric_key(drawn(), drawn_public())
+
+
+def test_a_shared_secret_opens_a_key_under_aes_key_wrap() -> None:
+    """OpenSSL reads no key wrap below a password: RFC 5652 §6.2.4 is done by hand."""
+    enveloped = generation_authority().seal_key(drawn(), drawn_public(), SecretRecipient(SECRET, wraps=True))
+    data, _ = decode(enveloped, rfc5652.EnvelopedData())
+    assert int(data["version"]) == 3
+    info = data["recipientInfos"][0]["pwri"]
+    assert int(info["version"]) == 0
+    assert str(info["keyEncryptionAlgorithm"]["algorithm"]) == asn1.OID_AES_256_WRAP
+    assert not info["keyEncryptionAlgorithm"]["parameters"].isValue
+    parameters, _ = decode(bytes(info["keyDerivationAlgorithm"]["parameters"]), rfc8018.PBKDF2_params())
+    assert int(parameters["keyLength"]) == 32
+    kek = hashlib.pbkdf2_hmac("sha256", SECRET, bytes(parameters["salt"]["specified"]), int(parameters["iterationCount"]), 32)
+    content_key = aes_key_unwrap(kek, bytes(info["encryptedKey"]))
+    content = data["encryptedContentInfo"]
+    iv, _ = decode(bytes(content["contentEncryptionAlgorithm"]["parameters"]))
+    padded = find_cipher("aes-256-cbc").decryptor(content_key, bytes(iv)).update(bytes(content["encryptedContent"]))
+    assert package_of(padded[: -padded[-1]]) == one_asymmetric_key(drawn(), drawn_public())
+
+
+@pytest.mark.parametrize("spec", ["rsa-2048", "ec-p256", "ec-p384"])
+def test_a_drawn_key_is_signed_by_its_authority(openssl: Openssl, spec: str) -> None:
+    """Named by its subjectKeyIdentifier, with what leads to its root; both halves of the key are there (RFC 9483 §4.1.6)."""
+    own = certificate("rsa-2048", "key_encipherment")
+    made = generation_authority(spec).seal_key(drawn(), drawn_public(), CertificateRecipient.create(own))
+    signed = openssl.decrypt(in_content_info(made), *openssl.recipient("rsa-2048", own))
+    assert openssl.verify(signed, signer(spec).certificate) == der.sequence(one_asymmetric_key(drawn(), drawn_public()))
+    parsed, _ = decode(signed, rfc5652.SignedData())
+    assert int(parsed["version"]) == 3
+    [info] = parsed["signerInfos"]
+    assert (int(info["version"]), info["sid"].getName()) == (3, "subjectKeyIdentifier")
+    assert bytes(info["sid"]["subjectKeyIdentifier"]) == generation_authority(spec).key_id
+    assert len(parsed["certificates"]) == 2
+
+
+def test_a_bare_key_is_a_signed_private_key(openssl: Openssl) -> None:
+    own = certificate("ec-p256", "key_agreement")
+    made = generation_authority().seal_key(drawn(), drawn_public(), CertificateRecipient.create(own), bare=True)
+    signed = openssl.decrypt(in_content_info(made), *openssl.recipient("ec-p256", own))
+    content = openssl.verify(signed, signer("ec-p256").certificate)
+    shown = openssl.run("pkey", "-inform", "DER", "-in", openssl.write("drawn.der", content), "-pubout", "-outform", "DER")
+    assert shown == drawn_public()
+
+
+@pytest.mark.parametrize("spec", ["ec-p256", "ec-p521", "rsa-2048", "ed25519", "ml-dsa-44"])
+def test_both_halves_of_a_key_are_told(spec: str) -> None:
+    pkcs8 = key(spec, 1).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    whole, rest = decode(one_asymmetric_key(pkcs8, public_key_der(key(spec, 1))), rfc5958.OneAsymmetricKey())
+    assert (int(whole["version"]), rest) == (1, b"")
+    expected, _ = decode(public_key_der(key(spec, 1)), rfc5280.SubjectPublicKeyInfo())
+    assert whole["publicKey"].asOctets() == expected["subjectPublicKey"].asOctets()
+
+
+def test_an_authority_without_identifier_is_none() -> None:
+    unnamed = Signer.create(certificate("ec-p256", named=False), key("ec-p256"))
+    with pytest.raises(ValueError, match="no subject key identifier"):
+        KeyGenerationAuthority.create(unnamed)
+
+
+@pytest.mark.parametrize("spec", ["rsa-2048", "ec-p256", "ec-p521"])
+def test_a_certificate_is_sealed_to_its_own_key(openssl: Openssl, spec: str) -> None:
+    own = certificate(spec, "digital_signature")
+    enveloped = seal_certificate(own, CertificateRecipient.of_key(public_key_der(key(spec))))
+    assert openssl.decrypt(in_content_info(enveloped), *openssl.recipient(spec, own)) == own
+    assert own not in enveloped
+
+
+def test_nothing_is_sealed_to_a_key_that_only_signs() -> None:
+    with pytest.raises(ValueError, match="neither RSA nor EC"):
+        CertificateRecipient.of_key(public_key_der(key("ed25519")))
+
+
+def test_the_choice_is_tagged() -> None:
+    enveloped = seal_certificate(b"\x30\x00", SecretRecipient(SECRET))
+    chosen, rest = decode(envelope_choice(enveloped), rfc9480.EncryptedKey())
+    assert (chosen.getName(), rest) == ("envelopedData", b"")

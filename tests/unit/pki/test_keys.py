@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from gateway.errors import MalformedMessage
 from gateway.pki import der, keys
+from gateway.pki.keys import public_key_der
+from gateway.pki.public_keys import describe_algorithm, describe_public_key
 
 KeyOf = Callable[[str], keys.PrivateKey]
 
@@ -186,3 +188,39 @@ def test_an_rsa_key_is_read_by_its_numbers() -> None:
 def test_a_damaged_rsa_key_is_refused(pem: Callable[[], bytes]) -> None:
     with pytest.raises(ValueError, match="not a PEM private key that can be read"):
         keys.load_private_key(pem())
+
+
+@pytest.mark.parametrize(
+    ("spec", "bits"), [("rsa-2048", 0), ("ec-p256", 256), ("ec-p521", 521), ("ed25519", 256), ("ml-dsa-65", 15616)]
+)
+def test_an_algorithm_names_a_kind_of_key(key_of: KeyOf, spec: str, bits: int) -> None:
+    whole = public_key_der(key_of(spec))
+    described, named = describe_public_key(whole), describe_algorithm(_algorithm(whole))
+    assert (named.algorithm, named.curve, named.bits) == (described.algorithm, described.curve, bits)
+
+
+def test_an_algorithm_of_no_key_is_unknown() -> None:
+    assert describe_algorithm(der.sequence(der.oid("1.3.101.110"))).algorithm == "unknown"
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(der.null(), id="another-type"),
+        pytest.param(der.sequence(), id="empty"),
+        pytest.param(der.sequence(der.oid("1.2.840.113549.1.1.1")) + b"\0", id="something-behind"),
+        pytest.param(der.sequence(der.oid("1.2.840.10045.2.1")), id="ec-without-curve"),
+        pytest.param(der.sequence(der.oid("1.3.101.112"), der.null()), id="ed25519-with-parameters"),
+        pytest.param(b"\x30\x02\x06\x09", id="cut"),
+    ],
+)
+def test_broken_key_algorithms(algorithm: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        describe_algorithm(algorithm)
+
+
+def _algorithm(spki: bytes) -> bytes:
+    whole = der.content(der.SEQUENCE, spki)
+    _, _, end = der.read(whole)
+    return whole[:end]

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from gateway.model import EnrollmentRequest, Extension, ProfileName, Protocol, SanKind
+from gateway.model import EnrollmentRequest, Extension, ProfileName, Protocol, PublicKey, RequestForm, SanKind
 from gateway.pki.csr import build_csr, parse_csr
 from gateway.pki.extensions import SUBJECT_KEY_IDENTIFIER, eku_oid, make_san
 from gateway.pki.keys import PrivateKey, describe_public_key, generate_private_key, public_key_der
 from gateway.pki.names import parse_name_text
 from gateway.ra import server_keys
-from gateway.ra.server_keys import KeyMaker, ServerKey, choose_kind
+from gateway.ra.server_keys import KeyMaker, ServerKey, choose_kind, kind_fits
 
 REQUESTER = "basic:device"
 ALL = ("ec-p256", "ec-p384", "ec-p521", "rsa-2048", "rsa-3072", "rsa-4096")
@@ -83,6 +83,29 @@ async def test_the_request_asks_for_the_same_with_another_key() -> None:
     loaded = load_der_private_key(key.pkcs8(), None)
     assert public_key_der(loaded) == rebuilt.public_key.der  # type: ignore[arg-type]
     assert replace(certified, csr=asked.csr) == asked
+
+
+async def test_a_template_becomes_a_pkcs10_which_every_ca_takes() -> None:
+    """CMP asks by a CRMF template without a key (RFC 9483 §4.1.6)."""
+    asked = request(generate_private_key("ec-p256"))
+    asked = replace(asked, csr=replace(asked.csr, form=RequestForm.CRMF))
+    key = ServerKey("ec-p256")
+    assert key.foresee(asked).csr.form is RequestForm.PKCS10
+    assert (await key.certify(asked, KeyMaker(), REQUESTER)).csr.form is RequestForm.PKCS10
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fitting"),
+    [
+        pytest.param(PublicKey(b"", b"", "rsa", 0), ("rsa-2048", "rsa-3072", "rsa-4096"), id="rsa-of-any-size"),
+        pytest.param(PublicKey(b"", b"", "rsa", 3072), ("rsa-3072",), id="rsa-of-one-size"),
+        pytest.param(PublicKey(b"", b"", "ec", 384, "P-384"), ("ec-p384",), id="curve"),
+        pytest.param(PublicKey(b"", b"", "ec", 256, "secp256k1"), (), id="another-curve"),
+        pytest.param(PublicKey(b"", b"", "ed25519", 256), (), id="another-algorithm"),
+    ],
+)
+def test_kinds_that_fit(wanted: PublicKey, fitting: Sequence[str]) -> None:
+    assert tuple(kind for kind in ALL if kind_fits(kind, wanted)) == tuple(fitting)
 
 
 async def test_what_a_request_may_not_ask_for_is_still_judged() -> None:

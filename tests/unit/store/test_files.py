@@ -33,6 +33,7 @@ from gateway.store.sqlite import (
 from gateway.store.sqlite.upgrade import upgrade
 from gateway.store.tables import REVISIONS, SCHEMA
 from tests.contract.store.acme_rows import begun, external_account, made_ready, order_change, ordered, registered
+from tests.contract.store.cmp_rows import shared_secret
 from tests.contract.store.rows import CHAIN, NOW, certificate_of, challenge, event, issued, opened, transition
 
 OLD, NEW, OTHER = (bytes([n]) * 32 for n in (1, 2, 3))
@@ -320,6 +321,18 @@ class TestCheck:
         [problem] = check(path, KeyRing((OTHER,)), AUDIT_KEY).problems
         assert "another store.key" in problem
 
+    async def test_hold_that_was_taken_off_is_no_fault(self, path: Path) -> None:
+        store = start(path)
+        await store.start()
+        row, certificate = await issued(store)
+        named: dict[str, Any] = {"upstream_ca": row.upstream_ca, "serial": format(row.serial or 0, "x")}
+        for _ in range(2):
+            held = event("certificate.revoked", "done", **named)
+            await store.mark_revoked(certificate.sha256, NOW, RevocationReason.CERTIFICATE_HOLD, held)
+            await store.revive(certificate.sha256, NOW, event("certificate.revived", "done", **named))
+        await store.close()
+        assert check(path, KEYS, AUDIT_KEY).problems == ()
+
     async def test_trail_is_read_while_others_write(self, path: Path) -> None:
         store = start(path)
         await store.start()
@@ -393,6 +406,19 @@ class TestRekey:
         assert await store.find_external_account(bound.kid) == bound
         assert await store.find_order(ready.id) == processing
         assert await store.find_authorization(needed.id) == trying
+        await store.close()
+
+    async def test_shared_secrets_are_sealed_anew(self, path: Path) -> None:
+        store = start(path)
+        await store.start()
+        secrets = [shared_secret() for _ in range(3)]
+        for one in secrets:
+            await store.add_secret(one, event())
+        await store.close()
+        assert rekey(path, KeyRing((NEW, OLD)), AUDIT_KEY, REKEYED).resealed == 3 + 2
+        store = start(path, KeyRing((NEW,)))
+        await store.start()
+        assert [await store.find_secret(one.profile, one.reference) for one in secrets] == secrets
         await store.close()
 
     async def test_request_of_a_lost_key_stops_it_and_the_old_key_stays_good(self, path: Path) -> None:

@@ -76,6 +76,29 @@ def test_first_schema_is_brought_up_with_what_it_holds(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_schema_before_cmp_is_brought_up_with_its_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    connection.create(path)
+    writer = connection.open_writer(path)
+    upgrade(writer, lambda: seal_checks(writer, KEYS, AUDIT_KEY), "0003")
+    names = [column.name for column in metadata.tables["ledger"].columns if column.name != "confirm_by"]
+    row = dict.fromkeys(names) | {"id": "r1", "state": "delivered", "request": KEYS.encrypt("request", b"csr")}
+    row |= dict.fromkeys(("request_key", "requester_key", "public_key", "public_key_sha256"), b"")
+    row |= dict.fromkeys(("generation", "sent", "lease_until", "attempts", "created_at", "updated_at"), 0)
+    texts = ("profile", "protocol", "operation", "transaction_id", "requester", "source", "form", "subject", "sans", "granted")
+    row |= dict.fromkeys((*texts, "upstream_ca", "waiting_for", "worker", "quota_slots"), "")
+    writer.execute(f"INSERT INTO ledger ({', '.join(names)}) VALUES ({', '.join(':' + name for name in names)})", row)
+    writer.close()
+    with pytest.raises(StoreRefused, match="has schema 0003"):
+        check_usable(path, KEYS, AUDIT_KEY)
+    assert migrate(path, KEYS, AUDIT_KEY) == ("0003", SCHEMA)
+    check_usable(path, KEYS, AUDIT_KEY)
+    reader = connection.open_reader(path)
+    assert reader.execute("SELECT id, confirm_by FROM ledger").fetchall() == [("r1", None)]
+    assert reader.execute("SELECT COUNT(*) FROM cmp_secrets").fetchall() == [(0,)]
+    reader.close()
+
+
 def test_tables_without_row_numbers_are_those_of_the_tables(tmp_path: Path) -> None:
     path = tmp_path / "gateway.db"
     migrate(path, KEYS, AUDIT_KEY)
@@ -139,11 +162,13 @@ def test_look_ups_of_acme_use_an_index(tmp_path: Path, query: str) -> None:
         "by issuer",
         "heir",
         "next heir",
+        "unconfirmed certificates",
+        "shared secret",
     ],
 )
 def test_hot_look_ups_use_an_index(tmp_path: Path, query: str) -> None:
     from gateway.store.rows import CHALLENGE_SELECT
-    from gateway.store.sqlite import inventory, ledger, revocations
+    from gateway.store.sqlite import cmp, inventory, ledger, revocations
 
     listing = ledger.listing(frozenset({LedgerState.PENDING}), None)
     statements = {
@@ -157,6 +182,8 @@ def test_hot_look_ups_use_an_index(tmp_path: Path, query: str) -> None:
         "by issuer": inventory.FIND_ISSUED,
         "heir": ledger._HEIR,
         "next heir": ledger._INHERIT,
+        "unconfirmed certificates": cmp.UNCONFIRMED,
+        "shared secret": cmp.FIND,
     }
     path = tmp_path / "gateway.db"
     migrate(path, KEYS, AUDIT_KEY)

@@ -14,6 +14,7 @@ from gateway.pki.names import parse_name_text
 from gateway.store.keys import KeyRing
 from gateway.store.sqlite import SqliteStore, backup, connection, migrate
 from tests.contract.store.acme_rows import attempt, begun, external_account, made_ready, order_change, ordered, registered
+from tests.contract.store.cmp_rows import shared_secret
 from tests.contract.store.rows import CHAIN, certificate_of, event, opened, transition
 
 KEYS = KeyRing((bytes(range(32)),))
@@ -69,6 +70,15 @@ async def test_no_file_holds_the_secrets_of_acme(store: SqliteStore, tmp_path: P
         assert columns_that_hold(path, secret) == []
         for file in tmp_path.iterdir():
             assert secret not in file.read_bytes(), file
+    await store.close()
+
+
+async def test_no_file_holds_the_shared_secrets_of_cmp(store: SqliteStore, tmp_path: Path) -> None:
+    secret = b"a shared secret of CMP"
+    await store.add_secret(shared_secret(secret=secret), event())
+    assert columns_that_hold(tmp_path / "gateway.db", secret) == []
+    for file in tmp_path.iterdir():
+        assert secret not in file.read_bytes(), file
     await store.close()
 
 

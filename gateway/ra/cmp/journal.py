@@ -1,0 +1,55 @@
+"""Audit events of CMP: one for each refusal of a message that the registration authority's verbs have not recorded."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from gateway.audit import AuditEvent
+from gateway.cmp import Message
+from gateway.errors import Rejection
+from gateway.model import ProfileName, Protocol
+
+UNAUTHENTICATED = "unauthenticated"
+
+
+def refusal(
+    message: Message, profile: ProfileName, actor: str, refused: Rejection, source: str, generation: int, at: datetime
+) -> AuditEvent:
+    """Return the event of a refusal; `actor` is empty where nobody proved who he is."""
+    return _event(message, profile, actor, source, generation, at, "cmp.rejected", "refused", refused)
+
+
+def client_error(
+    message: Message, profile: ProfileName, actor: str, text: str, source: str, generation: int, at: datetime
+) -> AuditEvent:
+    """Return the event of an error that a client reports, in its own words."""
+    return _event(message, profile, actor, source, generation, at, "cmp.error", "done", None, f"the client says: {text}")
+
+
+def _event(
+    message: Message,
+    profile: ProfileName,
+    actor: str,
+    source: str,
+    generation: int,
+    at: datetime,
+    event: str,
+    decision: str,
+    refused: Rejection | None,
+    detail: str = "",
+) -> AuditEvent:
+    return AuditEvent(
+        event=event,
+        at=at,
+        actor=actor or UNAUTHENTICATED,
+        decision=decision,
+        source=source,
+        protocol=Protocol.CMP,
+        profile=profile,
+        operation=message.type.operation,
+        transaction_id=(message.header.transaction_id or b"").hex(),
+        request_sha256=message.digest.hex(),
+        reason=refused.reason if refused else None,
+        detail=refused.cause if refused else detail,
+        generation=generation,
+    )
