@@ -199,7 +199,8 @@ def is_due(row: LedgerRow, now: datetime, lease: timedelta) -> bool:
     stranded = row.worker != NOBODY and row.lease_until > latest_lease(now, lease)
     if row.state is LedgerState.PENDING:
         polled = row.waiting_for is WaitingFor.UPSTREAM and row.poll_at is not None
-        return polled and (stranded or (row.poll_at or now) <= now)
+        # a worker that holds it asks the CA just now, and may do so for longer than until the next question is due
+        return polled and (stranded or (not is_held(row, now, lease) and (row.poll_at or now) <= now))
     return row.state in {LedgerState.OPEN, LedgerState.UNKNOWN} and (stranded or row.lease_until <= now)
 
 
