@@ -30,10 +30,11 @@ _EXPIRED_RESERVATIONS = (
     "DELETE FROM reservations WHERE (kind, name) IN (SELECT r.kind, r.name FROM reservations r WHERE r.expires_at <= :grace "
     "AND NOT EXISTS (SELECT 1 FROM challenges h WHERE r.kind = 'one_time' AND h.id = r.name) LIMIT :portion)"
 )
+_LAPSED_LEASES = "DELETE FROM leases WHERE name IN (SELECT name FROM leases WHERE held_until <= :grace LIMIT :portion)"
 
 
 def expire_portion(tx: Transaction, now: datetime) -> int:
     """Delete up to a portion of each kind; returns how many rows went. Ledger, inventory and audit always stay."""
     parameters = {"grace": to_micros(now - GRACE), "portion": PORTION}
-    statements = (_EXPIRED_KEYS, _EXPIRED_QUOTAS, _EXPIRED_CHALLENGES, _EXPIRED_RESERVATIONS)
+    statements = (_EXPIRED_KEYS, _EXPIRED_QUOTAS, _EXPIRED_CHALLENGES, _EXPIRED_RESERVATIONS, _LAPSED_LEASES)
     return sum(tx.execute(statement, parameters) for statement in statements)

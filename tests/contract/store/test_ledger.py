@@ -332,9 +332,7 @@ class TestLookUps:
         held = await opened(store, lease_until=LEASE + WINDOW)
         await store.transition(transition(unknown, LedgerState.UNKNOWN))
         await store.transition(
-            transition(
-                upstream, LedgerState.PENDING, waiting_for=WaitingFor.UPSTREAM, poll_at=NOW + 5 * SECOND, new_worker=""
-            )
+            transition(upstream, LedgerState.PENDING, waiting_for=WaitingFor.UPSTREAM, poll_at=NOW + 5 * SECOND, new_worker="")
         )
         await store.transition(transition(approval, LedgerState.PENDING, waiting_for=WaitingFor.APPROVAL))
         found = {row.id for row in await store.find_lapsed(LEASE, 10)}
@@ -342,7 +340,6 @@ class TestLookUps:
         assert not found & {done.id, held.id, approval.id}
         assert len(await store.find_lapsed(LEASE, 2)) == 2
         assert [row.id for row in await store.find_lapsed(NOW + 5 * SECOND, 10)] == [upstream.id]
-
 
     async def test_a_row_that_a_worker_polls_is_no_others(self, store: Store) -> None:
         row = await opened(store)
