@@ -97,9 +97,7 @@ def _second_opinion(name: UpstreamCAName, config: RemoteConfig) -> SecondOpinion
         raise ConfigurationFaults(Problem(("upstream_cas", name, "pkilint"), str(error))) from error
 
 
-def _set_up(
-    name: UpstreamCAName, config: RemoteConfig, sources: Sources, clock: Callable[[], datetime], claims: Claims
-) -> Setup:
+def _set_up(name: UpstreamCAName, config: RemoteConfig, sources: Sources, clock: Callable[[], datetime], claims: Claims) -> Setup:
     """Return what every backend needs; raises ConfigurationFaults for a chain that does not hold together."""
     where = ("upstream_cas", name)
     chain, faults = read_certificates((((*where, "chain", n), file) for n, file in enumerate(config.chain)), sources)

@@ -28,6 +28,7 @@ from gateway.pki.certificate import Certificate
 from gateway.pki.names import format_name, parse_name
 from gateway.ra.devices import digest_of_names
 from gateway.ra.profile import Profile, Quota
+from gateway.ra.upstream import destination
 from gateway.store.interfaces import InventoryRow, LedgerRow, LedgerState, Opening, QuotaTake, WaitingFor
 
 NOBODY = ""
@@ -119,7 +120,7 @@ def new_row(
         worker=NOBODY if approval else worker,
         lease_until=now + lease,
         poll_at=None,
-        upstream_reference=None,
+        upstream_reference=destination(profile.upstream_ca),
         attempts=0 if approval else 1,
         created_at=now,
         updated_at=now,

@@ -37,7 +37,7 @@ from gateway.config.document import ConfigurationFaults, Problem
 from gateway.config.remote_cas import AcmeCA as Config
 from gateway.config.remote_cas import AcmeDnsUpdate
 from gateway.errors import Rejection
-from gateway.model import RevocationReason
+from gateway.model import Identifier, RevocationReason
 from gateway.pki import base64url
 from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.jws_signer import Signer
@@ -101,9 +101,8 @@ class AcmeCA(RemoteBackend):
         names = ordered_names(request)
         until = _until(request)
         await self._session.open(until)
-        flow = self._session.client.order(names, profile=self._config.profile)
         try:
-            answer: AcmeAnswer = await self._session.run(flow, until)
+            answer = await self._order(request, names, until)
             order, url = read_order(answer), self._session.check_url(answer.headers.get("location"))
         except AcmeRefusal as refusal:
             raise self._told(request, judge(refusal)) from refusal
@@ -115,6 +114,36 @@ class AcmeCA(RemoteBackend):
             # CAs give an order again for the same names as long as it is open: never is it used for two requests.
             raise NotSent("the CA gave an order that serves another request", BUSY_RETRY)
         return UpstreamPending(url, DEFAULT_PAUSE)
+
+    async def _order(self, request: IssueRequest, names: tuple[Identifier, ...], until: float) -> AcmeAnswer:
+        """Order, in place of the certificate that is renewed where the CA takes that; raises AcmeRefusal, NotSent.
+
+        A CA may refuse for the certificate's sake (replaced already, another account's), and then it is ordered as any
+        (RFC 9773 §5).
+        """
+        client, profile = self._session.client, self._config.profile
+        answer: AcmeAnswer
+        if (replaces := self._replaced(request)) is not None:
+            try:
+                answer = await self._session.run(client.order(names, profile=profile, replaces=replaces), until)
+            except AcmeRefusal as refusal:
+                if not 400 <= refusal.status < 500:
+                    raise
+                cause = describe(refusal)
+                log.info("the CA takes no order in place of a certificate", upstream_ca=self.name, cause=cause)
+            else:
+                return answer
+        answer = await self._session.run(client.order(names, profile=profile), until)
+        return answer
+
+    def _replaced(self, request: IssueRequest) -> str | None:
+        """Return how the CA calls the certificate that a request renews (RFC 9773 §4.1); None where it is not this CA's."""
+        if request.renews is None or not isinstance(self._session.client.urls.get("renewalInfo"), str):
+            return None
+        leaf = parse_certificate(request.renews)
+        if leaf.authority_key_id is None or leaf.issuer_der not in {issuer.subject.der for issuer in self._certificates}:
+            return None
+        return format_certificate_id(leaf.authority_key_id, leaf.serial)
 
     async def poll(self, request: IssueRequest, reference: str) -> UpstreamIssued | UpstreamPending:
         """Go on with the order; raises UpstreamRejected where it can yield nothing, NotSent, UnknownResult."""

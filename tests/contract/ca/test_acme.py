@@ -34,13 +34,15 @@ from gateway.ca.verify import verify_issued
 from gateway.config.document import ConfigurationFaults
 from gateway.errors import Rejection
 from gateway.model import RevocationReason, SanKind
+from gateway.pki import base64url
 from gateway.pki.certificate import parse_certificate
 from gateway.pki.extensions import make_san
 from gateway.pki.keys import generate_private_key
 from gateway.store.sqlite import SqliteStore, migrate
+from gateway.wire.acme.ari import format_certificate_id
 from tests.contract.ca import fault_proxy as faults
 from tests.contract.ca.fault_proxy import FaultProxy, between
-from tests.contract.ca.scripted import scripted
+from tests.contract.ca.scripted import Scripted, scripted
 from tests.contract.ca.sites import make_server
 from tests.flow.enrollment.world import AUDIT_KEY, KEYS, Clock
 from tests.peers import pebble
@@ -470,6 +472,81 @@ async def test_a_ca_that_is_away_gets_nothing(calm: PebblePeer, tmp_path: Path) 
         await proxy.listen()
         await follow(ca, request, pending.reference)
     assert len(calm.issued(request.public_key)) == 1
+
+
+# What a CA is told of the certificate that is renewed (RFC 9773 §5)
+
+
+def answer_orders(server: Scripted, *orders: Any, ari: bool = True) -> None:
+    """Have a server answer as a CA with an account does, and orders so."""
+    nonce = {"Replay-Nonce": "bm9uY2U"}
+    names = {"newNonce": "/nonce", "newAccount": "/account", "newOrder": "/order", "revokeCert": "/revoke"}
+    urls = {name: server.url + path for name, path in (names | ({"renewalInfo": "/ari"} if ari else {})).items()}
+    server.answers |= {
+        "/dir": [(200, urls)],
+        "/nonce": [(200, b"", nonce)],
+        "/account": [(200, {"status": "valid"}, nonce | {"Location": f"{server.url}/account/1"})],
+        "/order": [(status, body, nonce | {"Location": f"{server.url}/order/1"}) for status, body in orders],
+    }
+
+
+def ordered(server: Scripted) -> list[Any]:
+    """Return what orders were to replace."""
+    return [json.loads(base64url.decode(body["payload"])).get("replaces") for body in server.bodies("/order")]
+
+
+ORDER = {
+    "status": "pending",
+    "identifiers": [{"type": "dns", "value": "device-7.acme.test"}],
+    "authorizations": [],
+    "finalize": "https://localhost/f",
+}
+
+
+def problem(kind: str) -> dict[str, str]:
+    return {"type": f"urn:ietf:params:acme:error:{kind}", "detail": "no"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "replaced"),
+    [
+        pytest.param([(201, ORDER)], [True], id="taken"),
+        pytest.param([(409, problem("alreadyReplaced")), (201, ORDER)], [True, False], id="replaced already"),
+        pytest.param([(403, problem("unauthorized")), (201, ORDER)], [True, False], id="another account's"),
+        pytest.param([(400, problem("malformed")), (201, ORDER)], [True, False], id="not understood"),
+    ],
+)
+async def test_an_order_says_what_it_renews(peer: PebblePeer, answers: list[Any], replaced: list[bool]) -> None:
+    async with opened(peer.section()) as ca:
+        renewed = (await issue(ca, wanted())).certificate
+    leaf = parse_certificate(renewed)
+    assert leaf.authority_key_id is not None
+    name = format_certificate_id(leaf.authority_key_id, leaf.serial)
+    async with scripted() as server:
+        answer_orders(server, *answers)
+        async with opened(peer.section(f"{server.url}/dir", connection={})) as ca:
+            assert isinstance(await ca.issue(replace(wanted(), renews=renewed)), UpstreamPending)
+        assert ordered(server) == [name if said else None for said in replaced]
+
+
+@pytest.mark.parametrize("why", ["nothing is renewed", "no ARI", "another CA's", "the CA is busy"])
+async def test_an_order_that_renews_nothing_the_ca_knows(peer: PebblePeer, why: str) -> None:
+    async with opened(peer.section()) as ca:
+        renewed: bytes | None = (await issue(ca, wanted())).certificate
+    if why == "another CA's":
+        renewed = peer.chain[1]
+    async with scripted() as server:
+        answers = [(429, problem("rateLimited"))] if why == "the CA is busy" else [(201, ORDER)]
+        answer_orders(server, *answers, ari=why != "no ARI")
+        async with opened(peer.section(f"{server.url}/dir", connection={})) as ca:
+            request = replace(wanted(), renews=None if why == "nothing is renewed" else renewed)
+            if why == "the CA is busy":
+                with pytest.raises(Unavailable):
+                    await ca.issue(request)
+            else:
+                assert isinstance(await ca.issue(request), UpstreamPending)
+        assert len(ordered(server)) == 1
+        assert ordered(server)[0] is None or why == "the CA is busy"
 
 
 # A hostile CA
