@@ -302,13 +302,15 @@ class AcmeCA(RemoteBackend):
         return UpstreamIssued(leaf, self.complete(tuple(chain)), url)
 
     def _is_wanted(self, chain: tuple[bytes, ...]) -> bool:
-        """Say whether a chain leads to a pinned certificate, and has the preferred issuer in it."""
+        """Say whether a chain leads to a pinned certificate, and has the preferred issuer in it.
+
+        Names do not tell: below several roots an issuing CA has one name, one key and several certificates.
+        """
         try:
             parsed = tuple(map(parse_certificate, chain))
-        except Rejection:
-            return False
-        pinned = {certificate.subject.der for certificate in self._certificates}
-        if not any(each.issuer_der in pinned for each in parsed):
+            if self.complete(chain[1:])[-1] not in self._chain:
+                return False
+        except (Rejection, UnknownResult):
             return False
         preferred = self._config.preferred_chain
         issuers = (a.value for each in parsed for rdn in each.issuer.rdns for a in rdn if a.oid == _COMMON_NAME)
