@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 from gateway.asn1 import est as asn1_est
 from gateway.errors import MalformedMessage, Reason, Rejection
-from gateway.model import CertificateRequest, Extension, PublicKey, RequestForm, SubjectAltName
+from gateway.model import CertificateRequest, Extension, Name, PublicKey, RequestForm, SubjectAltName
 from gateway.pki import der, extensions
 from gateway.pki.algorithms import verify_signature
 from gateway.pki.keys import PrivateKey, default_digest, public_key_der, sign, signature_algorithm
@@ -23,6 +24,9 @@ MAX_LINKING_BYTES = 1024
 """base64 of tls-unique has 16 characters in ASCII, 255 at most (RFC 7030 §3.5), four times that as UniversalString."""
 MAX_KEY_ID_BYTES = 256
 MAX_CAPABILITIES = 64
+RECENT = 128
+"""Requests that need not be read again when they are sent to their CA."""
+_MAX_CACHED_BYTES = 8192
 
 CHALLENGE_PASSWORD = "1.2.840.113549.1.9.7"  # noqa: S105 - the attribute's OID (RFC 2985 §5.4.1)
 EXTENSION_REQUEST = "1.2.840.113549.1.9.14"
@@ -72,26 +76,60 @@ def parse_csr(data: bytes, *, linking: frozenset[str] = LINKING_ATTRIBUTES, proo
     named in `signature_digest`, for policy to judge.
     """
     encoded = der.normalize(data)
-    fields = _decode(encoded)
-    attributes = _decode_attributes(fields.attributes)
+    again = len(encoded) <= _MAX_CACHED_BYTES
+    fields, attributes = _decode_again(encoded) if again else _decode_parts(encoded)
     digest = _verify_proof_of_possession(fields) if proof else "none"
-    by_oid = {e.oid: e.value for e in attributes.extensions}
-    sans, usage = by_oid.get(extensions.SUBJECT_ALT_NAME), by_oid.get(extensions.KEY_USAGE)
-    ekus, constraints = by_oid.get(extensions.EXTENDED_KEY_USAGE), by_oid.get(extensions.BASIC_CONSTRAINTS)
+    asked = (_read_again if again else _read)(encoded)
     return CertificateRequest(
         form=RequestForm.PKCS10,
         der=encoded,
         digest=_request_digest(fields, attributes.by_type, linking),
-        subject=parse_name(fields.subject),
+        subject=asked.subject,
         public_key=describe_public_key(fields.public_key) if proof else _placeholder(fields.public_key),
+        sans=asked.sans,
+        key_usage=asked.key_usage,
+        ekus=asked.ekus,
+        is_ca=asked.is_ca,
+        extensions=asked.extensions,
+        challenge_password=attributes.challenge,
+        signature_digest=digest,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a PKCS#10 asks for."""
+
+    subject: Name
+    sans: tuple[SubjectAltName, ...]
+    key_usage: frozenset[str] | None
+    ekus: tuple[str, ...] | None
+    is_ca: bool
+    extensions: tuple[Extension, ...]
+
+
+def _decode_parts(encoded: bytes) -> tuple[_Fields, _Attributes]:
+    fields = _decode(encoded)
+    return fields, _decode_attributes(fields.attributes)
+
+
+def _read(encoded: bytes) -> _Asked:
+    fields, attributes = _decode_again(encoded) if len(encoded) <= _MAX_CACHED_BYTES else _decode_parts(encoded)
+    by_oid = {e.oid: e.value for e in attributes.extensions}
+    sans, usage = by_oid.get(extensions.SUBJECT_ALT_NAME), by_oid.get(extensions.KEY_USAGE)
+    ekus, constraints = by_oid.get(extensions.EXTENDED_KEY_USAGE), by_oid.get(extensions.BASIC_CONSTRAINTS)
+    return _Asked(
+        subject=parse_name(fields.subject),
         sans=extensions.parse_sans(sans) if sans is not None else (),
         key_usage=extensions.parse_key_usage(usage) if usage is not None else None,
         ekus=extensions.parse_ekus(ekus) if ekus is not None else None,
         is_ca=constraints is not None and extensions.parse_basic_constraints(constraints)[0],
         extensions=tuple(e for e in attributes.extensions if e.oid not in _OWN_FIELDS),
-        challenge_password=attributes.challenge,
-        signature_digest=digest,
     )
+
+
+_decode_again, _read_again = lru_cache(maxsize=RECENT)(_decode_parts), lru_cache(maxsize=RECENT)(_read)
+"""A request is read when it comes, and again by whoever sends it to its CA."""
 
 
 @dataclass(frozen=True, slots=True)
