@@ -27,7 +27,7 @@ OID_STEP_MANAGED_DEVICE = "1.3.6.1.4.1.37476.9000.64.4"
 """The name that a CA of the operator's own gave a device."""
 
 OID_ATTESTATION = "1.2.840.113549.1.9.16.2.59"
-"""id-aa-attestation, an AttestationBundle: an attribute of PKCS#10, an extension of CRMF (draft-ietf-lamps-csr-attestation-29)."""
+"""id-aa-attestation: an attribute of PKCS#10, an extension of CRMF (draft-ietf-lamps-csr-attestation-29)."""
 OID_TCG_ATTEST_CERTIFY = "2.23.133.20.1"
 """tcg-attest-tpm-certify: what TPM2_Certify says of a key, an AttestationStatement's type."""
 OID_YUBICO_ATTESTATION = "1.3.6.1.4.1.41482.3.1"

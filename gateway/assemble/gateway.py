@@ -17,6 +17,7 @@ from gateway.assemble.cmp import cmp_signers
 from gateway.assemble.cmp_operations import CmpOperations
 from gateway.assemble.continuity import CrlDuty, Lasting
 from gateway.assemble.crl_tasks import CrlTasks
+from gateway.assemble.departures import find_departures, find_left_behind
 from gateway.assemble.est import est_signers
 from gateway.assemble.generation import Built, Parts, build, prove_identity
 from gateway.assemble.operations import Operations, ServiceCommands
@@ -27,6 +28,7 @@ from gateway.ca.crl import CrlPublisher
 from gateway.ca.verify import verify_issued
 from gateway.config.load import Sources, parse
 from gateway.config.schema import GatewayConfig
+from gateway.errors import ConfigurationError
 from gateway.model import UpstreamCAName
 from gateway.ra.acme.administration import AcmeAdministration
 from gateway.ra.acme.authority import AcmeAuthority
@@ -141,6 +143,9 @@ class Gateway:
         # What goes on in the next generation must not be closed meanwhile.
         with current.generation.snapshot.occupancy, _requests_first():
             built = await asyncio.to_thread(_build, sources, number, self._parts, current.lasting)
+            departures = find_departures(current.config.upstream_cas, built.config.upstream_cas)
+            if behind := await find_left_behind(departures, self.store):
+                raise ConfigurationError(behind)
             await self._succession.open(built)
         return Prepared(built, self._succession)
 

@@ -9,12 +9,13 @@ from functools import partial
 from types import MappingProxyType
 
 from gateway.assemble.acme import acme_services, acme_terms
+from gateway.assemble.claims import StoredClaims
 from gateway.assemble.cmp import cmp_services, cmp_terms
 from gateway.assemble.continuity import CrlDuty, CrlWatch, Lasting, ca_fingerprints
 from gateway.assemble.credentials import Surroundings
 from gateway.assemble.est import Challenges, est_services
 from gateway.assemble.http01 import http01_thumbprints
-from gateway.assemble.identities import Identities, establish
+from gateway.assemble.identities import Identities, Shared, establish
 from gateway.assemble.profiles import build_profile
 from gateway.assemble.scep_ra import prove_identity
 from gateway.ca.crl import CrlPublisher, CrlSchedule
@@ -101,7 +102,8 @@ def build(config: GatewayConfig, sources: Sources, number: int, parts: Parts, be
         return row.der if row else None
 
     fingerprints = ca_fingerprints(config, sources)
-    identities = establish(config, sources, parts.clock, newest_crl, before.unchanged(fingerprints))
+    shared = Shared(newest_crl, StoredClaims(parts.store, parts.clock))
+    identities = establish(config, sources, parts.clock, shared, before.unchanged(fingerprints))
     if identities.problems:
         raise ConfigurationError(tuple(str(problem) for problem in locate(sources, identities.problems)))
     cas = identities.cas

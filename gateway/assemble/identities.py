@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 
 from gateway.assemble.acme import AcmeIdentity, build_acme_identities
@@ -16,6 +17,7 @@ from gateway.assemble.est import EstIdentity, build_identities, check_users
 from gateway.assemble.http01 import check_http01
 from gateway.assemble.scep_ra import build_ra, read_next_ca
 from gateway.audit import parse_audit_key
+from gateway.ca.claims import Claims
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.registry import CaUrls, create
 from gateway.config.document import ConfigurationFaults, DataPath, Problem
@@ -30,7 +32,13 @@ from gateway.store.keys import KeyRing
 from gateway.web.tls import mtls_context, server_context
 from gateway.wire.scep.identity import RaIdentity
 
-NewestCrl = Callable[[UpstreamCAName], Awaitable[bytes | None]]
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What upstream CAs have of the store: the CRL that one published last, DER, and claims that all workers know."""
+
+    newest_crl: Callable[[UpstreamCAName], Awaitable[bytes | None]]
+    claims: Claims
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,7 @@ def establish(
     config: GatewayConfig,
     sources: Sources,
     clock: Callable[[], datetime],
-    newest_crl: NewestCrl | None = None,
+    shared: Shared | None = None,
     kept: Mapping[UpstreamCAName, UpstreamCA] = MappingProxyType({}),
 ) -> Identities:
     """Build every CA and RA identity and prove each key with its certificate, whatever is wrong with others.
@@ -62,7 +70,7 @@ def establish(
     The CAs in `kept` were built from the same configuration before and go on as they are.
     """
     anchors: dict[ProfileName, ProfileAnchors] = {}
-    cas, found = build_cas(config, sources, clock, newest_crl, kept)
+    cas, found = build_cas(config, sources, clock, shared, kept)
     problems = [*_check_secrets(config, sources), *found]
     for text, profile in config.profiles.items():
         anchors[ProfileName(text)], faults = read_anchors(ProfileName(text), profile, sources)
@@ -169,7 +177,7 @@ def build_cas(
     config: GatewayConfig,
     sources: Sources,
     clock: Callable[[], datetime],
-    newest_crl: NewestCrl | None = None,
+    shared: Shared | None = None,
     kept: Mapping[UpstreamCAName, UpstreamCA] = MappingProxyType({}),
 ) -> tuple[dict[UpstreamCAName, UpstreamCA], list[Problem]]:
     """Return every upstream CA that can be built, and what is wrong with the others; those in `kept` go on as they are."""
@@ -177,7 +185,7 @@ def build_cas(
     problems: list[Problem] = []
     for name in _members_first(config):
         try:
-            cas[name] = kept[name] if name in kept else _build_ca(name, config, sources, clock, newest_crl, cas)
+            cas[name] = kept[name] if name in kept else _build_ca(name, config, sources, clock, shared, cas)
         except ConfigurationFaults as error:
             problems += error.faults
     return cas, problems
@@ -194,11 +202,13 @@ def _build_ca(
     config: GatewayConfig,
     sources: Sources,
     clock: Callable[[], datetime],
-    newest_crl: NewestCrl | None,
+    shared: Shared | None,
     others: Mapping[UpstreamCAName, UpstreamCA],
 ) -> UpstreamCA:
     ca = config.upstream_cas[name]
     url = config.server.external_url.http
     publishes = isinstance(ca, LocalCAConfig) and ca.crl is not None
     urls = CaUrls(crl=f"{url}/crl/{name}.crl" if publishes else None, ca_issuers=f"{url}/ca/{name}.crt")
-    return create(name, ca, sources, urls, clock=clock, newest_crl=newest_crl and (lambda: newest_crl(name)), others=others)
+    newest_crl = partial(shared.newest_crl, name) if shared is not None else None
+    claims = shared.claims if shared is not None else None
+    return create(name, ca, sources, urls, clock=clock, newest_crl=newest_crl, others=others, claims=claims)

@@ -48,8 +48,8 @@ log = structlog.get_logger(__name__)
 class GroupCA:
     """An `UpstreamCA` of several, asked in order; each of them belongs to its generation by itself and has its own circuit.
 
-    References are the member's, after its name and a slash. A member that leaves the configuration takes with it what it
-    knows: `find` asks those that are there.
+    References are the member's, after its name and a slash; before any has answered, the names of all that may have the request
+    stand there. A member that is gone takes with it what it knows: what it may have is in doubt until it is back.
     """
 
     def __init__(self, name: UpstreamCAName, members: tuple[UpstreamCA, ...]) -> None:
@@ -81,6 +81,10 @@ class GroupCA:
         """Return None: the members choose."""
         return
 
+    def may_go_to(self, earlier: str | None) -> str:
+        """Return the reference of a request that is about to be sent: the names of the members, and of those in `earlier`."""
+        return f"{','.join(dict.fromkeys((*_names(earlier), *self._members)))}/"
+
     async def issue(self, request: IssueRequest) -> Answer:
         """Send the request to the first member that takes it; raises NotSent where none did, and whatever else one raises."""
         until, refused = monotonic() + request.timeout, NotSent("no time was left to ask")
@@ -105,7 +109,7 @@ class GroupCA:
         return _named(member, await member.poll(request, own))
 
     async def find(self, request: IssueRequest) -> Answer | None:
-        """Ask every member at once; None, or a refusal, only where all of them say that they issued nothing."""
+        """Ask every member at once; None, or a refusal, only where all who may have the request say that they issued nothing."""
         found = await asyncio.gather(*(_try(member.find(_own(member, request))) for member in self._members.values()))
         answers = [
             _named(member, answer)
@@ -118,6 +122,9 @@ class GroupCA:
             return min(answers, key=lambda answer: isinstance(answer, UpstreamPending))
         failures = [answer for answer in found if isinstance(answer, Exception)]
         unanswered = [error for error in failures if not isinstance(error, UpstreamRejected)]
+        gone = [name for name in _names(request.reference) if name not in self._members]
+        if gone:
+            raise UnknownResult(f"{', '.join(gone)} may have the request and is no member of {self.name} any more: put it back")
         for error in (*unanswered, *failures):
             raise error
         return None
@@ -187,6 +194,12 @@ def create(name: UpstreamCAName, config: Config, others: Mapping[UpstreamCAName,
     if len(members) < len(config.members):
         raise ConfigurationFaults  # what is wrong with the member has been said where it is
     return GroupCA(name, members)
+
+
+def _names(reference: str | None) -> list[UpstreamCAName]:
+    """Return who may have a request, by its reference."""
+    names, slash, _ = (reference or "").partition("/")
+    return [UpstreamCAName(name) for name in names.split(",")] if slash else []
 
 
 def _own(member: UpstreamCA, request: IssueRequest) -> IssueRequest:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +37,7 @@ _CERTIFICATE_ALERTS = (
 )
 """TLS alerts by which a server ends a handshake for want of a good client certificate (RFC 8446 §6.2)."""
 _USER_AGENT = "pki-gateway"
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +175,15 @@ class HttpClient:
         if self._session is None:
             raise NotSent("the connections to the CA are closed")
         if json_body is not None:
-            body = json.dumps(json_body, separators=(",", ":")).encode()
+            body = _to_json(json_body).encode()
             headers = {"Content-Type": "application/json", **(headers or {})}
         budget = min(self.settings.timeout, within) if within is not None else self.settings.timeout
         loop = asyncio.get_running_loop()
         until = loop.time() + budget
         url = path if path.startswith(("http://", "https://")) else self.settings.base_url + path
         progress = _Progress()
-        async with self._place(budget):
+        await self._take_place(budget)
+        try:
             left = max(0.001, until - loop.time())
             timeout = aiohttp.ClientTimeout(total=left, connect=min(left, self.settings.connect_timeout))
             try:
@@ -203,19 +204,19 @@ class HttpClient:
                 if not progress.began:
                     raise NotSent(f"the CA cannot be reached: {_describe(error)}") from error
                 raise failed(f"the CA gave no whole answer: {_describe(error)}") from error
+        finally:
+            self._places.release()
 
-    @asynccontextmanager
-    async def _place(self, seconds: float) -> AsyncIterator[None]:
-        """Hold one of the places, waited for no longer than the request itself may take."""
+    async def _take_place(self, seconds: float) -> None:
+        """Take one of the places, waited for no longer than the request itself may take."""
+        if not self._places.locked():
+            await self._places.acquire()  # at once
+            return
         try:
             async with asyncio.timeout(seconds):
                 await self._places.acquire()
         except TimeoutError:
             raise NotSent(f"all {self.settings.concurrency} connections to the CA were busy", BUSY_RETRY) from None
-        try:
-            yield
-        finally:
-            self._places.release()
 
 
 def refuse_unavailable(response: Response, *, otherwise: int = 30) -> None:
@@ -240,12 +241,14 @@ def _join_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 async def _read_bounded(answer: aiohttp.ClientResponse, limit: int, failed: type[NotSent] | type[UnknownResult]) -> bytes:
     """Return the body; one that is longer than `limit` bytes is no answer."""
-    content = bytearray()
-    async for piece in answer.content.iter_chunked(65_536):
-        content += piece
-        if len(content) > limit:
+    pieces: list[bytes] = []
+    size = 0
+    while piece := await answer.content.readany():
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
             raise failed(f"the CA answered with more than {limit} bytes")
-    return bytes(content)
+    return b"".join(pieces)
 
 
 def _is_certificate_refused(error: BaseException | None) -> bool:

@@ -41,7 +41,8 @@ class IssueRequest:
 
     `request` is the PKCS#10 or CRMF DER as received, `public_key` the SubjectPublicKeyInfo DER, `timeout` the seconds
     that the caller will wait. `in_doubt_since` is set where an earlier sending has no answer: when the request began. `reference`
-    is what the CA called it when it was pending last.
+    is what the CA called it when it was pending last. `renews` is the certificate, DER, in place of which this one is asked for,
+    where a CA that says when to renew issued it.
     """
 
     request_id: RequestId
@@ -54,6 +55,7 @@ class IssueRequest:
     timeout: float
     in_doubt_since: datetime | None = None
     reference: str | None = None
+    renews: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,14 @@ class UpstreamCA(Protocol):
 
     async def check(self) -> tuple[Trial, ...]:
         """Try connection, credentials, chain and, where the CA can, a dry run; issues nothing and never raises."""
+
+
+@runtime_checkable
+class Several(Protocol):
+    """A backend of several CAs, each of which may have a request until one has answered."""
+
+    def may_go_to(self, earlier: str | None) -> str:
+        """Return the reference of a request that is about to be sent: it names who may have it, also of the `earlier` one."""
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ from gateway.ca import cfssl, est, group, local, scep, step_ca, vault
 from gateway.ca import exec as program
 from gateway.ca.acme import backend as acme
 from gateway.ca.circuit import GuardedCA
+from gateway.ca.claims import Claims, OwnClaims
 from gateway.ca.cmp import backend as cmp
 from gateway.ca.interfaces import UpstreamCA
 from gateway.ca.local import CaUrls, find_broken_links
@@ -40,8 +41,11 @@ def create(
     clock: Callable[[], datetime] = utc_now,
     newest_crl: Callable[[], Awaitable[bytes | None]] | None = None,
     others: Mapping[UpstreamCAName, UpstreamCA] = MappingProxyType({}),
+    claims: Claims | None = None,
 ) -> UpstreamCA:
     """Return the backend, ready for `start`; `newest_crl` reads a local CA's published CRL, `others` has a group's members.
+
+    `claims` are those that all workers share; None for a process that works alone.
 
     Raises ConfigurationFaults with every reason why it cannot work: unreadable files, key and certificate that do not
     match, a certificate that may not sign, a program that cannot be run. Dates are judged by whoever starts a service.
@@ -52,7 +56,7 @@ def create(
         case remote.GroupCA():
             return group.create(name, config, others)
         case _:
-            ca = _create_remote(config, _set_up(name, config, sources, clock))
+            ca = _create_remote(config, _set_up(name, config, sources, clock, claims or OwnClaims()))
             return GuardedCA(ca, second_opinion=_second_opinion(name, config))
 
 
@@ -98,7 +102,7 @@ def _second_opinion(name: UpstreamCAName, config: RemoteConfig) -> SecondOpinion
         raise ConfigurationFaults(Problem(("upstream_cas", name, "pkilint"), str(error))) from error
 
 
-def _set_up(name: UpstreamCAName, config: RemoteConfig, sources: Sources, clock: Callable[[], datetime]) -> Setup:
+def _set_up(name: UpstreamCAName, config: RemoteConfig, sources: Sources, clock: Callable[[], datetime], claims: Claims) -> Setup:
     """Return what every backend needs; raises ConfigurationFaults for a chain that does not hold together."""
     where = ("upstream_cas", name)
     chain, faults = read_certificates((((*where, "chain", n), file) for n, file in enumerate(config.chain)), sources)
@@ -107,4 +111,4 @@ def _set_up(name: UpstreamCAName, config: RemoteConfig, sources: Sources, clock:
     if faults:
         raise ConfigurationFaults(*faults)
     queue = timedelta(0) if isinstance(config, ExecCA) else config.queue
-    return Setup(name, chain, sources, queue, clock)
+    return Setup(name, chain, sources, queue, clock, claims)

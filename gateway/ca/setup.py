@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from gateway.ca.claims import Claims, OwnClaims
 from gateway.ca.http import HttpClient, HttpSettings
 from gateway.config.document import ConfigurationFaults, DataPath, Problem
 from gateway.config.fields import FilePath, RaPair
@@ -45,6 +46,7 @@ class Setup:
     queue: timedelta = timedelta(0)
     """How long requests wait for the CA while it cannot be reached."""
     clock: Callable[[], datetime] = utc_now
+    claims: Claims = field(default_factory=OwnClaims, repr=False)
 
     def where(self, *field: str | int) -> DataPath:
         """Return the place of a field of this CA in the configuration."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from gateway.ca.http import Response, refuse_unavailable
@@ -84,13 +85,22 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text[:MAX_ERROR_TEXT]).strip()
 
 
+def _read(text: str) -> tuple[bytes, ...]:
+    return pem_to_ders(text.encode("ascii", "replace"))
+
+
+_read_issuers = lru_cache(maxsize=32)(_read)
+"""The certificates of CAs come with every answer, and are the same ones."""
+
+
 def read_certificates(data: Mapping[str, Any], name: str) -> tuple[bytes, ...]:
     """Return the certificates, DER, in a field that is PEM, a list of PEM, or not there. Raises ValueError."""
     value = data.get(name)
     texts = value if isinstance(value, list) else [value] if value else []
     if len(texts) > MAX_CHAIN or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{name} is no list of certificates")
-    ders = tuple(der for text in texts for der in pem_to_ders(text.encode("ascii", "replace")))
+    read = _read if name == "certificate" else _read_issuers
+    ders = tuple([der for text in texts for der in read(text)])
     if len(ders) > MAX_CHAIN:
         raise ValueError(f"{name} has more than {MAX_CHAIN} certificates")
     return ders

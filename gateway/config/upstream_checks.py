@@ -255,6 +255,7 @@ def _cas_of(profile: ProfileParts, parts: Parts) -> Iterator[tuple[str, Upstream
 def _check_pairing(name: str, ca: UpstreamCAConfig, profile: ProfileParts) -> Iterator[Problem]:
     match ca:
         case AcmeCA():
+            yield from _check_secrets(name, None, profile)
             yield from _check_acme_pairing(name, ca, profile)
         case EstCA():
             yield from _check_secrets(name, None, profile)
@@ -267,10 +268,11 @@ def _check_pairing(name: str, ca: UpstreamCAConfig, profile: ProfileParts) -> It
 
 
 def _check_secrets(name: str, theirs: SecretSource | None, profile: ProfileParts) -> Iterator[Problem]:
-    """Yield challenges of ours that would go to a server which takes challenges too, and the lack of the one that it wants.
+    """Yield challenges of ours that would go to a server of somebody else's, and the lack of the one that it wants.
 
     The request of a device goes on as it came, and the server reads what stands in it as challengePassword (RFC 8894 §2.3, RFC
-    7030 §3.5). A challenge that served once is of no use to it; a static one is.
+    7030 §3.5); an ACME CA has no use for it, and may show it in its logs. A challenge that served once is of no use to anybody; a
+    static one is.
     """
     brought = False
     for path, credential in each_credential(profile.credentials):

@@ -6,15 +6,19 @@ from collections.abc import Iterator
 from datetime import timedelta
 from urllib.parse import urlsplit
 
+from gateway.config.credentials import StaticCredential
 from gateway.config.document import Problem
 from gateway.config.fields import Address
-from gateway.config.remote_cas import AcmeCA, CfsslCA, CmpCA, CmpSecret, EstCA, GroupCA, RemoteCA, ScepCA, VaultCA
+from gateway.config.listener_checks import each_credential
+from gateway.config.remote_cas import AcmeCA, CfsslCA, CmpCA, CmpSecret, EstCA, GroupCA, RemoteCA, ScepCA, StepCA, VaultCA
 from gateway.config.schema import GatewayConfig
 from gateway.config.upstream_cas import UpstreamCAConfig
 from gateway.config.upstream_checks import is_loopback
 
 _HTTP_PORT = 80
 """Where ACME CAs ask for http-01 (RFC 8555 §8.3)."""
+_READS_NO_CHALLENGES = (VaultCA, StepCA, CfsslCA)
+"""These are mostly the operator's own, and do not look at a challengePassword; they get it, and may log it."""
 _SIGNS_AS_ASKED = (AcmeCA, EstCA, ScepCA)
 
 
@@ -24,6 +28,7 @@ def warn_of_upstreams(config: GatewayConfig) -> Iterator[Problem]:
         for problem in _warn_of_ca(ca, config):
             yield Problem(("upstream_cas", name, *problem.path), problem.sentence)
     yield from _warn_of_pairings(config)
+    yield from _warn_of_secrets(config)
 
 
 def _warn_of_ca(ca: UpstreamCAConfig, config: GatewayConfig) -> Iterator[Problem]:
@@ -70,6 +75,20 @@ def _warn_of_pairings(config: GatewayConfig) -> Iterator[Problem]:
 def _signs_as_asked(ca: UpstreamCAConfig) -> bool:
     """Say whether a CA gets the request as the client made it: what policy changes in it, it does not know."""
     return isinstance(ca, _SIGNS_AS_ASKED) or (isinstance(ca, CmpCA) and ca.forward != "ra_verified")
+
+
+def _warn_of_secrets(config: GatewayConfig) -> Iterator[Problem]:
+    """A static challenge stands in the device's own request (RFC 8894 §2.3), which nobody else can sign anew without it."""
+    for name, profile in config.profiles.items():
+        readers = [
+            ca for ca in _signers(profile.upstream_ca, config) if isinstance(config.upstream_cas[ca], _READS_NO_CHALLENGES)
+        ]
+        if not readers:
+            continue
+        sentence = f"is in every request, and {', '.join(readers)} gets requests as they came: who runs it, or reads its logs, "
+        for path, credential in each_credential(profile.credentials):
+            if isinstance(credential, StaticCredential):
+                yield Problem(("profiles", name, *path, "challenge"), f"{sentence}could enroll here; use one_time challenges")
 
 
 def _signers(name: str, config: GatewayConfig) -> tuple[str, ...]:

@@ -136,7 +136,7 @@ class Recovery:
             case LedgerState.UNKNOWN:
                 return await self._walk.settle(mine, upstream)
             case _:
-                sent = await self._ledger.transition(self._walk.sending(mine))
+                sent = await self._ledger.transition(self._walk.sending(mine, upstream))
                 return mine if sent is None else await self._walk.issue(sent, upstream)
 
     async def _give_up(self, row: LedgerRow) -> LedgerRow:

@@ -78,6 +78,7 @@ class Resolution:
         try:
             parsed = parse_certificate(certificate)
             self._verify(to_issue_request(row, 0), parsed, chain, upstream.chain(), now, upstream.capabilities)
+            await upstream.inspect(certificate)
         except Rejection as error:
             raise Rejection(Reason.UPSTREAM_MISMATCH, f"this is not the certificate of this request: {error.cause}") from error
         event = journal.change(row, "request.attached", "granted", now, actor=actor, serial=parsed.serial)

@@ -29,6 +29,7 @@ from gateway.pki.names import format_name, parse_name
 from gateway.ra.devices import digest_of_names
 from gateway.ra.profile import Profile, Quota
 from gateway.ra.timing import Timing
+from gateway.ra.upstream import destination
 from gateway.store.interfaces import InventoryRow, LedgerRow, LedgerState, Opening, QuotaTake, WaitingFor
 
 NOBODY = ""
@@ -120,7 +121,7 @@ def new_row(
         worker=NOBODY if approval else worker,
         lease_until=now + lease,
         poll_at=None,
-        upstream_reference=None,
+        upstream_reference=destination(profile.upstream_ca),
         attempts=0 if approval else 1,
         created_at=now,
         updated_at=now,
@@ -212,7 +213,8 @@ def is_due(row: LedgerRow, now: datetime, lease: timedelta) -> bool:
     stranded = row.worker != NOBODY and row.lease_until > latest_lease(now, lease)
     if row.state is LedgerState.PENDING:
         polled = row.waiting_for is WaitingFor.UPSTREAM and row.poll_at is not None
-        return polled and (stranded or (row.poll_at or now) <= now)
+        # a worker that holds it asks the CA just now, and may do so for longer than until the next question is due
+        return polled and (stranded or (not is_held(row, now, lease) and (row.poll_at or now) <= now))
     return row.state in {LedgerState.OPEN, LedgerState.UNKNOWN} and (stranded or row.lease_until <= now)
 
 

@@ -7,12 +7,17 @@ from collections.abc import Awaitable
 from time import perf_counter
 from typing import TypeVar
 
-from gateway.ca.interfaces import AuthFailed, NotSent, UpstreamCA, UpstreamRejected
+from gateway.ca.interfaces import AuthFailed, NotSent, Several, UpstreamCA, UpstreamRejected
 from gateway.metrics import worker as metrics
 from gateway.metrics.registry import UpstreamOperation, UpstreamResult
 from gateway.tracing import span
 
 T = TypeVar("T")
+
+
+def destination(upstream: UpstreamCA, earlier: str | None = None) -> str | None:
+    """Return what a request is called upstream while it is being sent; None where its CA is one, which the row names."""
+    return upstream.may_go_to(earlier) if isinstance(upstream, Several) else None
 
 
 async def ask(upstream: UpstreamCA, operation: UpstreamOperation, question: Awaitable[T], within: float) -> T:

@@ -29,7 +29,7 @@ from gateway.ra.alerts import alert_held, alert_resting, alert_unrecorded
 from gateway.ra.reach import Reach
 from gateway.ra.timing import Timing, rest_for
 from gateway.ra.transactions import NOBODY, confirmation_deadline, inventory_row, outcome_of, to_issue_request
-from gateway.ra.upstream import ask
+from gateway.ra.upstream import ask, destination
 from gateway.store.interfaces import Ledger, LedgerRow, LedgerState, Transition, WaitingFor
 
 log = structlog.get_logger(__name__)
@@ -94,12 +94,12 @@ class Walk:
 
     async def issue(self, row: LedgerRow, upstream: UpstreamCA) -> Outcome:
         """Send an OPEN row that is marked sent to its CA."""
-        held = await self._still_ours(row)
+        held = await self._still_ours(row, upstream)
         if held is None:
             return await self._as_it_stands(row)
         try:
             within = self._timing.issue_within
-            question = upstream.issue(to_issue_request(held, within))
+            question = upstream.issue(replace(to_issue_request(held, within), renews=await self._renewed(held, upstream)))
             answer = await ask(upstream, UpstreamOperation.ISSUE, question, within)
         except UpstreamRejected as refusal:
             self._reach.answer(upstream.name)
@@ -110,6 +110,16 @@ class Walk:
             return await self._doubt(held, upstream, _cause(error))
         self._reach.answer(upstream.name)
         return await self._judge(held, upstream, answer)
+
+    async def _renewed(self, row: LedgerRow, upstream: UpstreamCA) -> bytes | None:
+        """Return the certificate, DER, that a row renews, for a CA that says when to renew: it may be told (RFC 9773 §5)."""
+        if row.renews is None or Capability.RENEWAL_HINT not in upstream.capabilities:
+            return None
+        try:
+            renewed = await self._ledger.find_certificate(row.renews)
+        except StoreUnavailable:
+            return None
+        return renewed.der if renewed is not None and renewed.upstream_ca == row.upstream_ca else None
 
     async def settle(self, row: LedgerRow, upstream: UpstreamCA) -> Outcome:
         """Ask the CA what became of an UNKNOWN row; let it rest or hold it where the CA cannot say.
@@ -387,13 +397,14 @@ class Walk:
             if self._queues and upstream.queue:
                 return await self._queue(row, upstream, self._timing.rest, cause)
             return await self._end(row, upstream, Unavailable(Reason.UPSTREAM_UNAVAILABLE, self._timing.hold_retry), cause)
-        opened = await self._commit(self.sending(row, again=True))
+        opened = await self._commit(self.sending(row, upstream, again=True))
         return await self._as_it_stands(row) if opened is None else await self.issue(opened, upstream)
 
-    def sending(self, row: LedgerRow, *, again: bool = False) -> Transition:
+    def sending(self, row: LedgerRow, upstream: UpstreamCA | None = None, *, again: bool = False) -> Transition:
         """Return the change that marks a row as sent, before the first byte goes to the CA.
 
-        Sendings that never reached it do not count among the attempts: before the first that counts, nothing was sent.
+        Sendings that never reached it do not count among the attempts: before the first that counts, nothing was sent. Without
+        `upstream` the request goes where its reference says.
         """
         now = self._clock()
         attempts = row.attempts + 1 if again else max(1, row.attempts)
@@ -409,6 +420,7 @@ class Walk:
             sent=True,
             sent_at=now if attempts <= 1 else None,
             attempts=attempts,
+            upstream_reference=destination(upstream, row.upstream_reference if attempts > 1 else None) if upstream else None,
         )
 
     async def _rest(self, row: LedgerRow, cause: str) -> Outcome:
@@ -442,14 +454,14 @@ class Walk:
             detail=cause,
         )
 
-    async def _still_ours(self, row: LedgerRow) -> LedgerRow | None:
+    async def _still_ours(self, row: LedgerRow, upstream: UpstreamCA) -> LedgerRow | None:
         """Return the row with a live lease: one that lapsed since it was written is renewed before anything is sent."""
         if self._clock() < row.lease_until:
             return row
         current = await self._ledger.get_row(row.id)
         if current is None or current.worker != self._worker or current.state is not LedgerState.OPEN:
             return None
-        return current if self._clock() < current.lease_until else await self._commit(self.sending(current))
+        return current if self._clock() < current.lease_until else await self._commit(self.sending(current, upstream))
 
     async def _as_it_stands(self, row: LedgerRow) -> Outcome:
         """Answer from the ledger when our change no longer applied."""

@@ -360,7 +360,7 @@ class Ledger(Protocol):
     async def find_lapsed(
         self, now: datetime, limit: int, beyond: datetime | None = None, resting: Collection[UpstreamCAName] = ()
     ) -> tuple[LedgerRow, ...]:
-        """Rows to be looked after: OPEN or UNKNOWN with a lapsed lease, PENDING for upstream with `poll_at` passed.
+        """Rows to be looked after: OPEN or UNKNOWN with a lapsed lease, PENDING for upstream with `poll_at` passed and no lease.
 
         So are rows that a worker holds with a lease that ends after `beyond`: it was taken under a clock that ran ahead.
         Those that wait in the queue of a CA of `resting` are left out.
@@ -495,7 +495,7 @@ class Upkeep(Protocol):
         """Prove that a durable write works; raises StoreUnavailable."""
 
     async def expire(self, now: datetime) -> int:
-        """Delete what only had to be kept until now (reservations, quotas, request keys, old challenges).
+        """Delete what only had to be kept until now (reservations, quotas, request keys, old challenges, leases that lapsed).
 
         Ledger, inventory and audit stay.
         """

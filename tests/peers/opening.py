@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from gateway.ca import registry
 from gateway.ca.circuit import GuardedCA
+from gateway.ca.claims import Claims
 from gateway.ca.interfaces import IssueRequest
 from gateway.ca.local import CaUrls
 from gateway.ca.setup import utc_now
@@ -37,22 +38,24 @@ class _Root(Model):
     upstream_ca: UpstreamCAConfig
 
 
-def make_ca(section: Mapping[str, Any], *, clock: Callable[[], datetime] = utc_now) -> GuardedCA:
+def make_ca(section: Mapping[str, Any], *, clock: Callable[[], datetime] = utc_now, claims: Claims | None = None) -> GuardedCA:
     """Return the CA, not started; raises ConfigurationFaults, also for files that cannot be read."""
     data = {"upstream_ca": dict(section)}
     config = _CONFIG.validate_json(json.dumps(section))
     sources, problems = gather(Path("/nowhere/profiles.yaml"), "profiles.yaml", b"", data, _Root, {})
     if problems:
         raise ConfigurationFaults(*problems)
-    made = registry.create(NAME, config, sources, CaUrls(), clock=clock)
+    made = registry.create(NAME, config, sources, CaUrls(), clock=clock, claims=claims)
     assert isinstance(made, GuardedCA)
     return made
 
 
 @asynccontextmanager
-async def opened(section: Mapping[str, Any], *, clock: Callable[[], datetime] = utc_now) -> AsyncIterator[GuardedCA]:
-    """Give the CA while the block runs."""
-    made = make_ca(section, clock=clock)
+async def opened(
+    section: Mapping[str, Any], *, clock: Callable[[], datetime] = utc_now, claims: Claims | None = None
+) -> AsyncIterator[GuardedCA]:
+    """Give the CA while the block runs; `claims` are those of several workers."""
+    made = make_ca(section, clock=clock, claims=claims)
     await made.start()
     try:
         yield made

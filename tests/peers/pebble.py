@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import threading
@@ -31,10 +32,26 @@ from tests.dns_server import DnsServer, dns_server
 from tests.peers.dns_updates import UpdateServer, update_server
 
 PROGRAM, PACKAGE = "pebble", "pebble"
+BUILD_SECONDS = 600
 KID, EXTERNAL_KEY = "kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
 ZONE = "acme.test"
 START_SECONDS = 20.0
 _ISSUED = re.compile(r"Issued certificate serial ([0-9a-f]+) for order")
+
+
+def build_newest(folder: Path, version: str) -> Path:
+    """Return the program built from a release on the Go proxy; raises OSError where that cannot be done."""
+    go = shutil.which("go")
+    if go is None:
+        raise FileNotFoundError("go is not on PATH")
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": str(folder), "GOFLAGS": "-mod=mod"}
+    command = [go, "install", "-p", "2", f"github.com/letsencrypt/pebble/v2/cmd/pebble@{version}"]
+    try:
+        subprocess.run(command, env=environment, cwd=folder, capture_output=True, check=True, timeout=BUILD_SECONDS)
+    except subprocess.CalledProcessError as error:
+        raise OSError(error.stderr.decode(errors="replace")[-2000:]) from error
+    return folder / "pebble"
 
 
 class _WebHandler(BaseHTTPRequestHandler):
@@ -120,6 +137,10 @@ class PebblePeer:
                 self.seen[serial] = pem_to_ders(shown["Certificate"].encode())[0]
         return [der for der in map(self.seen.__getitem__, serials) if public_key in (None, parse_certificate(der).public_key.der)]
 
+    def shown_chain(self, number: int) -> tuple[bytes, ...]:
+        """Return issuing CA and root, DER, of one of its chains; 0 is that of the configuration."""
+        return tuple(pem_to_ders(self._manage(f"{what}/{number}"))[0] for what in ("intermediates", "roots"))
+
     def status(self, serial: int) -> str:
         """Return what has become of a certificate."""
         return str(json.loads(self._manage(f"cert-status-by-serial/{serial:x}"))["Status"])
@@ -193,9 +214,15 @@ def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 @contextmanager
 def running(
-    program: str, folder: Path, *, external: bool = True, web_port: int | None = None, **environment: str
+    program: str,
+    folder: Path,
+    *,
+    external: bool = True,
+    web_port: int | None = None,
+    profiles: dict[str, int] | None = None,
+    **environment: str,
 ) -> Iterator[PebblePeer]:
-    """Run pebble in `folder`; at `web_port` somebody else answers http-01."""
+    """Run pebble in `folder`; at `web_port` another answers http-01, `profiles` have seconds of validity (2.7 and newer)."""
     folder.mkdir(parents=True)
     write_tls(folder)
     write_key(folder / "account.key", ec.generate_private_key(ec.SECP256R1()))
@@ -206,7 +233,7 @@ def running(
         for name, text in {"external.key": EXTERNAL_KEY.encode(), "tsig.key": updates.secret}.items():
             (folder / name).touch(0o600)
             (folder / name).write_bytes(text)
-        settings = {
+        settings: dict[str, Any] = {
             "listenAddress": f"127.0.0.1:{peer.port}",
             "managementListenAddress": f"127.0.0.1:{peer.management}",
             "certificate": str(folder / "tls.pem"),
@@ -216,6 +243,8 @@ def running(
             "externalAccountBindingRequired": external,
             "externalAccountMACKeys": {KID: EXTERNAL_KEY},
         }
+        if profiles is not None:
+            settings["profiles"] = {name: {"description": name, "validityPeriod": seconds} for name, seconds in profiles.items()}
         (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
         peer.start()
         try:

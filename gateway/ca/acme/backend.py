@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from datetime import datetime
 
 import dns.exception
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from gateway.ca.acme.dns import DynamicUpdates, HookRecords, Records, UpdateSettings, read_key
 from gateway.ca.acme.hints import read_hint
 from gateway.ca.acme.order import DEFAULT_PAUSE, Order, Senseless, ordered_names, pauses, read_order
+from gateway.ca.acme.owners import OrderOwners
 from gateway.ca.acme.proofs import Prover
 from gateway.ca.acme.session import Account, AcmeSession, describe, judge, loop_time
 from gateway.ca.acme.trials import try_acme
@@ -37,7 +37,7 @@ from gateway.config.document import ConfigurationFaults, Problem
 from gateway.config.remote_cas import AcmeCA as Config
 from gateway.config.remote_cas import AcmeDnsUpdate
 from gateway.errors import Rejection
-from gateway.model import RevocationReason
+from gateway.model import Identifier, RevocationReason
 from gateway.pki import base64url
 from gateway.pki.certificate import parse_certificate, pem_to_ders
 from gateway.pki.jws_signer import Signer
@@ -51,9 +51,8 @@ CALL_SECONDS = 60.0
 SPARE_SECONDS = 1.0
 MAX_CHAIN = 8
 MAX_ALTERNATES = 8
-MAX_OWNERS = 10_000
-"""Orders that are remembered by whom they serve."""
 BUSY_RETRY = 30
+"""Seconds after which a request may come again whose order serves another one."""
 _COMMON_NAME = attribute_oid("CN")
 _SUPERSEDED = "badRevocationReason"
 
@@ -83,8 +82,8 @@ class AcmeCA(RemoteBackend):
         self._http = http
         self._records = records
         self._session = AcmeSession(config.directory, account, http)
-        self._prover = Prover(self._session, http=config.http01, records=records)
-        self._owners: OrderedDict[str, str] = OrderedDict()
+        self._owners = OrderOwners(setup.claims)
+        self._prover = Prover(self._session, setup.claims, http=config.http01, records=records)
         self.thumbprint = account.signer.public.thumbprint if config.http01 else None
         """What http-01 is answered with after the token and a dot (RFC 8555 §8.1); None where it is not answered here."""
 
@@ -102,9 +101,8 @@ class AcmeCA(RemoteBackend):
         names = ordered_names(request)
         until = _until(request)
         await self._session.open(until)
-        flow = self._session.client.order(names, profile=self._config.profile)
         try:
-            answer: AcmeAnswer = await self._session.run(flow, until)
+            answer = await self._order(request, names, until)
             order, url = read_order(answer), self._session.check_url(answer.headers.get("location"))
         except AcmeRefusal as refusal:
             raise self._told(request, judge(refusal)) from refusal
@@ -112,19 +110,57 @@ class AcmeCA(RemoteBackend):
             raise NotSent(f"the CA gave an order that makes no sense: {error}") from error
         if order.identifiers != frozenset(names):
             raise NotSent("the CA gave an order for other names")
-        if order.status not in {"pending", "ready"} or not self._is_owner(url, request):
+        if order.status not in {"pending", "ready"} or not await self._owners.claim(url, request.request_id):
             # CAs give an order again for the same names as long as it is open: never is it used for two requests.
             raise NotSent("the CA gave an order that serves another request", BUSY_RETRY)
         return UpstreamPending(url, DEFAULT_PAUSE)
 
+    async def _order(self, request: IssueRequest, names: tuple[Identifier, ...], until: float) -> AcmeAnswer:
+        """Order, in place of the certificate that is renewed where the CA takes that; raises AcmeRefusal, NotSent.
+
+        A CA may refuse for the certificate's sake (replaced already, another account's), and then it is ordered as any
+        (RFC 9773 §5).
+        """
+        client, profile = self._session.client, self._config.profile
+        answer: AcmeAnswer
+        if (replaces := self._replaced(request)) is not None:
+            try:
+                answer = await self._session.run(client.order(names, profile=profile, replaces=replaces), until)
+            except AcmeRefusal as refusal:
+                if not 400 <= refusal.status < 500:
+                    raise
+                cause = describe(refusal)
+                log.info("the CA takes no order in place of a certificate", upstream_ca=self.name, cause=cause)
+            else:
+                return answer
+        answer = await self._session.run(client.order(names, profile=profile), until)
+        return answer
+
+    def _replaced(self, request: IssueRequest) -> str | None:
+        """Return how the CA calls the certificate that a request renews (RFC 9773 §4.1); None where it is not this CA's."""
+        if request.renews is None or not isinstance(self._session.client.urls.get("renewalInfo"), str):
+            return None
+        leaf = parse_certificate(request.renews)
+        if leaf.authority_key_id is None or leaf.issuer_der not in {issuer.subject.der for issuer in self._certificates}:
+            return None
+        return format_certificate_id(leaf.authority_key_id, leaf.serial)
+
     async def poll(self, request: IssueRequest, reference: str) -> UpstreamIssued | UpstreamPending:
         """Go on with the order; raises UpstreamRejected where it can yield nothing, NotSent, UnknownResult."""
-        names = frozenset(ordered_names(request))
         until = _until(request)
         await self._session.open(until)
         url = self._session.check_url(reference)
-        if not self._is_owner(url, request):
+        if not await self._owners.claim(url, request.request_id):
             raise UnknownResult("the order of this request serves another one")
+        try:
+            return await self._follow(request, url, until)
+        except UpstreamRejected:
+            # a CA may give an order that is still open to the next request for these names
+            await self._owners.give_back(url, request.request_id)
+            raise
+
+    async def _follow(self, request: IssueRequest, url: str, until: float) -> UpstreamIssued | UpstreamPending:
+        names = frozenset(ordered_names(request))
         order = await self._read(url, until)
         for pause in pauses(order.retry_after):
             if order.identifiers != names:
@@ -201,14 +237,6 @@ class AcmeCA(RemoteBackend):
         found = Trial("connection", good=True, finding="the CA shows its directory")
         return (found, *await try_acme(self._session, self._config, self._records))
 
-    def _is_owner(self, url: str, request: IssueRequest) -> bool:
-        """Say whether an order serves this request, as far as this worker knows; the first one that asks has it."""
-        owner = self._owners.setdefault(url, request.request_id)
-        self._owners.move_to_end(url)
-        while len(self._owners) > MAX_OWNERS:
-            self._owners.popitem(last=False)
-        return owner == request.request_id
-
     async def _read(self, url: str, until: float) -> Order:
         try:
             return read_order(await self._session.read(url, until))
@@ -274,13 +302,15 @@ class AcmeCA(RemoteBackend):
         return UpstreamIssued(leaf, self.complete(tuple(chain)), url)
 
     def _is_wanted(self, chain: tuple[bytes, ...]) -> bool:
-        """Say whether a chain leads to a pinned certificate, and has the preferred issuer in it."""
+        """Say whether a chain leads to a pinned certificate, and has the preferred issuer in it.
+
+        Names do not tell: below several roots an issuing CA has one name, one key and several certificates.
+        """
         try:
             parsed = tuple(map(parse_certificate, chain))
-        except Rejection:
-            return False
-        pinned = {certificate.subject.der for certificate in self._certificates}
-        if not any(each.issuer_der in pinned for each in parsed):
+            if self.complete(chain[1:])[-1] not in self._chain:
+                return False
+        except (Rejection, UnknownResult):
             return False
         preferred = self._config.preferred_chain
         issuers = (a.value for each in parsed for rdn in each.issuer.rdns for a in rdn if a.oid == _COMMON_NAME)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from dataclasses import dataclass, field
 
 import structlog
 
 from gateway.ca.acme.dns import Records
 from gateway.ca.acme.order import Authorization, Challenge, Order, Senseless, pauses, read_authorization
+from gateway.ca.acme.owners import STORE_RETRY, claim_name
 from gateway.ca.acme.session import AcmeSession, judge, loop_time
+from gateway.ca.claims import Claims
 from gateway.ca.interfaces import AuthFailed, NotSent, UpstreamError, UpstreamRejected
+from gateway.errors import StoreUnavailable
 from gateway.model import ChallengeType, Identifier, IdentifierType
 from gateway.wire.acme.challenges import DNS_LABEL, dns_value, key_authorization
 from gateway.wire.acme.client import AcmeRefusal
@@ -19,11 +23,21 @@ PROOF_SECONDS = 900.0
 """How long the CA may take to look, all names together; then the order is begun with anew by the next question about it."""
 CLOSE_SECONDS = 10.0
 """How long records that were added may take to be removed at the end."""
+TURN_SECONDS = 60.0
+"""How long an order stays with a worker that does not renew its turn: after a crash another one takes it then."""
 TELLS = 2
 TELL_PAUSE = 1.0
 """How often the CA is told again that a challenge is answered, and how long after, in seconds."""
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One worker's time with an order."""
+
+    lost: bool = False
+    """Whether another worker has the order by now, and needs the records that are there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +51,16 @@ class _Proof:
 
 
 class Prover:
-    """Works on the authorizations of orders in the background, each order once: hooks and zones may take longer than a question.
+    """Works on the authorizations of orders in the background: hooks and zones may take longer than a question.
 
-    An order whose work was broken off (this process ended) is begun with anew: records are added twice, which changes nothing.
+    One worker works on an order at a time, for two would take each other's records away. An order whose work was broken off (its
+    process ended) is begun with anew: records are added twice, which changes nothing.
     """
 
-    def __init__(self, session: AcmeSession, *, http: bool, records: Records | None) -> None:
+    def __init__(self, session: AcmeSession, claims: Claims, *, http: bool, records: Records | None) -> None:
         self._session = session
+        self._claims = claims
+        self._holder = secrets.token_hex(8)
         self._http = http
         self._records = records
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -51,12 +68,14 @@ class Prover:
     async def prove(self, url: str, order: Order, until: float) -> bool:
         """Work on an order that is pending, until the time is over; says whether its authorizations have come to an end.
 
-        Raises UpstreamRejected where a name cannot be proved, NotSent.
+        They have not while another worker is at it. Raises UpstreamRejected where a name cannot be proved, NotSent.
         """
         self._tasks = {known: task for known, task in self._tasks.items() if known == url or not task.done()}
+        if url not in self._tasks and not await self._take_turn(url):
+            return False
         task = self._tasks.get(url)
         if task is None:
-            task = self._tasks[url] = asyncio.create_task(self._work(order))
+            task = self._tasks[url] = asyncio.create_task(self._work(url, order))
             task.add_done_callback(_take_error)
         done, _ = await asyncio.wait((task,), timeout=max(0.0, until - loop_time()))
         if not done:
@@ -64,7 +83,7 @@ class Prover:
         if self._tasks.get(url) is task:
             del self._tasks[url]
         if task.cancelled():
-            raise NotSent("the gateway is about to end")
+            raise NotSent("the gateway is about to end, or another worker has taken the order over")
         await task
         return True
 
@@ -77,7 +96,47 @@ class Prover:
         if tasks:
             await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
 
-    async def _work(self, order: Order) -> None:
+    async def _work(self, url: str, order: Order) -> None:
+        """Prove an order for as long as it is ours."""
+        turn, work = _Turn(), asyncio.current_task()
+        keeper = asyncio.create_task(self._keep_turn(url, turn, work))
+        try:
+            await self._prove(order, turn)
+        finally:
+            keeper.cancel()
+            if not turn.lost:
+                await self._end_turn(url)
+
+    async def _take_turn(self, url: str) -> bool:
+        """Have an order for `TURN_SECONDS`; raises NotSent where the store cannot tell whose it is."""
+        try:
+            return await self._claims.take(claim_name("proof", url), self._holder, TURN_SECONDS)
+        except StoreUnavailable as error:
+            raise NotSent("the store cannot tell whether another worker proves the order", STORE_RETRY) from error
+
+    async def _keep_turn(self, url: str, turn: _Turn, work: asyncio.Task[None] | None) -> None:
+        """Renew a turn until cancelled, and break the work off when it is over all the same."""
+        until = loop_time() + TURN_SECONDS
+        while True:
+            await asyncio.sleep(TURN_SECONDS / 4)
+            try:
+                ours, until = await self._take_turn(url), loop_time() + TURN_SECONDS
+            except NotSent:
+                ours = loop_time() < until - TURN_SECONDS / 4
+            if not ours:
+                break
+        turn.lost = True
+        if work is not None:
+            work.cancel()
+
+    async def _end_turn(self, url: str) -> None:
+        """Let another worker have the order; where the store is away the turn ends by itself."""
+        try:
+            await self._claims.give_back(claim_name("proof", url), self._holder)
+        except StoreUnavailable as error:
+            log.info("the turn of an order ends by itself", cause=str(error))
+
+    async def _prove(self, order: Order, turn: _Turn) -> None:
         until = loop_time() + PROOF_SECONDS
         placed: list[tuple[str, str]] = []
         try:
@@ -92,7 +151,8 @@ class Prover:
             for proof in proofs:
                 await self._await(proof.url, until)
         finally:
-            for record in placed:
+            # whoever has taken the order over needs them, and removes them
+            for record in placed if not turn.lost else ():
                 await self._remove(record)
 
     async def _begin(self, url: object, names: frozenset[Identifier], until: float) -> _Proof | None:

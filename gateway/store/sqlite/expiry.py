@@ -32,10 +32,18 @@ _EXPIRED_RESERVATIONS = (
     "AND NOT EXISTS (SELECT 1 FROM cmp_secrets s WHERE r.kind = 'cmp_secret' AND s.id = r.name) LIMIT :portion)"
 )
 _EXPIRED_SECRETS = "DELETE FROM cmp_secrets WHERE id IN (SELECT id FROM cmp_secrets WHERE expires_at <= :grace LIMIT :portion)"
+_LAPSED_LEASES = "DELETE FROM leases WHERE name IN (SELECT name FROM leases WHERE held_until <= :grace LIMIT :portion)"
 
 
 def expire_portion(tx: Transaction, now: datetime) -> int:
     """Delete up to a portion of each kind; returns how many rows went. Ledger, inventory and audit always stay."""
     parameters = {"grace": to_micros(now - GRACE), "portion": PORTION}
-    statements = (_EXPIRED_KEYS, _EXPIRED_QUOTAS, _EXPIRED_CHALLENGES, _EXPIRED_SECRETS, _EXPIRED_RESERVATIONS)
+    statements = (
+        _EXPIRED_KEYS,
+        _EXPIRED_QUOTAS,
+        _EXPIRED_CHALLENGES,
+        _EXPIRED_SECRETS,
+        _EXPIRED_RESERVATIONS,
+        _LAPSED_LEASES,
+    )
     return sum(tx.execute(statement, parameters) for statement in statements)

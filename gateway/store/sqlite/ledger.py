@@ -61,9 +61,11 @@ _WAITING_STATES = frozenset({LedgerState.OPEN, LedgerState.PENDING, LedgerState.
 _WAITING = "l.state IN ('open', 'pending', 'unknown')"
 """Word for word the condition of the partial index, which serves only queries that repeat it."""
 _STRANDED = "(l.worker <> '' AND l.lease_until > :beyond)"
+_UNHELD = "(l.worker = '' OR l.lease_until <= :now)"
+"""A worker may ask the CA about a pending row for longer than until the next question is due."""
 _LAPSED = LEDGER_SELECT + (
     f"WHERE {_WAITING} AND ((l.state IN ('open', 'unknown') AND (l.lease_until <= :now OR {_STRANDED})) OR "
-    f"(l.state = 'pending' AND l.waiting_for = 'upstream' AND (l.poll_at <= :now OR {_STRANDED}))) "
+    f"(l.state = 'pending' AND l.waiting_for = 'upstream' AND (({_UNHELD} AND l.poll_at <= :now) OR {_STRANDED}))) "
 )
 _OLDEST_LEASE = "ORDER BY l.lease_until, l.id LIMIT :limit"
 

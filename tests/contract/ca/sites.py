@@ -31,6 +31,7 @@ from tests.contract.ca.vault_site import ROLE, create, secret
 from tests.peers.cfssl import CfsslPeer
 from tests.peers.gateway import GatewayPeer
 from tests.peers.opening import opened
+from tests.peers.pebble import PebblePeer
 from tests.peers.step_ca import StepPeer
 
 QUEUE = "30m"
@@ -216,6 +217,22 @@ def cmp_site(peer: GatewayPeer, profile: str = "demo") -> Open:
             opened(peer.cmp(profile, url=proxy.url, queue=QUEUE)) as ca,
         ):
             yield HttpSite(_guard(ca.ca, clock), proxy, lambda key: issued_by(peer, key))
+
+    return open_
+
+
+def acme_site(peer: PebblePeer) -> Open:
+    """Finalizations are what issues; pebble makes its URLs from the host that it is asked by."""
+
+    @asynccontextmanager
+    async def open_(folder: Path, clock: Clock) -> AsyncIterator[Site]:
+        tls, anchors = make_server(folder)
+        target, acts = f"https://localhost:{peer.port}", _posts("/finalize-order/")
+        async with between(target, acts, tls=tls, anchors=peer.folder / "tls.pem") as proxy:
+            connection = {"anchors": str(anchors), "timeout": "1s", "connect_timeout": "1s"}
+            section = peer.section(f"{proxy.url}/dir", queue=QUEUE, connection=connection)
+            async with opened(section, clock=clock) as ca:
+                yield HttpSite(_guard(ca.ca, clock), proxy, peer.issued)
 
     return open_
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gateway.assemble.claims import StoredClaims
 from gateway.ca.acme.backend import AcmeCA
+from gateway.ca.acme.proofs import TURN_SECONDS
 from gateway.ca.circuit import GuardedCA
 from gateway.ca.interfaces import (
     AuthFailed,
     IssueRequest,
     NotSent,
     Unavailable,
+    UnknownResult,
     UpstreamError,
     UpstreamIssued,
     UpstreamPending,
@@ -31,13 +34,17 @@ from gateway.ca.verify import verify_issued
 from gateway.config.document import ConfigurationFaults
 from gateway.errors import Rejection
 from gateway.model import RevocationReason, SanKind
+from gateway.pki import base64url
 from gateway.pki.certificate import parse_certificate
 from gateway.pki.extensions import make_san
 from gateway.pki.keys import generate_private_key
+from gateway.store.sqlite import SqliteStore, migrate
+from gateway.wire.acme.ari import format_certificate_id
 from tests.contract.ca import fault_proxy as faults
 from tests.contract.ca.fault_proxy import FaultProxy, between
-from tests.contract.ca.scripted import scripted
+from tests.contract.ca.scripted import Scripted, scripted
 from tests.contract.ca.sites import make_server
+from tests.flow.enrollment.world import AUDIT_KEY, KEYS, Clock
 from tests.peers import pebble
 from tests.peers.opening import make_ca, make_request, opened
 from tests.peers.pebble import PebblePeer
@@ -184,14 +191,104 @@ async def test_many_at_once_have_one_certificate_each(peer: PebblePeer) -> None:
         assert peer.issued(request.public_key) == [one.certificate]
 
 
-async def test_two_workers_with_one_order(peer: PebblePeer) -> None:
-    async with opened(peer.section()) as one, opened(peer.section()) as other:
+@asynccontextmanager
+async def several_workers(folder: Path, section: dict[str, Any], clock: Clock, count: int = 2) -> AsyncIterator[list[GuardedCA]]:
+    """Give a CA as each of several workers has it: with connections of its own, and one store."""
+    migrate(folder / "gateway.db", KEYS, AUDIT_KEY)
+    async with AsyncExitStack() as stack:
+        workers = []
+        for number in range(count):
+            store = SqliteStore(folder / "gateway.db", KEYS, AUDIT_KEY, f"w{number}", lambda _: None)
+            await store.start()
+            stack.push_async_callback(store.close)
+            workers.append(await stack.enter_async_context(opened(section, claims=StoredClaims(store, clock))))
+        yield workers
+
+
+def make_hook(folder: Path, body: str = "") -> dict[str, Any]:
+    """Return the section of a hook that notes when it is called."""
+    hook = folder / "hook"
+    hook.write_text(
+        f'#!/bin/sh\n{body}\necho "$@" >> {folder}/calls\n[ $1 = add ] && echo "$3" >> {folder}/$2 || rm {folder}/$2\n'
+    )
+    hook.chmod(0o755)
+    return {"type": "hook", "command": [str(hook)]}
+
+
+def calls_of(folder: Path) -> list[str]:
+    """Return what a hook was called for."""
+    return [line.partition(" ")[0] for line in (folder / "calls").read_text().splitlines()]
+
+
+async def test_one_of_two_workers_proves_an_order(peer: PebblePeer, tmp_path: Path) -> None:
+    peer.dns.folders.append(tmp_path)
+    section = peer.section(dns=make_hook(tmp_path, "sleep 0.5"))
+    async with several_workers(tmp_path, section, Clock()) as (one, other):
         request = wanted("two.acme.test")
         pending = await one.issue(request)
         assert isinstance(pending, UpstreamPending)
         found = await asyncio.gather(*(follow(ca, request, pending.reference) for ca in (one, other)))
+    peer.dns.folders.remove(tmp_path)
     assert found[0] == found[1]
     assert peer.issued(request.public_key) == [found[0].certificate]
+    assert calls_of(tmp_path) == ["add", "remove"]
+
+
+async def test_a_worker_goes_on_with_what_another_began_and_left(
+    calm: PebblePeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its turn ends when nobody renews it; its records stay for whoever has the order now."""
+    calm.dns.folders.append(tmp_path)
+    section, clock = calm.section(dns=make_hook(tmp_path)), Clock()
+    async with several_workers(tmp_path, section, clock) as (one, other):
+        request = wanted("left.acme.test")
+        pending = await one.issue(request)
+        assert isinstance(pending, UpstreamPending)
+        assert isinstance(one.ca, AcmeCA)
+        gate = asyncio.Event()
+        monkeypatch.setattr(one.ca._prover, "_answer", lambda *_: gate.wait())
+        standing = asyncio.create_task(one.poll(replace(request, timeout=3), pending.reference))
+        while not (tmp_path / "calls").exists():
+            await asyncio.sleep(0.02)
+        assert isinstance(await other.poll(request, pending.reference), UpstreamPending)
+        clock.advance(timedelta(seconds=TURN_SECONDS + 1))
+        await follow(other, request, pending.reference)
+        await standing
+    calm.dns.folders.remove(tmp_path)
+    assert len(calm.issued(request.public_key)) == 1
+
+
+@pytest.mark.parametrize("again", ["another worker", "after a restart"])
+async def test_an_order_that_the_ca_gives_again_serves_one_request(calm: PebblePeer, tmp_path: Path, again: str) -> None:
+    async with spoiled(calm, tmp_path, "/order-plz") as (_, proxy):
+        connection = {"anchors": str(tmp_path / "proxy.pem")}
+        section = calm.section(f"{proxy.url}/dir", connection=connection)
+        clock = Clock()
+        async with several_workers(tmp_path, section, clock) as (one, other):
+            first, second = wanted("shared.acme.test"), wanted("shared.acme.test")
+            pending = await one.issue(first)
+            assert isinstance(pending, UpstreamPending)
+            if again == "after a restart":
+                await one.close()
+            proxy.faults.append(faults.FOREIGN)
+            with pytest.raises(NotSent, match="serves another request"):
+                await other.issue(second)
+            with pytest.raises(UnknownResult, match="serves another one"):
+                await other.poll(second, pending.reference)
+            issued = [await follow(other, first, pending.reference), await issue(other, second)]
+    for request, one_ in zip((first, second), issued, strict=True):
+        assert calm.issued(request.public_key) == [one_.certificate]
+
+
+async def test_an_order_of_a_request_that_was_refused_serves_the_next(calm: PebblePeer, tmp_path: Path) -> None:
+    async with several_workers(tmp_path, calm.section(), Clock()) as (one, other):
+        first, second = wanted("next.acme.test"), wanted("next.acme.test")
+        pending = await one.issue(first)
+        assert isinstance(pending, UpstreamPending)
+        with pytest.raises(UpstreamRejected):
+            await follow(one, replace(first, request=wanted("else.acme.test").request), pending.reference)
+        await follow(other, second, pending.reference)
+    assert len(calm.issued(second.public_key)) == 1
 
 
 async def test_revokes_once_and_again(peer: PebblePeer) -> None:
@@ -375,6 +472,81 @@ async def test_a_ca_that_is_away_gets_nothing(calm: PebblePeer, tmp_path: Path) 
         await proxy.listen()
         await follow(ca, request, pending.reference)
     assert len(calm.issued(request.public_key)) == 1
+
+
+# What a CA is told of the certificate that is renewed (RFC 9773 §5)
+
+
+def answer_orders(server: Scripted, *orders: Any, ari: bool = True) -> None:
+    """Have a server answer as a CA with an account does, and orders so."""
+    nonce = {"Replay-Nonce": "bm9uY2U"}
+    names = {"newNonce": "/nonce", "newAccount": "/account", "newOrder": "/order", "revokeCert": "/revoke"}
+    urls = {name: server.url + path for name, path in (names | ({"renewalInfo": "/ari"} if ari else {})).items()}
+    server.answers |= {
+        "/dir": [(200, urls)],
+        "/nonce": [(200, b"", nonce)],
+        "/account": [(200, {"status": "valid"}, nonce | {"Location": f"{server.url}/account/1"})],
+        "/order": [(status, body, nonce | {"Location": f"{server.url}/order/1"}) for status, body in orders],
+    }
+
+
+def ordered(server: Scripted) -> list[Any]:
+    """Return what orders were to replace."""
+    return [json.loads(base64url.decode(body["payload"])).get("replaces") for body in server.bodies("/order")]
+
+
+ORDER = {
+    "status": "pending",
+    "identifiers": [{"type": "dns", "value": "device-7.acme.test"}],
+    "authorizations": [],
+    "finalize": "https://localhost/f",
+}
+
+
+def problem(kind: str) -> dict[str, str]:
+    return {"type": f"urn:ietf:params:acme:error:{kind}", "detail": "no"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "replaced"),
+    [
+        pytest.param([(201, ORDER)], [True], id="taken"),
+        pytest.param([(409, problem("alreadyReplaced")), (201, ORDER)], [True, False], id="replaced already"),
+        pytest.param([(403, problem("unauthorized")), (201, ORDER)], [True, False], id="another account's"),
+        pytest.param([(400, problem("malformed")), (201, ORDER)], [True, False], id="not understood"),
+    ],
+)
+async def test_an_order_says_what_it_renews(peer: PebblePeer, answers: list[Any], replaced: list[bool]) -> None:
+    async with opened(peer.section()) as ca:
+        renewed = (await issue(ca, wanted())).certificate
+    leaf = parse_certificate(renewed)
+    assert leaf.authority_key_id is not None
+    name = format_certificate_id(leaf.authority_key_id, leaf.serial)
+    async with scripted() as server:
+        answer_orders(server, *answers)
+        async with opened(peer.section(f"{server.url}/dir", connection={})) as ca:
+            assert isinstance(await ca.issue(replace(wanted(), renews=renewed)), UpstreamPending)
+        assert ordered(server) == [name if said else None for said in replaced]
+
+
+@pytest.mark.parametrize("why", ["nothing is renewed", "no ARI", "another CA's", "the CA is busy"])
+async def test_an_order_that_renews_nothing_the_ca_knows(peer: PebblePeer, why: str) -> None:
+    async with opened(peer.section()) as ca:
+        renewed: bytes | None = (await issue(ca, wanted())).certificate
+    if why == "another CA's":
+        renewed = peer.chain[1]
+    async with scripted() as server:
+        answers = [(429, problem("rateLimited"))] if why == "the CA is busy" else [(201, ORDER)]
+        answer_orders(server, *answers, ari=why != "no ARI")
+        async with opened(peer.section(f"{server.url}/dir", connection={})) as ca:
+            request = replace(wanted(), renews=None if why == "nothing is renewed" else renewed)
+            if why == "the CA is busy":
+                with pytest.raises(Unavailable):
+                    await ca.issue(request)
+            else:
+                assert isinstance(await ca.issue(request), UpstreamPending)
+        assert len(ordered(server)) == 1
+        assert ordered(server)[0] is None or why == "the CA is busy"
 
 
 # A hostile CA

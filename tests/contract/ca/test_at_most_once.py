@@ -34,6 +34,7 @@ from tests.contract.ca.sites import (
     WIRE,
     Open,
     Site,
+    acme_site,
     cfssl_site,
     cmp_site,
     est_site,
@@ -44,13 +45,26 @@ from tests.contract.ca.sites import (
 )
 from tests.contract.store.rows import audit_rows
 from tests.flow.enrollment.world import AUDIT_KEY, QUICK, Clock, World
-from tests.peers import cfssl, step_ca
+from tests.peers import cfssl, pebble, step_ca
 from tests.peers import gateway as other
 
 pytestmark = pytest.mark.timeout(300)
-KINDS = ("program", "vault", "cfssl", "step-ca", "step-ca with tokens kept", "est", "scep", "cmp", "cmp that is confirmed")
+KINDS = (
+    "program",
+    "vault",
+    "cfssl",
+    "step-ca",
+    "step-ca with tokens kept",
+    "est",
+    "scep",
+    "acme",
+    "cmp",
+    "cmp that is confirmed",
+)
 PURPOSES = ("serverAuth", "clientAuth")
 POLICY = PolicyConfig.model_validate({"san": {"dns": {"patterns": (".*",)}}, "eku": {"allow": PURPOSES, "default": PURPOSES}})
+DAYS = {"step-ca": 90, "step-ca with tokens kept": 90, "acme": 2000}
+"""For how long policy grants: the other gateway certifies for a year, step-ca for 200 days at most, pebble for five years."""
 ROUNDS = 40
 PAUSE = timedelta(minutes=1)
 """What passes between looks at what rests, at first."""
@@ -75,6 +89,16 @@ def gateway_peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[other.Gat
         yield peer
 
 
+@pytest.fixture(scope="module")
+def pebble_peer(
+    require_program: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[pebble.PebblePeer]:
+    program = require_program(pebble.PROGRAM, pebble.PACKAGE)
+    folder = tmp_path_factory.mktemp("pebble") / "ca"
+    with pebble.running(program, folder, PEBBLE_WFE_NONCEREJECT="0", PEBBLE_AUTHZREUSE="0") as peer:
+        yield peer
+
+
 @pytest.fixture
 def open_site(request: pytest.FixtureRequest, kind: str, hierarchy: Hierarchy) -> Open:
     """The kind of CA; real ones serve all tests of this module."""
@@ -95,6 +119,8 @@ def open_site(request: pytest.FixtureRequest, kind: str, hierarchy: Hierarchy) -
             return cmp_site(request.getfixturevalue("gateway_peer"))
         case "cmp that is confirmed":
             return cmp_site(request.getfixturevalue("gateway_peer"), other.CAREFUL)
+        case "acme":
+            return acme_site(request.getfixturevalue("pebble_peer"))
         case _:
             return scep_site(request.getfixturevalue("gateway_peer"))
 
@@ -107,6 +133,11 @@ class Stage:
     site: Site
     authority: RegistrationAuthority
     request: EnrollmentRequest
+    kind: str
+
+    def new_request(self, name: str) -> EnrollmentRequest:
+        """Return the request of another device."""
+        return new_request(self.world, name, self.kind)
 
     def issued(self) -> list[bytes]:
         """What the CA issued to the device."""
@@ -115,16 +146,16 @@ class Stage:
     async def enroll(self, request: EnrollmentRequest | None = None) -> Outcome:
         return await self.authority.enroll(self.world.snapshot, request or self.request)
 
-    async def wait(self) -> Outcome:
+    async def wait(self, request: EnrollmentRequest | None = None) -> Outcome:
         """Let time pass, with another look at what rests now and then, until the request is ended or held."""
         for round_ in range(ROUNDS):
             assert len(self.issued()) <= 1
-            outcome = await self.enroll()
+            outcome = await self.enroll(request)
             if not isinstance(outcome, Pending) or await self.is_held():
                 return outcome
             self.world.clock.advance(PAUSE if round_ < 10 else QUICK.longest_rest)
             await self.authority.recover(self.world.snapshot)
-        return await self.enroll()
+        return await self.enroll(request)
 
     async def is_held(self) -> bool:
         """Whether only an operator can end the request."""
@@ -132,8 +163,11 @@ class Stage:
         return any(row.lease_until - self.world.clock() > QUICK.longest_rest + PAUSE for row in rows)
 
 
-def new_request(world: World, name: str) -> EnrollmentRequest:
-    csr = build_csr(generate_private_key("ec-p256"), parse_name_text(f"CN={name}").der, (make_san(SanKind.DNS, name),))
+def new_request(world: World, name: str, kind: str) -> EnrollmentRequest:
+    """Return the request of a device; pebble certifies what its DNS server knows, and with usages of RSA."""
+    name = name.replace("example.org", pebble.ZONE) if kind == "acme" else name
+    key = generate_private_key("rsa-2048" if kind == "acme" else "ec-p256")
+    csr = build_csr(key, parse_name_text(f"CN={name}").der, (make_san(SanKind.DNS, name),))
     return replace(world.request(transaction=name), csr=parse_csr(csr))
 
 
@@ -141,16 +175,15 @@ def new_request(world: World, name: str) -> EnrollmentRequest:
 async def staged(folder: Path, open_site: Open, kind: str, seconds: float = 10.0) -> AsyncIterator[Stage]:
     """Give a stage; the audit trail is whole at its end. A call to the CA may take so many seconds."""
     clock = Clock()
-    # the other gateway certifies for a year, and step-ca for 200 days at most
-    days = 90 if kind.startswith("step-ca") else 365
-    policy = POLICY.model_copy(update={"validity": ValidityRule.model_validate({"default": f"{days}d"})})
+    days = f"{DAYS.get(kind, 365)}d"
+    policy = POLICY.model_copy(update={"validity": ValidityRule.model_validate({"default": days, "max": days})})
     (folder / "site").mkdir()
     async with open_site(folder / "site", clock) as site:
         world = World(folder, site.ca, timing=replace(QUICK, issue_within=seconds, answer_within=15.0), clock=clock)
         world.profile_options["policy"] = policy
         try:
             authority = await world.start()
-            yield Stage(world, site, authority, new_request(world, "device-7.example.org"))
+            yield Stage(world, site, authority, new_request(world, "device-7.example.org", kind), kind)
             assert not verify_chain(audit_rows(world.store), AUDIT_KEY, ()).problems
         finally:
             await world.close()
@@ -171,15 +204,17 @@ async def test_a_doubt_never_ends_in_two(tmp_path: Path, open_site: Open, kind: 
     """Where the CA can tell or be asked again its client gets the one certificate; else an operator is called and ends it."""
     async with staged(tmp_path, open_site, kind, 1.5 if fault == "stall" else 10.0) as stage:
         if fault == faults.FOREIGN and kind != "program":
-            assert isinstance(await stage.enroll(new_request(stage.world, "device-6.example.org")), Issued)
+            assert isinstance(await stage.wait(stage.new_request("device-6.example.org")), Issued)
         stage.site.spoil(fault)
         with capture_logs() as logs:
             outcomes = await asyncio.gather(*(stage.enroll() for _ in range(3)))
             assert [outcome for outcome in outcomes if isinstance(outcome, Rejected | Unavailable)] == []
-            assert stage.site.is_spoilt()
-            if fault != "redirect":  # which some take for a word that nothing was done
+            if kind != "acme":  # whose order is there, and says what became of it
+                assert stage.site.is_spoilt()
+            if fault != "redirect" and kind != "acme":  # which some take for a word that nothing was done
                 assert "enrollment.unknown" in await stage.world.events()
             outcome = await stage.wait()
+            assert stage.site.is_spoilt()
         if not ends_by_itself(kind, fault):
             assert isinstance(outcome, Pending)
             assert [line for line in logs if line["log_level"] == "error" and "requests resolve" in line.get("command", "")]
@@ -197,7 +232,7 @@ async def test_a_doubt_never_ends_in_two(tmp_path: Path, open_site: Open, kind: 
 def ends_by_itself(kind: str, fault: str) -> bool:
     """Whether the client gets its certificate without an operator."""
     match kind:
-        case "vault" | "est" | "scep" | "cmp" | "cmp that is confirmed":
+        case "vault" | "est" | "scep" | "acme" | "cmp" | "cmp that is confirmed":
             return True
         case "program":  # what it finds is what it signed: a certificate for another key
             return fault != faults.FOREIGN
@@ -264,7 +299,7 @@ async def test_a_request_ends_that_waited_too_long(tmp_path: Path, open_site: Op
 async def test_an_answer_that_is_late_or_lacks_its_chain_is_good(tmp_path: Path, open_site: Open, kind: str, fault: str) -> None:
     async with staged(tmp_path, open_site, kind) as stage:
         stage.site.spoil(fault)
-        outcome = await stage.enroll()
+        outcome = await stage.wait()
         assert isinstance(outcome, Issued)
         assert outcome.chain[-1] == stage.site.ca.chain()[-1]
         assert stage.issued() == [outcome.certificate]
@@ -282,7 +317,7 @@ async def test_a_confirmation_is_said_until_it_is_heard(tmp_path: Path, open_sit
         assert stage.issued() == [outcome.certificate]
 
 
-@pytest.mark.parametrize("kind", ["step-ca", "est", "scep", "cmp", "cmp that is confirmed"])
+@pytest.mark.parametrize("kind", ["step-ca", "est", "scep", "acme", "cmp", "cmp that is confirmed"])
 async def test_a_request_that_the_network_delivers_twice(tmp_path: Path, open_site: Open, kind: str) -> None:
     """Vault, cfssl and programs sign whatever comes to them; these CAs know a request that they had."""
     async with staged(tmp_path, open_site, kind) as stage:
@@ -302,7 +337,7 @@ async def test_clocks_that_differ(tmp_path: Path, open_site: Open, kind: str, ah
     """Within minutes nothing happens; beyond, a certificate that is not what was granted is no client's, and is the only one."""
     async with staged(tmp_path, open_site, kind) as stage:
         stage.world.clock.advance(ahead)
-        outcome = await stage.enroll()
+        outcome = await stage.wait()
         issued = stage.issued()
         assert len(issued) <= 1
         if isinstance(outcome, Issued):
@@ -318,7 +353,7 @@ async def test_many_devices_through_a_bad_network(tmp_path: Path, open_site: Ope
     """Faults of every sort, none often enough in a row for the CA to be left alone."""
     which = ["reset after", "", "page", "", "reset before", "", "cut", "", "bad gateway", "", "empty"]
     async with staged(tmp_path, open_site, kind) as stage:
-        requests = [new_request(stage.world, f"device-{number}.example.org") for number in range(len(which))]
+        requests = [stage.new_request(f"device-{number}.example.org") for number in range(len(which))]
         for request, fault in zip(requests, which, strict=True):
             if fault:
                 stage.site.spoil(fault)

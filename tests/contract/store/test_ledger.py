@@ -332,7 +332,7 @@ class TestLookUps:
         held = await opened(store, lease_until=LEASE + WINDOW)
         await store.transition(transition(unknown, LedgerState.UNKNOWN))
         await store.transition(
-            transition(upstream, LedgerState.PENDING, waiting_for=WaitingFor.UPSTREAM, poll_at=NOW + 5 * SECOND)
+            transition(upstream, LedgerState.PENDING, waiting_for=WaitingFor.UPSTREAM, poll_at=NOW + 5 * SECOND, new_worker="")
         )
         await store.transition(transition(approval, LedgerState.PENDING, waiting_for=WaitingFor.APPROVAL))
         found = {row.id for row in await store.find_lapsed(LEASE, 10)}
@@ -340,6 +340,14 @@ class TestLookUps:
         assert not found & {done.id, held.id, approval.id}
         assert len(await store.find_lapsed(LEASE, 2)) == 2
         assert [row.id for row in await store.find_lapsed(NOW + 5 * SECOND, 10)] == [upstream.id]
+
+    async def test_a_row_that_a_worker_polls_is_no_others(self, store: Store) -> None:
+        row = await opened(store)
+        await store.transition(
+            transition(row, LedgerState.PENDING, waiting_for=WaitingFor.UPSTREAM, poll_at=NOW, lease_until=LEASE, new_worker="w1")
+        )
+        assert await store.find_lapsed(LEASE - SECOND, 10) == ()
+        assert [found.id for found in await store.find_lapsed(LEASE, 10)] == [row.id]
 
 
 class TestLeases:

@@ -143,6 +143,21 @@ async def test_attach_takes_only_what_was_granted(world: World) -> None:
     assert (await administration.show_request(request_id)).state is LedgerState.UNKNOWN
 
 
+async def test_attach_takes_only_what_the_second_opinion_lets_pass(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = []
+
+    async def inspect(certificate: bytes) -> None:
+        judged.append(certificate)
+        raise Rejection(Reason.UPSTREAM_MISMATCH, "not what was granted", "pkilint: no policy")
+
+    request_id = await held(world)
+    monkeypatch.setattr(world.ca, "inspect", inspect)
+    with pytest.raises(Rejection, match="pkilint: no policy"):
+        await world.administration().attach(request_id, world.ca.issued()[0], ROOT)
+    assert judged == world.ca.issued()
+    assert (await world.administration().show_request(request_id)).state is LedgerState.UNKNOWN
+
+
 async def test_reissue_sends_it_once_more(world: World) -> None:
     request_id = await held(world, "lost before")
     authority = await world.start("w2")

@@ -14,7 +14,7 @@ from gateway.ra.authority import RegistrationAuthority
 from gateway.store.interfaces import LedgerRow, LedgerState, WaitingFor
 from tests.contract.store.rows import ledger_row, opening
 from tests.flow.enrollment.conftest import NewWorld
-from tests.flow.enrollment.world import FIND, PROFILE, QUICK, FlakyStore, World
+from tests.flow.enrollment.world import FIND, POLL, PROFILE, QUICK, FlakyStore, World
 
 
 async def die_after_opening(world: World) -> LedgerRow:
@@ -225,6 +225,27 @@ async def test_recovery_survives_a_store_that_fails_in_the_middle(new_world: New
     await world.lapse()
     assert await successor.recover(world.snapshot) == 1
     assert isinstance(await successor.enroll(world.snapshot, world.request()), Issued)
+    assert len(world.ca.issued()) == 1
+
+
+async def test_a_poll_that_outlasts_its_turn_is_made_by_one_worker(new_world: NewWorld) -> None:
+    """The lease goes on for as long as the CA is asked, and nobody else asks meanwhile."""
+    world = new_world(POLL)
+    first, second = await world.start("w1"), await world.start("w2", await world.open_store("w2"))
+    world.ca.faults = ["pending", "gate"]
+    assert isinstance(await first.enroll(world.snapshot, world.request()), Pending)
+    world.clock.advance(timedelta(seconds=31))
+    world.ca.reached.clear()
+    asking = asyncio.create_task(first.recover(world.snapshot))
+    await world.ca.reached.wait()
+    for _ in range(3):
+        world.clock.advance(QUICK.lease - timedelta(seconds=10))
+        await asyncio.sleep(4 * QUICK.renew_every)
+        assert await second.recover(world.snapshot) == 0
+    world.ca.gate.set()
+    assert await asking == 1
+    assert isinstance(await second.enroll(world.snapshot, world.request()), Issued)
+    assert [call.partition(" ")[0] for call in world.ca.calls] == ["issue", "poll"]
     assert len(world.ca.issued()) == 1
 
 

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from gateway.acme import CertificateId, RenewalInfo
-from gateway.ca.interfaces import Capability, RenewalHint
+from gateway.ca.interfaces import Capability, IssueRequest, RenewalHint, UpstreamIssued, UpstreamPending
 from gateway.model import Issued, RevocationReason
-from gateway.pki.certificate import Certificate, parse_certificate
+from gateway.pki.certificate import Certificate, parse_certificate, to_signer
 from gateway.pki.renewal_window import opening_window, suggest_window
 from gateway.ra import hints
 from gateway.ra.acme.authority import AcmeAuthority
 from gateway.ra.authority import RegistrationAuthority
+from gateway.ra.profile import RenewalRule
+from gateway.ra.renewal import RenewalCredential
 from gateway.ra.requests import RenewalWindow
 from tests.flow.enrollment.acme_world import AcmeWorld, account, csr, finalize, ready
 from tests.flow.enrollment.conftest import NewAcmeWorld, NewWorld
@@ -31,8 +33,14 @@ class HintingCA(FaultyCA):
     """Says of each certificate when to renew it."""
 
     hint: RenewalHint | None = None
+    told: bytes | None = None
+    """What the last request renews, as far as it was told."""
     asked = 0
     slow: asyncio.Event | None = None
+
+    async def issue(self, request: IssueRequest) -> UpstreamIssued | UpstreamPending:
+        self.told = request.renews
+        return await super().issue(request)
 
     async def renewal_hint(self, certificate: bytes) -> RenewalHint | None:
         self.asked += 1
@@ -81,6 +89,19 @@ async def test_hint_is_told_and_asked_for_only_as_often_as_the_ca_wants(world: W
     world.clock.advance(2 * HOUR)
     assert await look_up(world, authority, certificate) == RenewalWindow(world.ca.hint.start, world.ca.hint.end)
     assert world.ca.asked == 2
+
+
+@pytest.mark.parametrize("capabilities", [HINTS, Capability.NONE])
+async def test_ca_that_says_when_to_renew_is_told_what_is_renewed(world: World, capabilities: Capability) -> None:
+    authority = await world.start()
+    certificate = await certify(world, authority)
+    assert world.ca.told is None
+    world.ca.capabilities = capabilities
+    renewing = RenewalRule(frozenset({PROFILE}), frozenset({"RenewalReq"}), None, timedelta(0))
+    snapshot = world.make_snapshot(renewal=renewing, credentials=(RenewalCredential(renewing, world.store),))
+    request = world.request(challenge=None, operation="RenewalReq", signer=to_signer(certificate), transaction="2")
+    assert isinstance(await authority.enroll(snapshot, replace(request, is_renewal=True)), Issued)
+    assert world.ca.told == (certificate.der if capabilities else None)
 
 
 async def test_ca_without_the_capability_is_not_asked(world: World) -> None:

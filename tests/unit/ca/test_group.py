@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gateway.ca.interfaces import (
     IssueRequest,
     NotSent,
     RenewalHint,
+    Several,
     Trial,
     Unavailable,
     UnknownResult,
@@ -175,6 +177,31 @@ async def test_pending_is_asked_of_who_accepted() -> None:
 async def test_who_accepted_is_no_member_any_more(reference: str) -> None:
     with pytest.raises(UnknownResult, match="is no member of pair any more"):
         await group(Member("north", NORTH), Member("south", SOUTH)).poll(make_request(), reference)
+
+
+def test_before_any_has_answered_all_members_may_have_a_request() -> None:
+    made = group(Member("north", NORTH), Member("south", SOUTH))
+    assert isinstance(made, Several)
+    assert made.may_go_to(None) == "north,south/"
+    assert made.may_go_to("north,east/") == "north,east,south/"
+    assert made.may_go_to("west/job/7") == "west,north,south/"
+
+
+@pytest.mark.parametrize("reference", ["north,east/", "east/job/7"])
+async def test_what_a_member_did_that_is_gone_nobody_can_say(reference: str) -> None:
+    request = replace(make_request(), reference=reference)
+    with pytest.raises(UnknownResult, match="east may have the request and is no member of pair any more: put it back"):
+        await group(Member("north", NORTH), Member("south", SOUTH)).find(request)
+    found = await group(Member("north", NORTH), Member("south", SOUTH, find=ISSUED)).find(request)
+    assert isinstance(found, UpstreamIssued)
+
+
+def test_what_a_member_learns_of_itself_the_group_learns() -> None:
+    south = Member("south", SOUTH)
+    made = group(Member("north", NORTH), south)
+    assert Capability.FIND in made.capabilities
+    south.capabilities = Capability.POLL | Capability.REVOKE
+    assert Capability.FIND not in made.capabilities
 
 
 NO, FOUND, DOUBT, REFUSED = None, ISSUED, NotSent("no route"), UpstreamRejected("denied")

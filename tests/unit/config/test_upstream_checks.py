@@ -255,6 +255,8 @@ ONE_TIME = {"type": "one_time"}
         ),
         pytest.param(EST, [ONE_TIME], [], id="est"),
         pytest.param(EST, [ONE_TIME, STATIC], ["credentials[1].challenge: is in every request, and far"], id="est, static"),
+        pytest.param(ACME, [ONE_TIME], [], id="acme"),
+        pytest.param(ACME, [STATIC], ["credentials[0].challenge: is in every request, and far"], id="acme, static"),
         pytest.param(VAULT, [STATIC], [], id="a CA that reads no challenges"),
         pytest.param(CMP, [STATIC], ["credentials[0].challenge: is in every request, and far"], id="cmp, static"),
         pytest.param({**CMP, "forward": "nested"}, [STATIC], ["credentials[0].challenge: is in every"], id="cmp nested, static"),
@@ -271,9 +273,34 @@ def test_challenges_go_to_nobody_else(
 ) -> None:
     with_ca(minimal, ca, two=STEP, both={**GROUP, "members": ["far", "two"]})
     minimal["profiles"]["corp"] |= {"upstream_ca": "both" if by_group else "far", "credentials": credentials}
+    minimal["profiles"]["corp"]["policy"] = {"san": DNS}
     found = complaints(minimal)
     assert bool(found) == bool(said), found
     assert all(any(text.startswith(f"profiles.corp.{start}") for text in found) for start in said), found
+
+
+@pytest.mark.parametrize(
+    ("ca", "said"),
+    [
+        pytest.param(VAULT, ["far"], id="vault"),
+        pytest.param(STEP, ["far"], id="step-ca"),
+        pytest.param(CFSSL, ["far"], id="cfssl"),
+        pytest.param({**GROUP, "members": ["two", "three"]}, ["two, three"], id="a group"),
+        pytest.param({"type": "exec", "command": ["/bin/sign"], "chain": ["ca.pem"]}, [], id="a program of ours"),
+    ],
+)
+def test_a_static_challenge_is_seen_by_cas_that_do_not_look_for_it(
+    minimal: dict[str, Any], judge: Callable[[Any], Examination], ca: dict[str, Any], said: list[str]
+) -> None:
+    with_ca(minimal, ca, two=STEP, three=VAULT)
+    minimal["profiles"]["corp"] |= {"upstream_ca": "far", "credentials": [ONE_TIME, STATIC]}
+    found = judge(minimal)
+    assert found.config is not None, found.problems
+    assert found.sources is not None
+    ours = [(problem.path, problem.sentence) for problem in warn(found.config, found.sources) if problem.path[-1] == "challenge"]
+    path = ("profiles", "corp", "credentials", 1, "challenge")
+    reason = "gets requests as they came: who runs it, or reads its logs, could enroll here; use one_time challenges"
+    assert ours == [(path, f"is in every request, and {who} {reason}") for who in said]
 
 
 def test_keys_that_are_kept_nowhere_do_not_wait(minimal: dict[str, Any], complaints: Complaints) -> None:

@@ -188,7 +188,17 @@ def test_outcome_of_a_row(changes: dict[str, Any], outcome: object) -> None:
         pytest.param(
             {"state": LedgerState.PENDING, "waiting_for": WaitingFor.APPROVAL, "poll_at": NOW}, False, id="for approval"
         ),
-        pytest.param({"state": LedgerState.PENDING, "waiting_for": WaitingFor.UPSTREAM, "poll_at": NOW}, True, id="poll"),
+        pytest.param(
+            {"state": LedgerState.PENDING, "waiting_for": WaitingFor.UPSTREAM, "poll_at": NOW, "worker": ""}, True, id="poll"
+        ),
+        pytest.param(
+            {"state": LedgerState.PENDING, "waiting_for": WaitingFor.UPSTREAM, "poll_at": NOW}, False, id="polled just now"
+        ),
+        pytest.param(
+            {"state": LedgerState.PENDING, "waiting_for": WaitingFor.UPSTREAM, "poll_at": NOW, "lease_until": NOW},
+            True,
+            id="polled by one that died",
+        ),
         pytest.param(
             {"state": LedgerState.PENDING, "waiting_for": WaitingFor.UPSTREAM, "poll_at": LATER}, False, id="no poll yet"
         ),
