@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from gateway.cmp import (
     P10CR_ID,
@@ -30,6 +31,7 @@ from gateway.model import (
     Pending,
     Protocol,
     Rejected,
+    Reservation,
     SecretProof,
     SignerCertificate,
     Unavailable,
@@ -40,6 +42,11 @@ from gateway.ra.cmp.encrypted_certificates import CertificateSeal, plan_encrypti
 from gateway.ra.cmp.key_generation import WantedKey, plan_key
 from gateway.ra.cmp.means import Exchange, Means, transaction_key
 from gateway.ra.cmp.senders import same_name, verify_key_mac
+from gateway.ra.cmp.standing import find_standing
+from gateway.store.interfaces import TRANSACTION
+
+_KEPT_FOR = timedelta(days=30)
+"""As long as transactions are remembered."""
 
 
 class Enrollments:
@@ -62,10 +69,23 @@ class Enrollments:
         implicit = seal is None and _is_implicit(exchange)
         request = _request(exchange, body.type, asked, implicit=implicit, updates=await self._updated(exchange, body.type, asked))
         if wanted is not None:
+            await self._check_first_time(exchange)
             generated = await self._means.authority.generate(exchange.snapshot, request, wanted.kind)
             return await self._generated(exchange, body.type, asked, wanted, generated, implicit=implicit)
         outcome = await self._means.authority.enroll(exchange.snapshot, request)
         return enrolled(self._means, exchange, body.type, asked.cert_req_id, outcome, seal, implicit=implicit)
+
+    async def _check_first_time(self, exchange: Exchange) -> None:
+        """Refuse a request for a drawn key whose very bytes were served before.
+
+        Asked again it would revoke the first certificate, whose key nobody can be sent twice: whoever recorded the message could
+        do that. Its sender may ask again in the same transaction, by a message that is protected anew. Raises Rejection
+        TRANSACTION_IN_USE, what `find_standing` does, and StoreUnavailable.
+        """
+        await find_standing(self._means.ledger, exchange.profile, exchange.sender, exchange.now)
+        once = Reservation(TRANSACTION, exchange.message.digest.hex(), exchange.now + _KEPT_FOR)
+        if not await self._means.records.take(once, exchange.now):
+            raise Rejection(Reason.TRANSACTION_IN_USE, "this very message was answered already")
 
     async def _generated(
         self,
@@ -104,24 +124,35 @@ class Enrollments:
     async def _updated(self, exchange: Exchange, type: BodyType, asked: CertRequestMessage) -> SignerCertificate | None:
         """Return the certificate that kur updates where it is another than the signer's, which registration authorities may ask.
 
-        Raises Rejection WRONG_INTEGRITY, UNKNOWN_CERTIFICATE or BAD_TEMPLATE.
+        Raises Rejection WRONG_INTEGRITY, UNKNOWN_CERTIFICATE, BAD_TEMPLATE, and what `find_standing` does.
         """
         if type is not BodyType.KUR:
             return None
         if not isinstance(exchange.sender, SignatureSender):
             raise Rejection(Reason.WRONG_INTEGRITY, "an update is signed with the key of the certificate that it updates")
         signer, named = exchange.sender.signer, asked.old_cert_id
-        old = None if named is None or _is_of(named, signer) else await self._find(named)
+        old = None if named is None or _is_of(named, signer) else await self._find(exchange, named)
         updated = old or signer
         same_key = not asked.wants_key and updated.public_key.sha256 == asked.request.public_key.sha256
         if same_key and exchange.terms.config.same_key == "refuse":
             raise Rejection(Reason.BAD_TEMPLATE, "an update brings a new key")
         return old
 
-    async def _find(self, named: CertId) -> SignerCertificate:
+    async def _find(self, exchange: Exchange, named: CertId) -> SignerCertificate:
+        """Return a certificate that is not the signer's, for a registration authority that may update it.
+
+        Nobody else learns whether there is such a certificate, and another profile's is one that there is not.
+        """
+        standing = await find_standing(self._means.ledger, exchange.profile, exchange.sender, exchange.now)
+        if standing.may is None:
+            raise Rejection(Reason.UNKNOWN_CERTIFICATE, "oldCertID is not the signer's certificate")
+        if "update" not in standing.may:
+            raise Rejection(Reason.NOT_AUTHORIZED, "this registration authority may not update")
         row = await self._means.ledger.find_issued(named.issuer, named.serial)
-        if row is None:
-            raise Rejection(Reason.UNKNOWN_CERTIFICATE, "oldCertID names no certificate that could be updated here")
+        renewal = exchange.profile.renewal
+        if row is None or renewal is None or row.profile not in renewal.from_profiles:
+            cause = f"it was issued under profile {row.profile}" if row is not None else "it is not in the inventory"
+            raise Rejection(Reason.UNKNOWN_CERTIFICATE, "oldCertID names no certificate that could be updated here", cause)
         return to_signer(parse_certificate(row.der))
 
 

@@ -117,17 +117,27 @@ async def test_a_certificate_that_only_signs_gets_no_key(drawing: CmpWorld) -> N
     assert len(drawing.ca.issued()) == issued
 
 
-async def test_the_same_message_again_gets_another_key_and_the_first_certificate_is_revoked(
+async def test_the_same_request_again_gets_another_key_and_the_first_certificate_is_revoked(
     drawing: CmpWorld, tmp_path: Path
 ) -> None:
     identity = await drawing.secret()
-    first = await drawing.send(ir(**WITHOUT_KEY), identity)
-    again = await drawing.deliver(first.sent, identity)
+    body = ir(**WITHOUT_KEY)
+    first = await drawing.send(body, identity)
+    again = await drawing.send(body, identity, transaction_id=first.sent.transaction_id)
     keys = [public_key_der(key_in(tmp_path, told, *by_password(identity))) for told in (first, again)]
     assert keys[0] != keys[1]
     serials = [parse_certificate(told.certificate).serial for told in (first, again)]
     assert drawing.ca.revoked == serials[:1]
     assert (await drawing.confirm(again, identity)).type is BodyType.PKICONF
+
+
+@pytest.mark.parametrize("implicit", [True, False], ids=["implicit", "explicit"])
+async def test_whoever_recorded_a_request_cannot_revoke_its_certificate_by_it(drawing: CmpWorld, *, implicit: bool) -> None:
+    identity = await drawing.secret()
+    told = await drawing.send(ir(**WITHOUT_KEY), identity, implicit_confirm=implicit)
+    again = await drawing.deliver(told.sent, identity)
+    assert again.failed == {FailInfo.TRANSACTION_ID_IN_USE}
+    assert (drawing.ca.issued(), drawing.ca.revoked) == ([told.certificate], [])
 
 
 async def test_the_key_is_kept_nowhere(drawing: CmpWorld, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from gateway.wire.cmp.messages import decode_message
 from gateway.wire.cmp.protection import SignatureProtector
 from tests.contract.store.rows import event
 from tests.flow.cmp.cmp_world import (
+    OTHER,
     RA_VERIFIED,
     SOURCE,
     CmpWorld,
@@ -176,11 +177,26 @@ async def test_kur_with_the_same_key(world: CmpWorld) -> None:
 async def test_kur_whose_old_cert_id_names_another_certificate(world: CmpWorld) -> None:
     device, _ = await world.device(), await world.device("neighbour")
     theirs = next(row.der for row in await world.inventory() if row.subject == "CN=neighbour")
-    told = await world.send(kur("neighbour", old=theirs), device)
-    assert told.failed
-    foreign = certify("X", "x", "CN=x")
-    told = await world.send(kur(old=foreign), device)
-    assert told.failed == {FailInfo.BAD_CERT_ID}
+    known = await world.send(kur("neighbour", old=theirs), device)
+    unknown = await world.send(kur("neighbour", old=certify("X", "x", "CN=x")), device)
+    assert known.failed == {FailInfo.BAD_CERT_ID}
+    assert known.received.body == unknown.received.body, "nobody learns what was issued to others"
+
+
+async def test_strangers_do_not_learn_by_old_cert_id_what_was_issued(world: CmpWorld) -> None:
+    await world.device()
+    [row] = await world.inventory()
+    known, unknown = [await world.send(kur(old=old), STRANGER) for old in (row.der, certify("X", "x", "CN=x"))]
+    assert known.failed == {FailInfo.SIGNER_NOT_TRUSTED}
+    assert known.received.body == unknown.received.body
+
+
+async def test_an_authority_updates_nothing_of_another_profile(world: CmpWorld) -> None:
+    await world.device("theirs", OTHER)
+    [row] = await world.inventory()
+    known, unknown = [await world.send(kur("theirs", old=old), authority()) for old in (row.der, certify("X", "x", "CN=x"))]
+    assert known.failed == {FailInfo.BAD_CERT_ID}
+    assert known.received.body == unknown.received.body
 
 
 async def test_kur_for_another_name(world: CmpWorld) -> None:
