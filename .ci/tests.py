@@ -18,7 +18,7 @@ PARTS = (
     ("tests/contract",),
     ("tests/flow/acme",),
     ("tests/unit",),
-    ("tests/flow/scep",),
+    ("tests/flow/scep", "tests/flow/cmp"),
     ("tests/flow/faults", "tests/flow/test_*.py"),
     ("tests/flow/est", "tests/flow/store", "tests/flow/web", "tests/fuzz", "tests/test_*.py"),
 )
