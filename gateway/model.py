@@ -301,6 +301,8 @@ class MessageProof:
     """False: the request does not prove possession itself, which a registration authority alone may vouch for."""
     confirm_by: datetime | None = None
     """When the client must have confirmed its certificate; None: it need not (implicitConfirm)."""
+    kept_until: datetime | None = None
+    """Until when its transaction serves no other request; None: without end, as where nothing says when the message was made."""
     updates: SignerCertificate | None = None
     """The certificate that a registration authority updates for its holder; None: the signer's own, where one is updated."""
 

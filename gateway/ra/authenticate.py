@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from gateway.errors import Reason, Rejection
-from gateway.model import CredentialKind, EnrollmentRequest, Protocol, Requester, Reservation
+from gateway.model import UNLIMITED_NOT_AFTER, CredentialKind, EnrollmentRequest, Protocol, Requester, Reservation
 from gateway.ra.credentials.http_schemes import takes_authorization
 from gateway.ra.credentials.interfaces import CredentialProvider
 from gateway.ra.linking import check_linking
@@ -37,8 +37,6 @@ _AMBIENT = frozenset(
         CredentialKind.ALL_OF,
     }
 )
-_TRANSACTION_KEPT_FOR = timedelta(days=30)
-"""How long a transaction of CMP serves no other request; a message is answered within minutes of its time."""
 _NOT_RECOGNISED = frozenset({Reason.NOT_AUTHORIZED, Reason.CREDENTIAL_EXPIRED, Reason.SIGNER_NOT_TRUSTED})
 
 
@@ -65,7 +63,7 @@ async def authenticate(profile: Profile, request: EnrollmentRequest, now: dateti
             continue
         if requester is not None:
             check_linking(profile.linking, request, _checked(provider, requester))
-            return _in_transaction(request, requester, now) if request.protocol is Protocol.CMP else requester
+            return _in_transaction(request, requester) if request.protocol is Protocol.CMP else requester
     raise _refusal(profile, request, unknown)
 
 
@@ -114,7 +112,7 @@ def _by_message(profile: Profile, request: EnrollmentRequest) -> Iterator[Creden
         yield from (p for p in profile.credentials if p.kind is CredentialKind.VENDOR_CERTIFICATE)
 
 
-def _in_transaction(request: EnrollmentRequest, requester: Requester, now: datetime) -> Requester:
+def _in_transaction(request: EnrollmentRequest, requester: Requester) -> Requester:
     """Let a transaction of CMP serve one request of its sender (RFC 9810 §5.1.1), once that may have what it asks for.
 
     Raises Rejection NOT_AUTHORIZED for who vouches for another's proof of possession and is no registration authority
@@ -125,7 +123,7 @@ def _in_transaction(request: EnrollmentRequest, requester: Requester, now: datet
         raise Rejection(Reason.NOT_AUTHORIZED, "not authorized", "the message proves nothing")
     if not proof.possession_verified and requester.kind is not CredentialKind.RA_CERTIFICATE:
         raise Rejection(Reason.NOT_AUTHORIZED, "only a registration authority may say that possession was proved (raVerified)")
-    taken = Reservation(TRANSACTION, proof.transaction.hex(), now + _TRANSACTION_KEPT_FOR)
+    taken = Reservation(TRANSACTION, proof.transaction.hex(), proof.kept_until or UNLIMITED_NOT_AFTER)
     return replace(requester, reservations=(*requester.reservations, taken))
 
 

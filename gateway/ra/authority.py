@@ -17,6 +17,7 @@ from gateway.config.durations import format_duration
 from gateway.errors import Reason, Rejection, StoreUnavailable
 from gateway.metrics import worker as metrics
 from gateway.model import (
+    CredentialKind,
     EnrollmentRequest,
     Issued,
     IssuedWithKey,
@@ -95,6 +96,9 @@ REFUSED_OPENINGS = {
     Reason.TRANSACTION_IN_USE: "this transactionID was used for another request",
     Reason.CREDENTIAL_REVOKED: "what proved this request was revoked meanwhile",
 }
+
+_SECRET = f"{CredentialKind.CMP_SECRET}:"
+"""How requesters and allowances of CMP's shared secrets begin."""
 
 GIVEN_BACK = frozenset({Reason.UPSTREAM_UNAVAILABLE, Reason.UPSTREAM_TIMEOUT, Reason.STORE_UNAVAILABLE})
 """Why a request was ended of which nothing was issued."""
@@ -325,7 +329,7 @@ class RegistrationAuthority:
             await self._take_back(opening.row)
             raise
         if isinstance(opened, OpeningRefused):
-            raise _refused_opening(opened.reason, opening)
+            raise _refused_opening(await self._told(opened.reason, opening), opening)
         if isinstance(opened, AlreadyOpen):
             return opened.row
         if opened.row.state is LedgerState.PENDING:
@@ -337,6 +341,14 @@ class RegistrationAuthority:
         if not isinstance(row, LedgerRow):
             return row or opened.row
         return await walk.issue(row, profile.upstream_ca)
+
+    async def _told(self, reason: Reason, opening: Opening) -> Reason:
+        """Return why nothing was opened; a shared secret that is used up has no more room later, as a quota has."""
+        own = tuple(quota for quota in opening.quotas if quota.key.startswith(_SECRET))
+        if reason is not Reason.RATE_LIMITED or not own:
+            return reason
+        spent = await self._ledger.foresee(replace(opening, quotas=own, reservations=()))
+        return Reason.CREDENTIAL_USED if spent is Reason.RATE_LIMITED else reason
 
     async def _replace(self, row: LedgerRow, make_way: MakeWay) -> LedgerRow | Rejected | Unavailable | None:
         """Return a row, sent as of now, whose predecessor made way; else why not, and the predecessor answers again.
@@ -424,7 +436,7 @@ class RegistrationAuthority:
             opening = self._decide(snapshot, profile, key.foresee(request), requester, same, now, trail)
             await check_compliance(profile.compliance, request, requester, now, self._timing.answer_within)
         if (refused := await self._ledger.foresee(_replacing(opening, earlier))) is not None:
-            raise _refused_opening(refused, opening)
+            raise _refused_opening(await self._told(refused, opening), opening)
         place = place_of(request, requester)
         if not self._keys.has_place(place):
             return busy
@@ -552,6 +564,8 @@ def _refused_opening(reason: Reason, opening: Opening) -> Rejection:
         return Rejection(
             reason, f"too many certificates were requested: try again later{latest}", "a quota of the profile or device is full"
         )
+    if reason is Reason.CREDENTIAL_USED and opening.row.requester.startswith(_SECRET):
+        return Rejection(reason, "the shared secret was used up")
     return Rejection(reason, REFUSED_OPENINGS.get(reason, "the request cannot be taken now"))
 
 

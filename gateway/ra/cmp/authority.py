@@ -138,7 +138,7 @@ class CmpAuthority:
         try:
             try:
                 exchange = await self._identify(arrival)
-                return await self._judge(exchange, arrival.operation)
+                return await self._judge(exchange, arrival)
             except Rejection as refused:
                 return await self._refuse(arrival, exchange, refused)
         except StoreUnavailable as error:
@@ -186,12 +186,12 @@ class CmpAuthority:
                     return _open_profile(arrival.snapshot, ProfileName(name))
         return addressed, terms
 
-    async def _judge(self, exchange: Exchange, operation: str | None) -> Answer:
+    async def _judge(self, exchange: Exchange, arrival: _Arrival) -> Answer:
         message = exchange.message
         check_header(message.header, message.type, exchange.terms.config, exchange.now)
         if message.body_problem is not None:
             raise Rejection(message.body_problem, message.body_text or "the body of the message cannot be read")
-        check_operation(message, operation)
+        check_operation(message, arrival.operation)
         await self._check_forwarder(exchange)
         body = message.body
         if body is None:
@@ -199,7 +199,7 @@ class CmpAuthority:
         if isinstance(body, Enrollment):
             return await self._enrollments.answer(exchange, body)
         if isinstance(body, Nested):
-            return await self._unwrap(exchange, body)
+            return await self._unwrap(exchange, arrival.addressed, body)
         # What enrolls is judged by the credentials of the profile; everything else by who its sender is there.
         standing = await find_standing(self._means.ledger, exchange.profile, exchange.sender, exchange.now)
         match body:
@@ -220,7 +220,9 @@ class CmpAuthority:
         return await self._confirmations.confirm(exchange, body)
 
     async def _note_error(self, exchange: Exchange, standing: Standing, body: ClientError) -> Answer:
-        """Take note of what went wrong at a client (RFC 9483 §3.6.2)."""
+        """Take note of what went wrong at a client; it follows an answer of ours, repeated it is bounded (RFC 9483 §3.6.2)."""
+        header = exchange.message.header
+        check_recipient_nonce(header, self._means.nonces, exchange.profile.name, exchange.transaction, exchange.sender)
         event = journal.client_error(
             exchange.message,
             exchange.profile.name,
@@ -230,7 +232,8 @@ class CmpAuthority:
             exchange.snapshot.generation,
             exchange.now,
         )
-        await self._means.ledger.append_audit((event,))
+        if self._strangers.take_row(exchange.profile.name, exchange.source, exchange.now):
+            await self._means.ledger.append_audit((event,))
         return answers.answer(self._means, exchange, PkiConf())
 
     # Nested messages
@@ -251,7 +254,7 @@ class CmpAuthority:
             raise Rejection(Reason.NOT_AUTHORIZED, "only a registration authority that may forward sends nested messages")
         return sender
 
-    async def _unwrap(self, exchange: Exchange, body: Nested) -> Answer:
+    async def _unwrap(self, exchange: Exchange, addressed: ProfileName, body: Nested) -> Answer:
         """Answer what a registration authority forwards: one message of its own transaction with protection added, or a batch.
 
         Each is judged as if it had come by itself, and protected itself (RFC 9483 §5.2.2).
@@ -261,10 +264,10 @@ class CmpAuthority:
             raise Rejection(Reason.UNSUPPORTED_MESSAGE, f"a nested message holds 1 to {exchange.terms.config.batch} messages")
         inner = [self._read(data) for data in body.messages]
         if len(inner) == 1 and inner[0].header.transaction_id == exchange.message.header.transaction_id:
-            return await self._answer_inner(exchange, inner[0], via)
+            return await self._answer_inner(exchange, addressed, inner[0], via)
         if len({message.header.transaction_id for message in inner}) != len(inner):
             raise Rejection(Reason.UNSUPPORTED_MESSAGE, "each message of a batch has a transactionID of its own")
-        found = await asyncio.gather(*[self._answer_inner(exchange, message, via) for message in inner])
+        found = await asyncio.gather(*[self._answer_inner(exchange, addressed, message, via) for message in inner])
         pairs = tuple([(message.header, answer) for message, answer in zip(inner, found, strict=True)])
         return answers.answer(self._means, exchange, NestedAnswer(pairs))
 
@@ -275,11 +278,9 @@ class CmpAuthority:
             text = "a message of the nested one cannot be read"
             raise Rejection(Reason.MALFORMED, text, f"{text}: {error.cause}") from None
 
-    async def _answer_inner(self, exchange: Exchange, message: Message, via: SignatureSender) -> Answer:
-        now = exchange.now
-        return await self._answer(
-            _Arrival(exchange.snapshot, exchange.profile.name, message, None, exchange.source, now, via=via)
-        )
+    async def _answer_inner(self, exchange: Exchange, addressed: ProfileName, message: Message, via: SignatureSender) -> Answer:
+        """Answer one message of a nested one; the path is its own too, and its certProfile names what that lets it name."""
+        return await self._answer(_Arrival(exchange.snapshot, addressed, message, None, exchange.source, exchange.now, via=via))
 
     # Refusals
 

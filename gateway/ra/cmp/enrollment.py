@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 from gateway.cmp import (
     P10CR_ID,
@@ -45,9 +44,6 @@ from gateway.ra.cmp.senders import same_name, verify_key_mac
 from gateway.ra.cmp.standing import find_standing
 from gateway.store.interfaces import TRANSACTION
 
-_KEPT_FOR = timedelta(days=30)
-"""As long as transactions are remembered."""
-
 
 class Enrollments:
     """Has certificates issued; who may have one, the credentials of the profile say."""
@@ -83,7 +79,7 @@ class Enrollments:
         TRANSACTION_IN_USE, what `find_standing` does, and StoreUnavailable.
         """
         await find_standing(self._means.ledger, exchange.profile, exchange.sender, exchange.now)
-        once = Reservation(TRANSACTION, exchange.message.digest.hex(), exchange.now + _KEPT_FOR)
+        once = Reservation(TRANSACTION, exchange.message.digest.hex(), exchange.kept_until)
         if not await self._means.records.take(once, exchange.now):
             raise Rejection(Reason.TRANSACTION_IN_USE, "this very message was answered already")
 
@@ -241,6 +237,7 @@ def _request(
         chain=by_key.chain if by_key else (),
         possession_verified=asked.possession is not Possession.RA_VERIFIED,
         confirm_by=None if implicit else exchange.now + exchange.terms.config.confirmation.wait,
+        kept_until=exchange.kept_until,
         updates=updates,
     )
     return EnrollmentRequest(

@@ -40,10 +40,8 @@ _PATH_INFOS: Mapping[str, str] = MappingProxyType(
 """What a genm must ask by these."""
 
 ENROLLMENTS = frozenset({BodyType.IR, BodyType.CR, BodyType.KUR, BodyType.P10CR})
-FOLLOWING = frozenset({BodyType.CERTCONF, BodyType.POLLREQ})
-"""What goes on with a transaction that another message began."""
-_ANYWHERE = FOLLOWING | {BodyType.ERROR}
-"""Come by the path of the message that began their transaction."""
+FOLLOWING = frozenset({BodyType.CERTCONF, BodyType.POLLREQ, BodyType.ERROR})
+"""What goes on with a transaction that another message began, by the path of that one."""
 
 MIN_NONCE, MAX_NONCE = 16, 64
 MIN_TRANSACTION_ID, MAX_TRANSACTION_ID = 16, 64
@@ -65,7 +63,7 @@ def named_profile(header: Header) -> str | None:
 
 def check_operation(message: Message, operation: str | None) -> None:
     """Refuse a body that its path does not announce (RFC 9483 §6.1)."""
-    if operation is None or message.type in _ANYWHERE:
+    if operation is None or message.type in FOLLOWING:
         return
     if PATH_OPERATIONS.get(operation) is not message.type:
         raise _bad_request(f"{message.type.operation} is not what this path is for")

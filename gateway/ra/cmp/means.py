@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, TypeVar, TypeVarTuple
 
 from gateway.cmp import Message, Sender, SignatureSender
-from gateway.model import secret_key_of
+from gateway.model import UNLIMITED_NOT_AFTER, secret_key_of
 from gateway.ra.authority import RegistrationAuthority
 from gateway.ra.cmp.nonces import Nonces
 from gateway.ra.profile import CmpTerms, Profile, Snapshot
 from gateway.store.cmp import CmpRecords
 from gateway.store.interfaces import Ledger
+
+TRANSACTION_KEPT_FOR = timedelta(days=30)
+"""A message is answered within minutes of its time."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -72,6 +75,11 @@ class Exchange:
     def lightweight(self) -> bool:
         """Whether all is demanded that RFC 9483 demands."""
         return self.terms.config.strictness == "lightweight"
+
+    @property
+    def kept_until(self) -> datetime:
+        """Until when its transaction serves nothing else: beyond the time that its messageTime is good for, else without end."""
+        return UNLIMITED_NOT_AFTER if self.message.header.message_time is None else self.now + TRANSACTION_KEPT_FOR
 
     @property
     def requester_key(self) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from gateway.cmp import Answer, CertId, MacSender, PkiStatus, RevocationDetails, Revocations, Revoked, SignatureSender, StatusInfo
 from gateway.errors import Reason, Rejection
 from gateway.model import Protocol, Rejected, Reservation, RevocationReason, Unavailable
@@ -14,8 +12,6 @@ from gateway.ra.cmp.senders import same_name
 from gateway.ra.cmp.standing import Standing
 from gateway.ra.requests import Acknowledged, RevokeRequest
 from gateway.store.interfaces import TRANSACTION, InventoryRow
-
-_KEPT_FOR = timedelta(days=30)
 
 
 class RevocationRequests:
@@ -37,7 +33,7 @@ class RevocationRequests:
             # Whoever has stolen a key or a secret must not take its certificate off hold again.
             raise Rejection(Reason.NOT_AUTHORIZED, "only a registration authority takes certificates off hold")
         _check_state(row, asked)
-        taken = Reservation(TRANSACTION, transaction_key(exchange).hex(), exchange.now + _KEPT_FOR)
+        taken = Reservation(TRANSACTION, transaction_key(exchange).hex(), exchange.kept_until)
         if not await self._means.records.take(taken, exchange.now):
             raise Rejection(Reason.TRANSACTION_IN_USE, "this transactionID was used for another request")
         outcome = await self._means.authority.revoke(
@@ -101,6 +97,9 @@ def _authorize(exchange: Exchange, standing: Standing, row: InventoryRow) -> str
     if isinstance(exchange.sender, MacSender):
         if row.requester != exchange.sender.identity:
             raise _unknown("another credential got it")
+        if exchange.sender.secret.max_uses != 1:
+            # Many devices have it, and none of them may revoke what another one got.
+            raise Rejection(Reason.NOT_AUTHORIZED, "a shared secret of several uses revokes nothing")
         return standing.identity
     if standing.row is None or not isinstance(exchange.sender, SignatureSender):
         raise Rejection(Reason.NOT_AUTHORIZED, "a certificate is revoked by its holder", "the signer's is not of this gateway")

@@ -73,7 +73,10 @@ async def test_a_secret_is_good_for_so_many_certificates(world: CmpWorld, uses: 
     identity = await world.secret(max_uses=uses)
     for number in range(uses):
         assert (await world.send(ir(f"d{number}"), identity)).issued
-    assert not (await world.send(ir("more"), identity)).issued
+    more = await world.send(ir("more"), identity)
+    assert more.failed == {FailInfo.NOT_AUTHORIZED}
+    assert isinstance(more.received.body, CertAnswer)
+    assert more.received.body.status.text == "the shared secret was used up"
     assert len(world.ca.issued()) == uses
 
 

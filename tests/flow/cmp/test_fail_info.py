@@ -284,6 +284,26 @@ async def test_a_secret_revokes_what_it_got(world: CmpWorld) -> None:
     assert list((await world.certificates()).values()) == [True]
 
 
+async def test_what_says_no_time_is_remembered_without_end(world: CmpWorld) -> None:
+    """Recorded, it could be sent whenever its transaction is forgotten."""
+    identity = await world.secret(max_uses=3, ttl=timedelta(days=400))
+    message = decode_message(encode_message(ir(), identity, now=world.clock()).message)
+    untimed = replace(message, header=replace(message.header, message_time=None))
+    for days, issued in ((0, 1), (1, 1), (60, 1), (300, 1)):
+        world.clock.advance(timedelta(days=days))
+        await world.store.expire(world.clock())
+        await world.cmp.answer(world.snapshot, PROFILE, untimed, None, SOURCE)
+        assert len(world.ca.issued()) == issued
+
+
+async def test_a_secret_of_several_uses_revokes_nothing(world: CmpWorld) -> None:
+    """Many devices have it."""
+    identity = await world.secret(max_uses=2)
+    told = await world.send(ir(), identity)
+    assert (await world.send(rr(told.certificate), identity)).failed == {FailInfo.NOT_AUTHORIZED}
+    assert list((await world.certificates()).values()) == [False]
+
+
 async def test_a_revocation_request_is_not_repeated(world: CmpWorld) -> None:
     """What was recorded of a revocation revokes nothing once the certificate was taken off hold."""
     await world.device()

@@ -115,9 +115,17 @@ async def test_no_secret_is_on_record(world: CmpWorld) -> None:
 
 
 async def test_an_error_of_the_client_is_noted(world: CmpWorld) -> None:
-    told = await world.send(requests.error("the certificate is not mine"), await world.secret())
-    assert told.type is BodyType.PKICONF
+    identity = await world.secret()
+    told = await world.send(ir(), identity)
+    body = requests.error("the certificate is not mine")
+    noted = await world.follow(told, body, identity)
+    assert noted.type is BodyType.PKICONF
     assert "the certificate is not mine" in (await world.audit())[-1]["detail"]
+    before = len(await world.audit())
+    for _ in range(70):
+        assert (await world.deliver(noted.sent, identity)).type is BodyType.PKICONF
+    assert len(await world.audit()) - before < 60
+    assert (await world.send(body, identity)).failed == {FailInfo.BAD_RECIPIENT_NONCE}
 
 
 @pytest.mark.parametrize("iterations", [500, 5000], ids=["inline", "elsewhere"])

@@ -108,6 +108,17 @@ async def test_what_is_forwarded_to_another_profile_needs_the_right_there(world:
     assert not answer.fail_info
 
 
+async def test_outer_and_inner_message_name_the_same_cert_profile(world: CmpWorld) -> None:
+    world.corp.config = {"cert_profiles": {"second": "other"}}
+    world.other.ras = (("CN=ra1", frozenset({"forward"})),)
+    identity = await world.secret(profile=OTHER)
+    inner = encode_message(ir(), identity, now=world.clock(), cert_profile="second")
+    told = await world.send(requests.nested([inner.message]), authority(), cert_profile="second")
+    assert isinstance(told.received.body, Nested)
+    answer = decode_answer(told.received.body.messages[0], inner, secret=identity.secret, trusts=pinned(world.signer))
+    assert not answer.fail_info
+
+
 async def test_a_general_message_may_be_forwarded(world: CmpWorld) -> None:
     inner = made(world, genm(asn1.OID_CA_CERTS), maker_device())
     told = await world.send(requests.nested([inner.message]), authority())

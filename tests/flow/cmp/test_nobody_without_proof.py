@@ -76,7 +76,6 @@ BODIES: dict[str, Body] = {
     "certConf that rejects": lambda scene: requests.cert_conf(scene.waiting.certificate, accepted=False),
     "pollReq": lambda _: requests.poll_req(0),
     "genm": lambda _: genm(asn1.OID_CA_CERTS),
-    "error": lambda _: requests.error("something is wrong"),
     "nested": lambda scene: requests.nested([scene.waiting.sent.message]),
 }
 """Without what asks for nothing."""
@@ -261,7 +260,7 @@ async def forwarding_authority(scene: Scene) -> Identity:
 
 
 ENROLLING = frozenset({"ir", "cr", "p10cr"})
-TOLD = frozenset({"genm", "error"})
+TOLD = frozenset({"genm"})
 KNOWN: dict[Attacker, frozenset[str]] = {
     other_device: frozenset(),
     other_secret: frozenset(),
@@ -363,7 +362,7 @@ async def test_a_revoked_device_does_nothing_more(world: CmpWorld) -> None:
     assert not (await world.send(rr(scene.certificate), scene.device)).failed
     before = await world.certificates()
     for kind, body in BODIES.items():
-        if kind.startswith(("ir", "cr", "p10cr", "kur", "rr", "genm", "error", "nested")):
+        if kind.startswith(("ir", "cr", "p10cr", "kur", "rr", "genm", "nested")):
             told = await world.send(body(scene), scene.device)
             assert told.failed, kind
             assert not told.issued, kind
