@@ -147,7 +147,8 @@ class PebblePeer:
 
     def start(self) -> None:
         """Start it; it keeps nothing over its end, so each start makes another CA."""
-        environment = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "20", **self.environment}
+        environment = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "20", "PEBBLE_AUTHZREUSE": "0"}
+        environment |= self.environment
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self.program, "-config", str(self.folder / "pebble.json"), "-dnsserver", self.dns.address],
