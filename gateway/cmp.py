@@ -84,6 +84,23 @@ _OPERATIONS: Mapping[BodyType, str] = MappingProxyType(
 )
 
 
+PATH_OPERATIONS: Mapping[str, BodyType] = MappingProxyType(
+    {
+        "initialization": BodyType.IR,
+        "certification": BodyType.CR,
+        "keyupdate": BodyType.KUR,
+        "pkcs10": BodyType.P10CR,
+        "revocation": BodyType.RR,
+        "getcacerts": BodyType.GENM,
+        "getrootupdate": BodyType.GENM,
+        "getcertreqtemplate": BodyType.GENM,
+        "getcrls": BodyType.GENM,
+        "nested": BodyType.NESTED,
+    }
+)
+"""What the last segment of a path says that its messages are (RFC 9483 §6.1, RFC 9811 §3.1)."""
+
+
 @dataclass(frozen=True, slots=True)
 class GeneralInfo:
     """One InfoTypeAndValue; `value` is the element, DER, None where it is absent (RFC 9810 §5.1.1, §5.3.19)."""

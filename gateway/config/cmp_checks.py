@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
+from gateway.cmp import PATH_OPERATIONS
 from gateway.config.cmp import CmpEndpoint, CmpKeyGeneration
 from gateway.config.credentials import (
     AllOfCredential,
@@ -103,6 +104,8 @@ def _alias_fault(alias: str, holder: str | None) -> str | None:
         return f"{alias} is below /.well-known, where every profile has its path (RFC 9811)"
     if segments[0] in _TAKEN:
         return f"/{segments[0]}/ leads to something else here"
+    if segments[-1] in PATH_OPERATIONS:
+        return f"ends in {segments[-1]}, which says what a message at such a path is for (RFC 9811)"
     if {".", ".."} & set(segments):
         return "must not hold . or .. as a segment: clients resolve them before they ask"
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gateway.config.cmp import CmpEndpoint
+from gateway.config.cmp_checks import CMP_RENEWALS
 from gateway.config.credentials import CmpSecretCredential, RaCertificateCredential, VendorCertificateCredential
 from gateway.config.document import DataPath, Problem
 from gateway.config.listener_checks import each_credential
@@ -12,6 +13,7 @@ from gateway.config.schema import GatewayConfig, ProfileConfig
 from gateway.config.upstream_checks import accepted_forms
 from gateway.model import RequestForm
 
+_BY_MESSAGES = (CmpSecretCredential, VendorCertificateCredential, RaCertificateCredential)
 OPENSSL_ITERATIONS = 500
 """What OpenSSL's PasswordBasedMac takes unasked."""
 
@@ -64,6 +66,10 @@ def _warn_of_upstream(where: DataPath, profile: ProfileConfig, config: GatewayCo
 
 
 def _warn_of_credentials(where: DataPath, profile: ProfileConfig) -> Iterator[Problem]:
+    renews = profile.renewal is not None and not CMP_RENEWALS.isdisjoint(profile.renewal.messages)
+    if not renews and not any(_has(profile, kind) for kind in _BY_MESSAGES):
+        sentence = "has nothing that protects a CMP message (cmp_secret, vendor_certificate, ra_certificate): all are refused"
+        yield Problem((*where, "credentials"), sentence)
     for path, credential in each_credential(profile.credentials):
         match credential:
             case VendorCertificateCredential(crls=None, ocsp=None):

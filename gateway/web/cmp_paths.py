@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from gateway.cmp import PATH_OPERATIONS
 from gateway.config.cmp import CMP_ROOT
-from gateway.ra.cmp.headers import PATH_OPERATIONS
 from gateway.web.generation import CmpService
 
 PATH = f"/{CMP_ROOT}{{rest:(?:/.*)?}}"

@@ -263,6 +263,17 @@ class CmpAuthority:
         if not 1 <= len(body.messages) <= exchange.terms.config.batch:
             raise Rejection(Reason.UNSUPPORTED_MESSAGE, f"a nested message holds 1 to {exchange.terms.config.batch} messages")
         inner = [self._read(data) for data in body.messages]
+        # What comes of them is recorded under their own senders' names: who sent them on stands here.
+        event = journal.forwarded(
+            exchange.message,
+            exchange.profile.name,
+            identity_of(via),
+            len(inner),
+            exchange.source,
+            exchange.snapshot.generation,
+            exchange.now,
+        )
+        await self._means.ledger.append_audit((event,))
         if len(inner) == 1 and inner[0].header.transaction_id == exchange.message.header.transaction_id:
             return await self._answer_inner(exchange, addressed, inner[0], via)
         if len({message.header.transaction_id for message in inner}) != len(inner):

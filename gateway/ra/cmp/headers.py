@@ -7,27 +7,11 @@ from datetime import datetime
 from types import MappingProxyType
 
 from gateway.asn1 import cmp as asn1
-from gateway.cmp import BodyType, General, Header, Message, Sender
+from gateway.cmp import PATH_OPERATIONS, BodyType, General, Header, Message, Sender
 from gateway.config.cmp import CmpEndpoint
 from gateway.errors import Reason, Rejection
 from gateway.model import ProfileName
 from gateway.ra.cmp.nonces import Nonces, Origin
-
-PATH_OPERATIONS: Mapping[str, BodyType] = MappingProxyType(
-    {
-        "initialization": BodyType.IR,
-        "certification": BodyType.CR,
-        "keyupdate": BodyType.KUR,
-        "pkcs10": BodyType.P10CR,
-        "revocation": BodyType.RR,
-        "getcacerts": BodyType.GENM,
-        "getrootupdate": BodyType.GENM,
-        "getcertreqtemplate": BodyType.GENM,
-        "getcrls": BodyType.GENM,
-        "nested": BodyType.NESTED,
-    }
-)
-"""What the last segment of a path says that its messages are (RFC 9483 §6.1, RFC 9811 §3.1)."""
 
 _PATH_INFOS: Mapping[str, str] = MappingProxyType(
     {

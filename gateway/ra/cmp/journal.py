@@ -19,6 +19,13 @@ def refusal(
     return _event(message, profile, actor, source, generation, at, "cmp.rejected", "refused", refused)
 
 
+def forwarded(
+    message: Message, profile: ProfileName, actor: str, count: int, source: str, generation: int, at: datetime
+) -> AuditEvent:
+    """Return the event of messages that a registration authority sent on; each has events of its own beside it."""
+    return _event(message, profile, actor, source, generation, at, "cmp.forwarded", "done", None, f"{count} messages")
+
+
 def client_error(
     message: Message, profile: ProfileName, actor: str, text: str, source: str, generation: int, at: datetime
 ) -> AuditEvent:

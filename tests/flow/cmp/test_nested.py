@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from gateway.asn1 import cmp as asn1
@@ -9,6 +11,7 @@ from gateway.asn1.cmp import FailInfo
 from gateway.cmp import CertAnswer, Nested
 from gateway.wire.cmp import requests
 from gateway.wire.cmp.client import Identity, Sent, decode_answer, encode_message, pinned
+from tests.contract.store.rows import audit_rows
 from tests.flow.cmp.cmp_world import OTHER, CmpWorld, authority, genm, ir, kur, maker_device, rr
 
 
@@ -49,6 +52,11 @@ async def test_each_of_a_batch_is_answered_by_itself(world: CmpWorld) -> None:
     ]
     assert [answer.fail_info for answer in answers] == [set(), set(), set(), {FailInfo.BAD_MESSAGE_CHECK}]
     assert len(world.ca.issued()) == 4
+    [forwarded] = [
+        row for row in map(json.loads, (row.body for row in audit_rows(world.store))) if row["event"] == "cmp.forwarded"
+    ]
+    assert forwarded["actor"].startswith("ra_certificate:")
+    assert forwarded["detail"] == "4 messages"
 
 
 @pytest.mark.parametrize(

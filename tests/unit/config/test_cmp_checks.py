@@ -43,6 +43,7 @@ def cmp(minimal: dict[str, Any]) -> dict[str, Any]:
         pytest.param({"aliases": ["pkix", "pkix"]}, "aliases[1]: pkix is a path of profile corp already", id="alias-twice"),
         pytest.param({"aliases": [".well-known/cmp/p/corp"]}, "aliases[0]: .well-known/cmp/p/corp is below", id="well-known"),
         pytest.param({"aliases": ["scep/corp"]}, "aliases[0]: /scep/ leads to something else here", id="taken"),
+        pytest.param({"aliases": ["pki/keyupdate"]}, "aliases[0]: ends in keyupdate", id="operation"),
         pytest.param({"aliases": ["a/../b"]}, "aliases[0]: must not hold . or ..", id="dots"),
         pytest.param({"cert_profiles": {"x": "corp"}}, None, id="cert-profile"),
         pytest.param({"cert_profiles": {"x": "nobody"}}, "cert_profiles.x: there is no profile nobody", id="no-profile"),
