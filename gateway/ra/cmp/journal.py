@@ -23,7 +23,7 @@ def forwarded(
     message: Message, profile: ProfileName, actor: str, count: int, source: str, generation: int, at: datetime
 ) -> AuditEvent:
     """Return the event of messages that a registration authority sent on; each has events of its own beside it."""
-    return _event(message, profile, actor, source, generation, at, "cmp.forwarded", "done", None, f"{count} messages")
+    return _event(message, profile, actor, source, generation, at, "cmp.forwarded", "done", None, f"forwarded: {count}")
 
 
 def client_error(

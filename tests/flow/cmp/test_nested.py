@@ -52,11 +52,10 @@ async def test_each_of_a_batch_is_answered_by_itself(world: CmpWorld) -> None:
     ]
     assert [answer.fail_info for answer in answers] == [set(), set(), set(), {FailInfo.BAD_MESSAGE_CHECK}]
     assert len(world.ca.issued()) == 4
-    [forwarded] = [
-        row for row in map(json.loads, (row.body for row in audit_rows(world.store))) if row["event"] == "cmp.forwarded"
-    ]
-    assert forwarded["actor"].startswith("ra_certificate:")
-    assert forwarded["detail"] == "4 messages"
+    events = [json.loads(row.body) for row in audit_rows(world.store)]
+    [forwarded] = [event for event in events if event["event"] == "cmp.forwarded"]
+    assert forwarded["actor"].startswith("certificate:")
+    assert forwarded["detail"] == "forwarded: 4"
 
 
 @pytest.mark.parametrize(
