@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import TypeGuard, TypeVar
@@ -13,11 +13,9 @@ from typing import TypeGuard, TypeVar
 import structlog
 
 from gateway.ca.interfaces import RenewalHint
-from gateway.config.durations import format_duration
 from gateway.errors import Reason, Rejection, StoreUnavailable
 from gateway.metrics import worker as metrics
 from gateway.model import (
-    CredentialKind,
     EnrollmentRequest,
     Issued,
     IssuedWithKey,
@@ -39,6 +37,7 @@ from gateway.ra.hints import Hints
 from gateway.ra.journal import Trail
 from gateway.ra.leases import Leases, done_within
 from gateway.ra.look_up import LookUp
+from gateway.ra.openings import REFUSED, refused_opening, replacing
 from gateway.ra.policy import decide, precheck_names
 from gateway.ra.profile import Profile, Snapshot
 from gateway.ra.reach import Reach
@@ -88,17 +87,6 @@ MakeWay = Callable[[], Awaitable[Rejected | Unavailable | None]]
 """Revokes what a new certificate takes the place of; None when that is done."""
 Addressed = EnrollmentRequest | PollRequest | ConfirmRequest | RevokeRequest | LookUpRequest
 """What comes to a profile over a connection that may have a client certificate."""
-
-REFUSED_OPENINGS = {
-    Reason.CREDENTIAL_USED: "this challenge was used for another request",
-    Reason.POLICY_KEY: "this key was reported as compromised",
-    Reason.RENEWAL_REFUSED: "this certificate was renewed with another key already",
-    Reason.TRANSACTION_IN_USE: "this transactionID was used for another request",
-    Reason.CREDENTIAL_REVOKED: "what proved this request was revoked meanwhile",
-}
-
-_SECRET = f"{CredentialKind.CMP_SECRET}:"
-"""How requesters and allowances of CMP's shared secrets begin."""
 
 GIVEN_BACK = frozenset({Reason.UPSTREAM_UNAVAILABLE, Reason.UPSTREAM_TIMEOUT, Reason.STORE_UNAVAILABLE})
 """Why a request was ended of which nothing was issued."""
@@ -329,7 +317,7 @@ class RegistrationAuthority:
             await self._take_back(opening.row)
             raise
         if isinstance(opened, OpeningRefused):
-            raise _refused_opening(await self._told(opened.reason, opening), opening)
+            raise await refused_opening(self._ledger, opened.reason, opening)
         if isinstance(opened, AlreadyOpen):
             return opened.row
         if opened.row.state is LedgerState.PENDING:
@@ -341,14 +329,6 @@ class RegistrationAuthority:
         if not isinstance(row, LedgerRow):
             return row or opened.row
         return await walk.issue(row, profile.upstream_ca)
-
-    async def _told(self, reason: Reason, opening: Opening) -> Reason:
-        """Return why nothing was opened; a shared secret that is used up has no more room later, as a quota has."""
-        own = tuple(quota for quota in opening.quotas if quota.key.startswith(_SECRET))
-        if reason is not Reason.RATE_LIMITED or not own:
-            return reason
-        spent = await self._ledger.foresee(replace(opening, quotas=own, reservations=()))
-        return Reason.CREDENTIAL_USED if spent is Reason.RATE_LIMITED else reason
 
     async def _replace(self, row: LedgerRow, make_way: MakeWay) -> LedgerRow | Rejected | Unavailable | None:
         """Return a row, sent as of now, whose predecessor made way; else why not, and the predecessor answers again.
@@ -435,13 +415,13 @@ class RegistrationAuthority:
         with span("policy"):
             opening = self._decide(snapshot, profile, key.foresee(request), requester, same, now, trail)
             await check_compliance(profile.compliance, request, requester, now, self._timing.answer_within)
-        if (refused := await self._ledger.foresee(_replacing(opening, earlier))) is not None:
-            raise _refused_opening(await self._told(refused, opening), opening)
+        if (refused := await self._ledger.foresee(replacing(opening, earlier))) is not None:
+            raise await refused_opening(self._ledger, refused, opening)
         place = place_of(request, requester)
         if not self._keys.has_place(place):
             return busy
         asked = await key.certify(request, self._keys, place)
-        opening = _replacing(self._decide(snapshot, profile, asked, requester, same, self._clock(), trail), earlier)
+        opening = replacing(self._decide(snapshot, profile, asked, requester, same, self._clock(), trail), earlier)
         if not self._may_start(same):
             return busy
         make_way = None if earlier is None else partial(self._revocation.supersede, snapshot, earlier, trail.event)
@@ -541,32 +521,11 @@ def _is_of(row: LedgerRow | None, request: ConfirmRequest) -> TypeGuard[LedgerRo
 def _check_unconfirmed(row: LedgerRow) -> None:
     """Refuse a request whose client said that it has the certificate: whoever sends it again is not that client."""
     if row.state is LedgerState.CONFIRMED:
-        raise Rejection(Reason.TRANSACTION_IN_USE, REFUSED_OPENINGS[Reason.TRANSACTION_IN_USE])
+        raise Rejection(Reason.TRANSACTION_IN_USE, REFUSED[Reason.TRANSACTION_IN_USE])
 
 
 def _described(broken: tuple[Verdict, ...]) -> str:
     return "; ".join([f"{v.field}: {v.message}" for v in broken])
-
-
-def _replacing(opening: Opening, earlier: Issued | None) -> Opening:
-    """Let a row take the place of an earlier one of its request; it is not sent before that one's certificate is revoked."""
-    if earlier is None:
-        return opening
-    row = replace(opening.row, sent=False, waiting_for=WaitingFor.PREDECESSOR)
-    return replace(opening, row=row, supersedes=earlier.request_id)
-
-
-def _refused_opening(reason: Reason, opening: Opening) -> Rejection:
-    """Say why nothing was opened; of a quota also when it has room again, at the latest."""
-    if reason is Reason.RATE_LIMITED:
-        window = timedelta(seconds=max((quota.window for quota in opening.quotas), default=0))
-        latest = f", in {format_duration(window)} at the latest" if window else ""
-        return Rejection(
-            reason, f"too many certificates were requested: try again later{latest}", "a quota of the profile or device is full"
-        )
-    if reason is Reason.CREDENTIAL_USED and opening.row.requester.startswith(_SECRET):
-        return Rejection(reason, "the shared secret was used up")
-    return Rejection(reason, REFUSED_OPENINGS.get(reason, "the request cannot be taken now"))
 
 
 def _unheld(outcome: Outcome) -> Issued | Rejected | Unavailable:
