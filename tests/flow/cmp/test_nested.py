@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
 from gateway.asn1 import cmp as asn1
@@ -41,7 +43,8 @@ async def test_each_of_a_batch_is_answered_by_itself(world: CmpWorld) -> None:
     identities: list[Identity | None] = [secret, maker_device(), device, None]
     bodies = [ir("a"), ir("b"), kur(old=old.der), ir("d")]
     inner = [made(world, body, identity) for body, identity in zip(bodies, identities, strict=True)]
-    told = await world.send(requests.nested([sent.message for sent in inner]), authority())
+    ra = authority()
+    told = await world.send(requests.nested([sent.message for sent in inner]), ra)
     assert isinstance(told.received.body, Nested)
     answers = [
         decode_answer(data, sent, secret=secret.secret, trusts=pinned(world.signer))
@@ -49,6 +52,9 @@ async def test_each_of_a_batch_is_answered_by_itself(world: CmpWorld) -> None:
     ]
     assert [answer.fail_info for answer in answers] == [set(), set(), set(), {FailInfo.BAD_MESSAGE_CHECK}]
     assert len(world.ca.issued()) == 4
+    [row] = [row for row in await world.audit() if row["event"] == "cmp.forwarded"]
+    assert (row["actor"], row["operation"]) == (f"certificate:{sha256(ra.certificates).hexdigest()}", "nested")
+    assert all(sent.transaction_id.hex() in row["detail"] for sent in inner)
 
 
 @pytest.mark.parametrize(
