@@ -263,24 +263,28 @@ class CmpAuthority:
         if not 1 <= len(body.messages) <= exchange.terms.config.batch:
             raise Rejection(Reason.UNSUPPORTED_MESSAGE, f"a nested message holds 1 to {exchange.terms.config.batch} messages")
         inner = [self._read(data) for data in body.messages]
-        # What comes of them is recorded under their own senders' names: who sent them on stands here.
+        added = len(inner) == 1 and inner[0].header.transaction_id == exchange.message.header.transaction_id
+        if len({message.header.transaction_id for message in inner}) != len(inner):
+            raise Rejection(Reason.UNSUPPORTED_MESSAGE, "each message of a batch has a transactionID of its own")
+        await self._note_forwarding(exchange, inner)
+        if added:
+            return await self._answer_inner(exchange, addressed, inner[0], via)
+        found = await asyncio.gather(*[self._answer_inner(exchange, addressed, message, via) for message in inner])
+        pairs = tuple([(message.header, answer) for message, answer in zip(inner, found, strict=True)])
+        return answers.answer(self._means, exchange, NestedAnswer(pairs))
+
+    async def _note_forwarding(self, exchange: Exchange, inner: list[Message]) -> None:
+        """Put on record who sends these on: the rows of each name only whoever protected it."""
         event = journal.forwarded(
             exchange.message,
             exchange.profile.name,
-            identity_of(via),
-            len(inner),
+            identity_of(exchange.sender),
+            inner,
             exchange.source,
             exchange.snapshot.generation,
             exchange.now,
         )
         await self._means.ledger.append_audit((event,))
-        if len(inner) == 1 and inner[0].header.transaction_id == exchange.message.header.transaction_id:
-            return await self._answer_inner(exchange, addressed, inner[0], via)
-        if len({message.header.transaction_id for message in inner}) != len(inner):
-            raise Rejection(Reason.UNSUPPORTED_MESSAGE, "each message of a batch has a transactionID of its own")
-        found = await asyncio.gather(*[self._answer_inner(exchange, addressed, message, via) for message in inner])
-        pairs = tuple([(message.header, answer) for message, answer in zip(inner, found, strict=True)])
-        return answers.answer(self._means, exchange, NestedAnswer(pairs))
 
     def _read(self, data: bytes) -> Message:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from gateway.audit import AuditEvent
@@ -19,18 +20,19 @@ def refusal(
     return _event(message, profile, actor, source, generation, at, "cmp.rejected", "refused", refused)
 
 
-def forwarded(
-    message: Message, profile: ProfileName, actor: str, count: int, source: str, generation: int, at: datetime
-) -> AuditEvent:
-    """Return the event of messages that a registration authority sent on; each has events of its own beside it."""
-    return _event(message, profile, actor, source, generation, at, "cmp.forwarded", "done", None, f"forwarded: {count}")
-
-
 def client_error(
     message: Message, profile: ProfileName, actor: str, text: str, source: str, generation: int, at: datetime
 ) -> AuditEvent:
     """Return the event of an error that a client reports, in its own words."""
     return _event(message, profile, actor, source, generation, at, "cmp.error", "done", None, f"the client says: {text}")
+
+
+def forwarded(
+    message: Message, profile: ProfileName, actor: str, inner: Iterable[Message], source: str, generation: int, at: datetime
+) -> AuditEvent:
+    """Return the event of messages that a registration authority sends on, by their transactions; each has its own rows too."""
+    ids = [(one.header.transaction_id or one.digest[:16]).hex() for one in inner]
+    return _event(message, profile, actor, source, generation, at, "cmp.forwarded", "done", None, f"transactions {' '.join(ids)}")
 
 
 def _event(

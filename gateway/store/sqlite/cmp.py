@@ -8,7 +8,7 @@ from gateway.audit import AuditEvent
 from gateway.cmp import SharedSecret
 from gateway.model import ProfileName, Reservation
 from gateway.store import tables
-from gateway.store.cmp_rows import SECRET_SELECT, read_secret, secret_columns
+from gateway.store.cmp_rows import SECRET_SELECT, read_secret, secret_columns, stand_in
 from gateway.store.interfaces import LedgerRow
 from gateway.store.keys import KeyRing
 from gateway.store.rows import LEDGER_SELECT, Columns, columns, insert, read_ledger, to_micros
@@ -84,7 +84,8 @@ def _add(tx: Transaction, row: Columns, audit: AuditEvent) -> bool:
 
 def _find(sql: Queries, keys: KeyRing, profile: ProfileName, reference: bytes) -> SharedSecret | None:
     row = sql.one(FIND, {"profile": profile, "reference": reference})
-    return read_secret(row, keys) if row else None
+    found = read_secret(row or stand_in(keys), keys)
+    return found if row else None
 
 
 def _list(sql: Queries, profile: str | None, now: datetime, limit: int) -> tuple[SharedSecret, ...]:

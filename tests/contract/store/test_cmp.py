@@ -22,6 +22,7 @@ from gateway.store.interfaces import (
     QuotaTake,
     Store,
 )
+from gateway.store.keys import KeyRing
 from tests.contract.store.cmp_rows import shared_secret
 from tests.contract.store.conftest import Open
 from tests.contract.store.rows import (
@@ -71,6 +72,22 @@ class TestSecrets:
         assert await store.find_secret(OTHER, row.reference) is None
         assert await store.find_secret(PROFILE, row.reference + b"\0") is None
         assert audit_events(store) == ["cmp_secret.created"]
+
+    async def test_one_that_there_is_not_takes_the_work_of_one_that_there_is(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        row, opened_sizes = await added(store), []
+        decrypt = KeyRing.decrypt
+
+        def counting(self: KeyRing, purpose: str, sealed: bytes) -> bytes:
+            opened_sizes.append((purpose, len(sealed)))
+            return decrypt(self, purpose, sealed)
+
+        monkeypatch.setattr(KeyRing, "decrypt", counting)
+        assert await store.find_secret(PROFILE, row.reference) == row
+        assert await store.find_secret(PROFILE, b"nobody's") is None
+        [(known, _), (unknown, _)] = opened_sizes
+        assert known == unknown
 
     async def test_of_a_reference_in_force_there_is_one(self, store: Store) -> None:
         row = await added(store)

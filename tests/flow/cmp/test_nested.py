@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from hashlib import sha256
 
 import pytest
 
@@ -11,7 +11,6 @@ from gateway.asn1.cmp import FailInfo
 from gateway.cmp import CertAnswer, Nested
 from gateway.wire.cmp import requests
 from gateway.wire.cmp.client import Identity, Sent, decode_answer, encode_message, pinned
-from tests.contract.store.rows import audit_rows
 from tests.flow.cmp.cmp_world import OTHER, CmpWorld, authority, genm, ir, kur, maker_device, rr
 
 
@@ -44,7 +43,8 @@ async def test_each_of_a_batch_is_answered_by_itself(world: CmpWorld) -> None:
     identities: list[Identity | None] = [secret, maker_device(), device, None]
     bodies = [ir("a"), ir("b"), kur(old=old.der), ir("d")]
     inner = [made(world, body, identity) for body, identity in zip(bodies, identities, strict=True)]
-    told = await world.send(requests.nested([sent.message for sent in inner]), authority())
+    ra = authority()
+    told = await world.send(requests.nested([sent.message for sent in inner]), ra)
     assert isinstance(told.received.body, Nested)
     answers = [
         decode_answer(data, sent, secret=secret.secret, trusts=pinned(world.signer))
@@ -52,10 +52,9 @@ async def test_each_of_a_batch_is_answered_by_itself(world: CmpWorld) -> None:
     ]
     assert [answer.fail_info for answer in answers] == [set(), set(), set(), {FailInfo.BAD_MESSAGE_CHECK}]
     assert len(world.ca.issued()) == 4
-    events = [json.loads(row.body) for row in audit_rows(world.store)]
-    [forwarded] = [event for event in events if event["event"] == "cmp.forwarded"]
-    assert forwarded["actor"].startswith("certificate:")
-    assert forwarded["detail"] == "forwarded: 4"
+    [row] = [row for row in await world.audit() if row["event"] == "cmp.forwarded"]
+    assert (row["actor"], row["operation"]) == (f"certificate:{sha256(ra.certificates).hexdigest()}", "nested")
+    assert all(sent.transaction_id.hex() in row["detail"] for sent in inner)
 
 
 @pytest.mark.parametrize(
