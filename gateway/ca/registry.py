@@ -9,7 +9,7 @@ from typing import assert_never
 
 from gateway.ca import cfssl, est, group, local, scep, step_ca, vault
 from gateway.ca import exec as program
-from gateway.ca.acme import backend as acme
+from gateway.ca.acme import create as acme
 from gateway.ca.circuit import GuardedCA
 from gateway.ca.claims import Claims, OwnClaims
 from gateway.ca.cmp import backend as cmp

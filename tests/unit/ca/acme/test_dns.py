@@ -8,7 +8,7 @@ import dns.name
 import dns.tsig
 import pytest
 
-from gateway.ca.acme.backend import _split_server
+from gateway.ca.acme.create import _split_server
 from gateway.ca.acme.dns import DynamicUpdates, UpdateSettings, read_key
 from gateway.ca.interfaces import AuthFailed, NotSent
 from tests.conftest import free_port
