@@ -13,9 +13,10 @@ from gateway.config.schema import GatewayConfig, ProfileConfig
 from gateway.config.upstream_checks import accepted_forms
 from gateway.model import RequestForm
 
-_BY_MESSAGES = (CmpSecretCredential, VendorCertificateCredential, RaCertificateCredential)
 OPENSSL_ITERATIONS = 500
 """What OpenSSL's PasswordBasedMac takes unasked."""
+
+_PROVED_BY_MESSAGES = (CmpSecretCredential, VendorCertificateCredential, RaCertificateCredential)
 
 
 def warn_of_cmp(config: GatewayConfig) -> Iterator[Problem]:
@@ -48,7 +49,11 @@ def _warn_of_mac(profile: ProfileConfig, endpoint: CmpEndpoint) -> Iterator[Prob
 
 
 def _warn_of_roles(profile: ProfileConfig, endpoint: CmpEndpoint) -> Iterator[Problem]:
-    """What only a registration authority may do, where there is none that may."""
+    """What nobody may do: enroll by CMP at all, or forward what only a registration authority does."""
+    renews = profile.renewal is not None and not CMP_RENEWALS.isdisjoint(profile.renewal.messages)
+    if not renews and not any(_has(profile, kind) for kind in _PROVED_BY_MESSAGES):
+        sentence = "serves nobody: none of the credentials is proved by a message of CMP; add cmp_secret, vendor_certificate"
+        yield Problem((), f"{sentence} or ra_certificate, or kur to renewal.messages")
     forwards = any(isinstance(c, RaCertificateCredential) and "forward" in c.may for _, c in each_credential(profile.credentials))
     if "batch" in endpoint.model_fields_set and not forwards:
         sentence = "bounds what a registration authority forwards, and no ra_certificate here may: [forward]"
@@ -66,10 +71,6 @@ def _warn_of_upstream(where: DataPath, profile: ProfileConfig, config: GatewayCo
 
 
 def _warn_of_credentials(where: DataPath, profile: ProfileConfig) -> Iterator[Problem]:
-    renews = profile.renewal is not None and not CMP_RENEWALS.isdisjoint(profile.renewal.messages)
-    if not renews and not any(_has(profile, kind) for kind in _BY_MESSAGES):
-        sentence = "has nothing that protects a CMP message (cmp_secret, vendor_certificate, ra_certificate): all are refused"
-        yield Problem((*where, "credentials"), sentence)
     for path, credential in each_credential(profile.credentials):
         match credential:
             case VendorCertificateCredential(crls=None, ocsp=None):

@@ -84,7 +84,7 @@ class Dialogue:
             response = await self._http.change("POST", "", headers=headers, body=sent.message, within=within)
         else:
             response = await self._http.read("", method="POST", headers=headers, body=sent.message, within=within)
-        _check_status(response)
+        _check_status(response, believed=self._is_private)
         try:
             received = await self._decode(response.body, sent)
         except Rejection as error:
@@ -133,15 +133,18 @@ def _anybody(_signer: Certificate, _beside: tuple[bytes, ...]) -> bool:
     return True
 
 
-def _check_status(response: Response) -> None:
-    """Raise what an HTTP status means; CMP's own refusals come with 200 (RFC 9811 §3.5)."""
+def _check_status(response: Response, *, believed: bool) -> None:
+    """Raise what an HTTP status means; CMP's own refusals come with 200 (RFC 9811 §3.5).
+
+    Without TLS anybody on the way could have written it, after the CA did what it was asked: no refusal is `believed` then.
+    """
     refuse_unavailable(response)
     status = response.status
     if status in {401, 403}:
         raise AuthFailed(f"the CMP server answered {status}: it does not let the gateway in")
     if status in _NOT_THERE or 300 <= status < 400:
         raise NotSent(f"the CMP server answered {status}: there is no CMP service at `url`, or none that takes POST")
-    if status in _REFUSED and response.failed is UnknownResult:
+    if believed and status in _REFUSED and response.failed is UnknownResult:
         raise UpstreamRejected(f"the CA refused the request ({status})")
     if status != 200 or response.media_type != MEDIA_TYPE:
         raise response.failed(f"the CMP server answered {status} with what is no CMP message")

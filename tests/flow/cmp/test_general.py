@@ -9,6 +9,7 @@ from pyasn1.codec.der.decoder import decode
 from pyasn1_alt_modules import rfc4211, rfc5280, rfc9480
 
 from gateway.asn1 import cmp as asn1
+from gateway.asn1.cmp import FailInfo
 from gateway.assemble.cmp_template import encode_request_template
 from gateway.cmp import General, GeneralInfo
 from gateway.config.policy import PolicyConfig
@@ -45,6 +46,12 @@ async def test_ca_certificates(world: CmpWorld) -> None:
 
 async def test_who_asks_nothing_is_told_nothing(world: CmpWorld) -> None:
     assert infos(await world.send(requests.genm(()), maker_device())) == ()
+
+
+async def test_nothing_is_asked_twice(world: CmpWorld) -> None:
+    """A CRL may be as long as a message: a short question does not get sixteen of them."""
+    asked = requests.genm([GeneralInfo(asn1.OID_CURRENT_CRL), GeneralInfo(asn1.OID_CA_CERTS), GeneralInfo(asn1.OID_CURRENT_CRL)])
+    assert (await world.send(asked, await world.secret())).failed == {FailInfo.BAD_REQUEST}
 
 
 async def test_what_is_not_known_is_named(world: CmpWorld) -> None:

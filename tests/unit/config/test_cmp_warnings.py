@@ -56,8 +56,10 @@ def test_protection(warned: Warned, endpoint: dict[str, Any], field: str | None)
     assert set(warned(endpoint)) == ({f"{CMP}.{field}"} if field else set())
 
 
-def test_credentials_that_no_message_brings(warned: Warned) -> None:
-    assert set(warned({}, {"type": "one_time"})) == {"profiles.corp.credentials"}
+def test_credentials_that_no_message_brings(warned: Warned, minimal: dict[str, Any]) -> None:
+    assert "serves nobody" in warned({}, {"type": "one_time"})[CMP]
+    minimal["profiles"]["corp"]["renewal"] = {"from": ["corp"], "messages": ["kur"]}
+    assert warned({}, {"type": "one_time"}) == {}
 
 
 def test_without_secrets_their_bounds_do_not_matter(warned: Warned) -> None:
