@@ -566,6 +566,9 @@ def _refused_opening(reason: Reason, opening: Opening) -> Rejection:
         )
     if reason is Reason.CREDENTIAL_USED and opening.row.requester.startswith(_SECRET):
         return Rejection(reason, "the shared secret was used up")
+    if reason is Reason.RENEWAL_REFUSED and opening.row.protocol is Protocol.CMP:
+        # As the renewal rule says it of what was renewed before (certRevoked).
+        return Rejection(Reason.ALREADY_REPLACED, REFUSED_OPENINGS[reason])
     return Rejection(reason, REFUSED_OPENINGS.get(reason, "the request cannot be taken now"))
 
 
