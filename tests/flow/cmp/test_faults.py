@@ -20,7 +20,7 @@ from gateway.ra.cmp import senders
 from gateway.wire.cmp import requests
 from gateway.wire.cmp.client import MacIdentity
 from gateway.wire.cmp.requests import enrollment
-from tests.flow.cmp.cmp_world import FOREIGN, CmpWorld, certify, ir, key_of, maker_device, p10cr, rr, signs
+from tests.flow.cmp.cmp_world import FOREIGN, CmpWorld, certify, ir, key_of, kur, maker_device, p10cr, rr, signs
 from tests.unit.pki.test_crmf import with_input as prove_with_input
 
 
@@ -72,6 +72,13 @@ async def test_one_transaction_by_two_at_once(world: CmpWorld) -> None:
     told = await asyncio.gather(*[world.send(ir(name), identity, transaction_id=b"t" * 16) for name in "abcd"])
     assert sorted(each.issued for each in told) == [False, False, False, True]
     assert {*told[0].failed, *told[1].failed, *told[2].failed, *told[3].failed} == {FailInfo.TRANSACTION_ID_IN_USE}
+
+
+async def test_one_certificate_updated_by_two_keys_at_once(world: CmpWorld) -> None:
+    device = await world.device()
+    told = await asyncio.gather(*[world.send(kur(key=f"key {number}"), device) for number in range(4)])
+    assert sorted(each.issued for each in told) == [False, False, False, True]
+    assert {bit for each in told for bit in each.failed} == {FailInfo.CERT_REVOKED}
 
 
 async def test_confirmed_and_rejected_at_once(world: CmpWorld) -> None:
