@@ -68,6 +68,11 @@ def is_mac(algorithm: bytes) -> bool:
     return _identifier(algorithm)[0] in _MACS
 
 
+def is_slow_mac(algorithm: bytes) -> bool:
+    """Whether an answer under such a MAC takes milliseconds to derive: PBMAC1, whose PBKDF2 has thousands of iterations."""
+    return _identifier(algorithm)[0] == OID_PBMAC1
+
+
 _MACS = frozenset({OID_PASSWORD_BASED_MAC, OID_PBMAC1, OID_DH_BASED_MAC, OID_KEM_BASED_MAC})
 
 

@@ -11,11 +11,12 @@ from typing import TypeVar, TypeVarTuple
 
 import structlog
 
-from gateway.cmp import Answer, Enrollment, ErrorAnswer, Message
+from gateway.cmp import Answer, Enrollment, ErrorAnswer, MacSender, Message
 from gateway.errors import Reason
 from gateway.metrics import worker as metrics
 from gateway.model import Outcome, Protocol, Rejected, Remarks, Unavailable
 from gateway.pki.names import format_name
+from gateway.pki.password_mac import is_slow_mac
 from gateway.ra.cmp.authority import CmpAuthority
 from gateway.tracing import is_traced, note, span
 from gateway.web.failures import PROOF_REFUSED
@@ -57,7 +58,8 @@ class CmpExchange:
         answer = await self._authority.answer(generation.snapshot, service.profile, message, operation, source)
         told = self._count(service, answer.outcome)
         with span("encode"):
-            encoded = await self._run(service, encode_answer, message.header, answer, service.protector, self._clock())
+            aside = service.offload or _derives(answer)
+            encoded = await self._run(aside, encode_answer, message.header, answer, service.protector, self._clock())
         seconds = perf_counter() - begun
         metrics.count_answer(Protocol.CMP, service.profile, message.type.operation, answer.outcome, seconds)
         if is_traced():
@@ -72,11 +74,16 @@ class CmpExchange:
             return True
         return self._floods.count(Protocol.CMP, service.profile, outcome.reason)
 
-    async def _run(self, service: CmpService, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Sign in this thread when it is short, else in the executor so that the loop goes on."""
-        if not service.offload:
+    async def _run(self, aside: bool, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Protect in this thread what is short, else in the executor so that the loop goes on."""
+        if not aside:
             return work(*arguments)
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+
+
+def _derives(answer: Answer) -> bool:
+    """Whether a key is derived for the answer's MAC, which takes longer than the loop may stand still."""
+    return isinstance(answer.protect_for, MacSender) and is_slow_mac(answer.protect_for.parameters)
 
 
 def _word(answer: Answer) -> str:

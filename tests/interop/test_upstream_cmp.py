@@ -196,7 +196,8 @@ async def test_issues_by_a_secret(peer: GatewayPeer, tmp_path: Path) -> None:
     request = wanted()
     async with opened(peer.cmp(secret=tmp_path)) as ca:
         certificate = check_issued(ca, request, await ca.issue(request))
-        await revoke(ca, certificate)
+        with pytest.raises(UpstreamRejected, match="notAuthorized"):  # it may be many gateways' secret
+            await revoke(ca, certificate)
         vouched = wanted(crmf=True)
     async with opened(peer.cmp(secret=tmp_path, forward="ra_verified")) as ca:
         with pytest.raises(UpstreamRejected, match=r"notAuthorized|badPOP"):
