@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 PARTS = (
-    ("tests/flow/serve",),
+    ("tests/flow/serve/test_[a-q]*.py",),
+    ("tests/flow/serve/test_r*.py",),
     ("tests/interop/test_acme_*.py",),
     ("tests/interop/test_[b-r]*.py",),
     ("tests/flow/enrollment",),
     ("tests/interop/test_[s-z]*.py",),
     ("tests/contract",),
+    ("tests/flow/serve/test_[s-z]*.py",),
     ("tests/flow/acme",),
     ("tests/unit",),
     ("tests/flow/scep", "tests/flow/cmp"),

@@ -533,6 +533,9 @@ async def test_heads_tell_only_what_the_disk_has(path: Path, heads: list[AuditHe
     await store.start()
     try:
         await put(store, "a")
+        async with asyncio.timeout(5):
+            while not heads:  # the writer's thread tells of a commit when its callers have their answers
+                await asyncio.sleep(0.01)
         await lazily(store, "b")
         unsynced = audit_rows(store)[-1].seq
         assert heads[-1].seq < unsynced
