@@ -10,25 +10,21 @@ import structlog
 from aiohttp import hdrs, web
 
 from gateway.errors import MalformedMessage, Reason
-from gateway.metrics import worker as metrics
 from gateway.model import Protocol, Rejected
 from gateway.ra.cmp.authority import CmpAuthority
 from gateway.tracing import Tracer, request_span, span
+from gateway.web.border import RETRY_OUT_OF_DATE, TOO_MANY, Border
 from gateway.web.cmp_exchange import FAILURES, CmpExchange
 from gateway.web.cmp_paths import ALIASES, PATH, AliasRoute, Target, find_target
-from gateway.web.failures import FailureCounter
 from gateway.web.floods import FloodCounter
 from gateway.web.generation import CmpService, Generation
 from gateway.web.middleware import BODY, plain
 from gateway.web.peer import source_address
-from gateway.web.reminder import Reminder
 from gateway.wire.cmp.messages import decode_message
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/pkixcmp"
-RETRY_OUT_OF_DATE = 300
-"""Seconds after which a client should come again when the signer is not valid: somebody has to renew it."""
 _HEADERS = {hdrs.CONTENT_TYPE: MEDIA_TYPE, hdrs.CACHE_CONTROL: "no-store"}
 
 
@@ -45,11 +41,9 @@ class CmpEndpoint:
         tracer: Tracer | None = None,
     ) -> None:
         self._current = current
-        self._floods = floods
+        self._border = Border(Protocol.CMP, floods)
         self._clock = clock
         self._tracer = tracer
-        self._failures = FailureCounter()
-        self._reminder = Reminder()
         self._exchange = CmpExchange(authority, floods, executor, clock)
 
     def routes(self) -> list[web.RouteDef]:
@@ -68,18 +62,17 @@ class CmpEndpoint:
     async def _answer(self, generation: Generation, request: web.Request) -> web.Response:
         target = find_target(generation.cmp, request.rel_url.path_safe)
         if target is None:
-            metrics.count_refusal(Protocol.CMP, None, Reason.UNKNOWN_PROFILE)
-            self._floods.count(Protocol.CMP, "", Reason.UNKNOWN_PROFILE)
+            self._border.count_unknown()
             return plain(404, "there is no such CMP service")
         service = target.service
         source = generation.proxies.client_address(source_address(request), request.headers)
-        wait = self._failures.retry_after(service.profile, service.failure_limit, source)
-        if wait is not None:
-            return self._refuse_address(service, source, wait)
+        if (wait := self._border.wait_of(service, source)) is not None:
+            return plain(429, TOO_MANY, retry_after=wait)
         if (misfit := _find_misfit(request)) is not None:
             return misfit
         if not service.is_valid(self._clock()):
-            return self._send_away(service)
+            self._border.count_out_of_date(service, service.describe_end())
+            return plain(503, "not available now, try again", retry_after=RETRY_OUT_OF_DATE)
         try:
             with request_span(self._tracer, "cmp", request.headers.get("traceparent")):
                 return await self._exchange_messages(generation, target, request[BODY], source)
@@ -93,31 +86,13 @@ class CmpEndpoint:
             message = decode_message(body)
         reply, outcome = await self._exchange.reply(generation, service, message, target.operation, source)
         if isinstance(outcome, Rejected) and outcome.reason in FAILURES:
-            self._failures.count(service.profile, service.failure_limit, source)
+            self._border.note_failure(service, source)
         return web.Response(body=reply, headers=_HEADERS)
-
-    def _refuse_address(self, service: CmpService, source: str, wait: int) -> web.Response:
-        """Answer an address that has failed too often, before anything that it sent is read."""
-        metrics.count_refusal(Protocol.CMP, service.profile, Reason.RATE_LIMITED)
-        if self._floods.count(Protocol.CMP, service.profile, Reason.RATE_LIMITED):
-            log.info("too many failures of one address", profile=service.profile, source=source, retry_after=wait)
-        return plain(429, "too many failed requests from this address, try again later", retry_after=wait)
-
-    def _send_away(self, service: CmpService) -> web.Response:
-        """Answer while the signer has ended, before anything is read or used up: clients would refuse what it signs."""
-        metrics.count_unavailable(Protocol.CMP, service.profile, Reason.INTERNAL)
-        self._floods.count(Protocol.CMP, service.profile, Reason.INTERNAL)
-        text = service.describe_end()
-        if self._reminder.is_due(service.profile, text):
-            log.error("the CMP signer is not valid", profile=service.profile, cause=text)
-        return plain(503, "not available now, try again", retry_after=RETRY_OUT_OF_DATE)
 
     def _refuse_malformed(self, service: CmpService, source: str, error: MalformedMessage) -> web.Response:
         """Answer what has no header that an answer could be made for (RFC 9811 §3.2)."""
-        self._failures.count(service.profile, service.failure_limit, source)
-        metrics.count_refusal(Protocol.CMP, service.profile, error.reason)
-        if self._floods.count(Protocol.CMP, service.profile, error.reason):
-            log.info("malformed", profile=service.profile, source=source, cause=error.cause)
+        self._border.note_failure(service, source)
+        self._border.count_unread(service, source, error.reason, error.cause)
         return plain(413 if error.reason is Reason.TOO_LARGE else 400, error.detail)
 
 

@@ -16,11 +16,12 @@ from gateway.model import Issued, Pending, Protocol, Rejected, Unavailable
 from gateway.ra.authority import RegistrationAuthority
 from gateway.ra.requests import RenewalWindow, RenewalWindowRequest
 from gateway.tracing import Tracer, request_span
+from gateway.web.border import TOO_MANY, Border
 from gateway.web.est_cmc import FullCmc
 from gateway.web.est_enrollment import EstEnrollment, Reply, Sent, outcome_of
 from gateway.web.est_operations import EstOperation, SimpleEnroll
 from gateway.web.est_server_keygen import ServerKeygen
-from gateway.web.failures import PROOF_REFUSED, FailureCounter
+from gateway.web.failures import PROOF_REFUSED
 from gateway.web.floods import FloodCounter
 from gateway.web.generation import EstService, Generation
 from gateway.web.middleware import BODY
@@ -55,7 +56,7 @@ class EstEndpoint:
         self._current = current
         self._floods = floods
         self._clock = clock
-        self._failures = FailureCounter()
+        self._border = Border(Protocol.EST, floods)
         self._tracer = tracer
         self._authority = authority
         self._enrollment = EstEnrollment(authority, floods)
@@ -82,20 +83,18 @@ class EstEndpoint:
     async def _answer(self, generation: Generation, request: web.Request) -> web.Response:
         service = generation.est.get(request.match_info.get("label", ""))
         if service is None:
-            metrics.count_refusal(Protocol.EST, None, Reason.UNKNOWN_PROFILE)
-            self._floods.count(Protocol.EST, "", Reason.UNKNOWN_PROFILE)
+            self._border.count_unknown()
             return _refuse(404, "there is no such EST service")
         source = generation.proxies.client_address(source_address(request), request.headers)
-        wait = self._failures.retry_after(service.profile, service.failure_limit, source)
-        if wait is not None:
-            return self._refuse_address(service, source, wait)
+        if (wait := self._border.wait_of(service, source)) is not None:
+            return _refuse(429, TOO_MANY, wait)
         try:
             client = see_client(request, generation.proxies)
             if not client.encrypted:
                 return self._refuse_unread(service, client.source, Reason.ENDPOINT_CLOSED, 403, "EST is spoken over TLS only")
             return await self._dispatch(generation, service, request, client)
         except MalformedMessage as error:
-            self._failures.count(service.profile, service.failure_limit, source)
+            self._border.note_failure(service, source)
             return self._refuse_unread(service, source, error.reason, errors.HTTP_STATUS[error.reason], error.detail, error.cause)
 
     async def _dispatch(
@@ -139,7 +138,7 @@ class EstEndpoint:
                 return _refuse(503, "not available now, try again", retry_after)
             case Rejected():
                 self._floods.count(Protocol.EST, service.profile, found.reason)
-                self._failures.count(service.profile, service.failure_limit, client.source)
+                self._border.note_failure(service, client.source)
                 return _refuse(404, "there is no such certificate to renew")
 
     def _spell(self, service: EstService, request: web.Request, client: TlsClient, reply: Reply) -> web.Response:
@@ -177,27 +176,18 @@ class EstEndpoint:
         if _invites(refused, request, schemes):
             return _ask_to_log_in(schemes)
         if unread or refused.reason in PROOF_REFUSED:
-            self._failures.count(service.profile, service.failure_limit, client.source)
+            self._border.note_failure(service, client.source)
         status = errors.http_status(refused.reason, schemes=bool(schemes))
         response = _refuse(status, refused.detail, RETRY_WHEN_LIMITED if status in {429, 503} else None)
         if status == 401:
             _add_schemes(response, schemes)
         return response
 
-    def _refuse_address(self, service: EstService, source: str, wait: int) -> web.Response:
-        """Answer an address that has failed too often, before anything that it sent is read."""
-        metrics.count_refusal(Protocol.EST, service.profile, Reason.RATE_LIMITED)
-        if self._floods.count(Protocol.EST, service.profile, Reason.RATE_LIMITED):
-            log.info("too many failures of one address", profile=service.profile, source=source, retry_after=wait)
-        return _refuse(429, "too many failed requests from this address, try again later", wait)
-
     def _refuse_unread(
         self, service: EstService, source: str, reason: Reason, status: int, detail: str, cause: str = ""
     ) -> web.Response:
         """Answer a request that came by a way on which it is not read."""
-        metrics.count_refusal(Protocol.EST, service.profile, reason)
-        if self._floods.count(Protocol.EST, service.profile, reason):
-            log.info("malformed", profile=service.profile, source=source, cause=cause or detail)
+        self._border.count_unread(service, source, reason, cause or detail)
         return _refuse(status, detail)
 
 

@@ -9,18 +9,16 @@ from datetime import datetime
 import structlog
 from aiohttp import hdrs, web
 
-from gateway.errors import MalformedMessage, Reason
-from gateway.metrics import worker as metrics
+from gateway.errors import MalformedMessage
 from gateway.model import ProfileName, Protocol, Rejected, Unavailable
 from gateway.ra.authority import RegistrationAuthority
 from gateway.tracing import Tracer, request_span
-from gateway.web.failures import FailureCounter
+from gateway.web.border import RETRY_OUT_OF_DATE, TOO_MANY, Border
 from gateway.web.floods import FloodCounter
 from gateway.web.generation import Generation, ScepService
 from gateway.web.middleware import BODY, plain
 from gateway.web.peer import see_client, source_address
 from gateway.web.pki_operation import Peer, PkiOperation, Reply
-from gateway.web.reminder import Reminder
 from gateway.wire.scep import errors, operations, pkimessage
 
 log = structlog.get_logger(__name__)
@@ -28,8 +26,6 @@ log = structlog.get_logger(__name__)
 PATH = r"/{root:(?i:scep|scep-mtls)}/{profile}{suffix:(?i:/?/?(?:(?:cgi-bin/)?pkiclient\.exe/?)?)}"
 """Windows and Cisco IOS append `/pkiclient.exe` or `/cgi-bin/pkiclient.exe` to the URL that they know, or to its slash."""
 MTLS_ROOT = "scep-mtls"
-RETRY_OUT_OF_DATE = 300
-"""Seconds after which a client should come again when the RA certificate is not valid: somebody has to renew it."""
 _POSTED_QUERY = "operation=PKIOperation"
 _POSTED = operations.parse_query(_POSTED_QUERY)
 """What nearly every POST asks for: it need not be read again."""
@@ -48,11 +44,9 @@ class ScepEndpoint:
         tracer: Tracer | None = None,
     ) -> None:
         self._current = current
-        self._floods = floods
-        self._failures = FailureCounter()
+        self._border = Border(Protocol.SCEP, floods)
         self._tracer = tracer
         self._clock = clock
-        self._reminder = Reminder()
         self._pki_operation = PkiOperation(authority, floods, executor, clock)
 
     def routes(self) -> list[web.RouteDef]:
@@ -68,20 +62,19 @@ class ScepEndpoint:
     async def _answer(self, generation: Generation, request: web.Request) -> web.Response:
         service = _find_service(generation, request)
         if service is None:
-            metrics.count_refusal(Protocol.SCEP, None, Reason.UNKNOWN_PROFILE)
-            self._floods.count(Protocol.SCEP, "", Reason.UNKNOWN_PROFILE)
+            self._border.count_unknown()
             return plain(404, "there is no such SCEP profile")
         source = generation.proxies.client_address(source_address(request), request.headers)
-        wait = self._failures.retry_after(service.profile, service.failure_limit, source)
-        if wait is not None:
-            return self._refuse_address(service, source, wait)
+        if (wait := self._border.wait_of(service, source)) is not None:
+            return plain(429, TOO_MANY, retry_after=wait)
         try:
             query = request.raw_path.partition("?")[2]
             operation = _POSTED if query == _POSTED_QUERY else operations.parse_query(query)
             if operation.name != operations.PKI_OPERATION and (operation.name or request.method == "GET"):
                 return _publish(service, operation.name)
             if not service.is_valid(self._clock()):
-                return self._send_away(service)
+                self._border.count_out_of_date(service, service.describe_end())
+                return plain(503, "not available now, try again", retry_after=RETRY_OUT_OF_DATE)
             with request_span(self._tracer, "scep.PKIOperation", request.headers.get("traceparent")):
                 return await self._operate(generation, service, request, operation, source)
         except MalformedMessage as error:
@@ -96,31 +89,13 @@ class ScepEndpoint:
         shown = see_client(request, generation.proxies).shown.certificate if service.requires_client_certificate else None
         reply = await self._pki_operation.reply(generation, service, message, Peer(source, shown))
         if isinstance(reply.answer, Rejected):
-            self._failures.count(service.profile, service.failure_limit, source)
+            self._border.note_failure(service, source)
         return _spell(reply)
-
-    def _refuse_address(self, service: ScepService, source: str, wait: int) -> web.Response:
-        """Answer an address that has failed too often, before anything that it sent is read."""
-        metrics.count_refusal(Protocol.SCEP, service.profile, Reason.RATE_LIMITED)
-        if self._floods.count(Protocol.SCEP, service.profile, Reason.RATE_LIMITED):
-            log.info("too many failures of one address", profile=service.profile, source=source, retry_after=wait)
-        return plain(429, "too many failed requests from this address, try again later", retry_after=wait)
-
-    def _send_away(self, service: ScepService) -> web.Response:
-        """Answer while the RA certificate has ended, before anything is read or used up; clients come again."""
-        metrics.count_unavailable(Protocol.SCEP, service.profile, Reason.INTERNAL)
-        self._floods.count(Protocol.SCEP, service.profile, Reason.INTERNAL)
-        text = service.describe_end()
-        if self._reminder.is_due(service.profile, text):
-            log.error("the RA certificate is not valid", profile=service.profile, cause=text)
-        return plain(503, "not available now, try again", retry_after=RETRY_OUT_OF_DATE)
 
     def _refuse_malformed(self, service: ScepService, source: str, error: MalformedMessage) -> web.Response:
         """Answer what no CertRep can be made for: there is nobody to sign it to."""
-        self._failures.count(service.profile, service.failure_limit, source)
-        metrics.count_refusal(Protocol.SCEP, service.profile, error.reason)
-        if self._floods.count(Protocol.SCEP, service.profile, error.reason):
-            log.info("malformed", profile=service.profile, source=source, cause=error.cause)
+        self._border.note_failure(service, source)
+        self._border.count_unread(service, source, error.reason, error.cause)
         return plain(errors.HTTP_STATUS.get(error.reason, errors.MALFORMED_STATUS), error.detail)
 
 

@@ -27,9 +27,10 @@ from gateway.web.acme.renewal_info import RenewalInformation
 from gateway.web.acme.requests import Addressed, Asked, RequestReader, is_jose
 from gateway.web.acme.resources import Folders, Resource, Target
 from gateway.web.acme.responses import REPLAY_NONCE, Audience, Reply, answer_options, refuse, respond, spell_rejection
-from gateway.web.failures import PROOF_REFUSED, FailureCounter
+from gateway.web.border import TOO_MANY, Border
+from gateway.web.failures import PROOF_REFUSED
 from gateway.web.floods import FloodCounter
-from gateway.web.generation import AcmeService, Generation
+from gateway.web.generation import Generation
 from gateway.web.middleware import BODY
 from gateway.web.peer import see_client, source_address
 from gateway.wire.acme.jws import MEDIA_JOSE
@@ -73,7 +74,7 @@ class AcmeEndpoint:
         self._authority = authority
         self._floods = floods
         self._tracer = tracer
-        self._failures = FailureCounter()
+        self._border = Border(Protocol.ACME, floods)
         self._reader = RequestReader(authority)
         self._folders = Folders({})
         self._certificates = Certificates(authority)
@@ -128,8 +129,7 @@ class AcmeEndpoint:
     async def _answer(self, generation: Generation, request: web.Request) -> web.Response:
         target = self._find(generation, request)
         if target is None:
-            metrics.count_refusal(Protocol.ACME, None, Reason.UNKNOWN_PROFILE)
-            self._floods.count(Protocol.ACME, "", Reason.UNKNOWN_PROFILE)
+            self._border.count_unknown()
             status, body = encode_problem(Reason.UNKNOWN_PROFILE, "there is no such ACME directory")
             headers = {hdrs.CONTENT_TYPE: MEDIA_PROBLEM, REPLAY_NONCE: self._authority.new_nonce()}
             return web.Response(status=status, body=body, headers=headers)
@@ -145,18 +145,18 @@ class AcmeEndpoint:
         """Answer what came by a way on which it is read at all."""
         at, service = target.at, target.at.service
         source = generation.proxies.client_address(source_address(request), request.headers)
-        wait = self._failures.retry_after(service.profile, service.failure_limit, source)
-        if wait is not None:
-            limited = RateLimited("too many failed requests from this address, try again later", wait)
-            return self._refuse_unread(service, source, limited.reason, spell_rejection(limited, service))
+        if (wait := self._border.wait_of(service, source)) is not None:
+            return spell_rejection(RateLimited(TOO_MANY, wait), service)
         try:
             client = see_client(request, generation.proxies)
         except MalformedMessage as error:
-            self._failures.count(service.profile, service.failure_limit, source)
-            return self._refuse_unread(service, source, error.reason, refuse(error.reason, error.detail), error.cause)
+            self._border.note_failure(service, source)
+            self._border.count_unread(service, source, error.reason, error.cause)
+            return refuse(error.reason, error.detail)
         if not client.encrypted:
-            closed = refuse(Reason.ENDPOINT_CLOSED, "ACME is spoken over TLS only", status=403)
-            return self._refuse_unread(service, client.source, Reason.ENDPOINT_CLOSED, closed)
+            closed = "ACME is spoken over TLS only"
+            self._border.count_unread(service, client.source, Reason.ENDPOINT_CLOSED, closed)
+            return refuse(Reason.ENDPOINT_CLOSED, closed, status=403)
         if target.resource is None:
             return refuse(Reason.UNKNOWN_TRANSACTION, f"there is nothing here; the directory is at {at.urls.directory}")
         if (misfit := _find_misfit(request, target.resource)) is not None:
@@ -200,7 +200,7 @@ class AcmeEndpoint:
         """Spell a refusal, and count it against its address where it was an attempt to be somebody."""
         service, name = handling.at.service, handling.resource.name
         if error.reason in FAILURES:
-            self._failures.count(service.profile, service.failure_limit, handling.source)
+            self._border.note_failure(service, handling.source)
         told = self._floods.count(Protocol.ACME, service.profile, error.reason)
         seconds = perf_counter() - handling.begun
         if handling.account is None:
@@ -218,13 +218,6 @@ class AcmeEndpoint:
         told = self._floods.count(Protocol.ACME, service.profile, reason)
         _tell_refusal(handling, Result.UNAVAILABLE, reason, cause, seconds, told=told)
         return refuse(Reason.OVERLOADED, "not available now, try again", retry_after=retry_after)
-
-    def _refuse_unread(self, service: AcmeService, source: str, reason: Reason, reply: Reply, cause: str = "") -> Reply:
-        """Count a request that is not read."""
-        metrics.count_refusal(Protocol.ACME, service.profile, reason)
-        if self._floods.count(Protocol.ACME, service.profile, reason):
-            log.info("refused unread", profile=service.profile, source=source, reason=reason.value, cause=cause or None)
-        return reply
 
 
 async def _read_directory(asked: Asked) -> Reply:

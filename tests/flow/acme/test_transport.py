@@ -299,7 +299,7 @@ async def test_address_that_fails_too_often_is_sent_away_with_a_nonce(front: Fro
     assert 1 <= int(str(answer.header("Retry-After"))) <= 60
     assert answer.links["help"] == ["https://www.example.com/acme"]
     assert answer.nonce
-    assert any(line["event"] == "refused unread" for line in lines)
+    assert any(line["event"] == "too many failures of one address" for line in lines)
 
 
 async def test_bad_nonces_and_unknown_accounts_are_no_failures(front: Front, client: Client) -> None:

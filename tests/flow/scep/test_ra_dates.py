@@ -16,7 +16,7 @@ from tests.flow.scep.reloading import change, reload, write_pair
 from tests.flow.scep.service import DAY, Client, Device, Service, configure, make_folder
 
 SECOND = timedelta(seconds=1)
-SAID = "the RA certificate is not valid"
+SAID = "what signs answers is not valid"
 
 
 async def state(client: Client) -> dict[str, int]:
