@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.client import AdminClient, quoted, require_profile
+from gateway.cli.client import AdminClient, quoted
 from gateway.cli.options import (
     AdminSocketOption,
     ConfigOption,
     FormatOption,
+    LimitOption,
+    OffsetOption,
     OutputFormat,
+    ProfileOption,
     print_done,
     print_records,
     with_exit_codes,
@@ -24,8 +27,6 @@ app.add_typer(accounts_app, name="accounts", help="List accounts, newest first; 
 ACCOUNTS = ("id", "profile", "status", "contact", "external_account", "source", "created_at")
 ORDERS = ("id", "account", "profile", "status", "identifiers", "created_at", "detail")
 
-ProfileOption = Annotated[str | None, typer.Option(help="Only this profile's.")]
-
 
 @accounts_app.callback(invoke_without_command=True)
 @with_exit_codes
@@ -34,17 +35,14 @@ def accounts(
     config: ConfigOption,
     admin_socket: AdminSocketOption = None,
     profile: ProfileOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
-    offset: Annotated[int, typer.Option(min=0)] = 0,
+    limit: LimitOption = 100,
+    offset: OffsetOption = 0,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List accounts, newest first."""
     if context.invoked_subcommand is not None:
         return
-    client = AdminClient(config, admin_socket)
-    rows = client.get("/v1/acme/accounts", profile=profile, limit=limit, offset=offset)
-    if not rows:
-        require_profile(client, profile)
+    rows = AdminClient(config, admin_socket).list_of("/v1/acme/accounts", profile=profile, limit=limit, offset=offset)
     print_records(rows, format, ACCOUNTS, empty="No accounts.")
 
 
@@ -68,12 +66,9 @@ def orders(
     admin_socket: AdminSocketOption = None,
     profile: ProfileOption = None,
     status: Annotated[str | None, typer.Option(help="Only pending, ready, processing, valid or invalid ones.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
+    limit: LimitOption = 100,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List orders, newest first, with what went wrong."""
-    client = AdminClient(config, admin_socket)
-    rows = client.get("/v1/acme/orders", profile=profile, status=status, limit=limit)
-    if not rows:
-        require_profile(client, profile)
+    rows = AdminClient(config, admin_socket).list_of("/v1/acme/orders", profile=profile, status=status, limit=limit)
     print_records(rows, format, ORDERS, empty="No orders.")

@@ -11,11 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.client import AdminClient, quoted, require_profile
+from gateway.cli.client import AdminClient, quoted
 from gateway.cli.options import (
     AdminSocketOption,
     ConfigOption,
     FormatOption,
+    LimitOption,
+    OffsetOption,
     OutputFormat,
     print_done,
     print_record,
@@ -57,21 +59,18 @@ def list_(
     serial: Annotated[str | None, typer.Option(help="Only this serial, hex.")] = None,
     expires_before: ExpiresOption = None,
     revoked: RevokedOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
-    offset: Annotated[int, typer.Option(min=0)] = 0,
+    limit: LimitOption = 100,
+    offset: OffsetOption = 0,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List certificates, newest first."""
-    client = AdminClient(config, admin_socket)
-    rows = client.get(
+    rows = AdminClient(config, admin_socket).list_of(
         "/v1/certificates",
         **_filter(profile, upstream_ca, subject, expires_before, revoked),
         serial=serial,
         limit=limit,
         offset=offset,
     )
-    if not rows:
-        require_profile(client, profile)
     print_records(rows, format, COLUMNS, empty="No certificates.")
 
 
@@ -130,8 +129,8 @@ def revive(
 def untold(
     config: ConfigOption,
     admin_socket: AdminSocketOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
-    offset: Annotated[int, typer.Option(min=0)] = 0,
+    limit: LimitOption = 100,
+    offset: OffsetOption = 0,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List revocations that upstream CAs have not been told of yet, and why not."""

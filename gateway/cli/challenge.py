@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gateway.cli.client import AdminClient, quoted, require_profile
+from gateway.cli.client import AdminClient, quoted
 from gateway.cli.options import (
     AdminSocketOption,
-    CommandError,
     ConfigOption,
-    ExitCode,
     FormatOption,
+    LimitOption,
+    NoSansOption,
     OutputFormat,
-    argument,
-    fail,
+    ProfileOption,
+    bound_names,
     print_done,
     print_records,
+    seconds,
     with_exit_codes,
 )
-from gateway.config.durations import parse_duration
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -46,18 +45,15 @@ def new(
             help="Bind it to exactly these names: dns:host.example, ip:…, email:…, uri:…, upn:…; with --subject alone: to none."
         ),
     ] = None,
-    no_sans: Annotated[bool, typer.Option("--no-sans", help="Bind it to requests without alternative names.")] = False,
+    no_sans: NoSansOption = False,
     ttl: Annotated[str | None, typer.Option(help="How long it can be used, such as 30m; default: the profile's.")] = None,
     owner: Annotated[str | None, typer.Option(help="Whom the certificate belongs to, for the inventory.")] = None,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Make a challenge for one certificate and print it, alone, on standard output."""
-    if san and no_sans:
-        fail("--san and --no-sans exclude each other.", ExitCode.USAGE)
-    with argument("--ttl"):
-        seconds = None if ttl is None else int(parse_duration(ttl).total_seconds())
-    sans = san or ([] if no_sans else None)
-    made = draw(config, admin_socket, profile=profile, subject=subject, sans=sans, ttl=seconds, owner=owner)
+    sans = bound_names(san, no_sans=no_sans)
+    wanted = {"profile": profile, "subject": subject, "sans": sans, "ttl": seconds("--ttl", ttl), "owner": owner}
+    made = AdminClient(config, admin_socket).create("/v1/challenges", **wanted)
     print_done(made, format, made["challenge"])
 
 
@@ -66,15 +62,12 @@ def new(
 def list_(
     config: ConfigOption,
     admin_socket: AdminSocketOption = None,
-    profile: Annotated[str | None, typer.Option(help="Only this profile's.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
+    profile: ProfileOption = None,
+    limit: LimitOption = 100,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List challenges that have not expired, newest first; the secrets themselves are not known any more."""
-    client = AdminClient(config, admin_socket)
-    rows = client.get("/v1/challenges", profile=profile, limit=limit)
-    if not rows:
-        require_profile(client, profile)
+    rows = AdminClient(config, admin_socket).list_of("/v1/challenges", profile=profile, limit=limit)
     print_records(rows, format, COLUMNS, empty="No challenges.")
 
 
@@ -89,14 +82,3 @@ def revoke(
     """Revoke a challenge that was not used yet."""
     done = AdminClient(config, admin_socket).post(f"/v1/challenges/{quoted(id)}/revoke")
     print_done(done, format, f"Challenge {id} is revoked.")
-
-
-def draw(config: Path, admin_socket: Path | None = None, /, **wanted: Any) -> dict[str, Any]:
-    """Make a challenge; what the profile refuses (a lifetime, a profile without challenges) is a usage error."""
-    try:
-        made: dict[str, Any] = AdminClient(config, admin_socket).post("/v1/challenges", **wanted)
-    except CommandError as error:
-        if error.reason != "denied":
-            raise
-        fail(str(error), ExitCode.USAGE)
-    return made

@@ -55,6 +55,23 @@ class AdminClient:
         """Return the JSON answer of a command that changes something."""
         return self.call("POST", path, arguments)
 
+    def create(self, path: str, **wanted: Any) -> dict[str, Any]:
+        """Have something made and return it; what the profile refuses (a lifetime, say) is a usage error."""
+        try:
+            made: dict[str, Any] = self.post(path, **wanted)
+        except CommandError as error:
+            if error.reason != "denied":
+                raise
+            fail(str(error), ExitCode.USAGE)
+        return made
+
+    def list_of(self, path: str, *, profile: str | None, **filters: Any) -> list[dict[str, Any]]:
+        """Return rows of one profile, or of all; that there is no such profile is a usage error."""
+        rows: list[dict[str, Any]] = self.get(path, profile=profile, **filters)
+        if not rows:
+            require_profile(self, profile)
+        return rows
+
     def call(self, method: str, path: str, arguments: Mapping[str, Any]) -> Any:
         """Run one operation; arguments that are None are left out. Raises CommandError with the refusal's sentence."""
         given = {name: value for name, value in arguments.items() if value is not None}

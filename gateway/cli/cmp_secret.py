@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gateway.cli.client import AdminClient, quoted, require_profile
+from gateway.cli.client import AdminClient, quoted
 from gateway.cli.options import (
     AdminSocketOption,
-    CommandError,
     ConfigOption,
-    ExitCode,
     FormatOption,
+    LimitOption,
+    NoSansOption,
     OutputFormat,
+    ProfileOption,
     argument,
-    fail,
+    bound_names,
     print_done,
     print_record,
     print_records,
+    seconds,
     with_exit_codes,
 )
-from gateway.config.durations import parse_duration
 from gateway.pki.base64url import encode
 
 app = typer.Typer(no_args_is_help=True)
@@ -57,27 +58,23 @@ def create(
             help="Bind it to exactly these names: dns:host.example, ip:…, email:…, uri:…; with --subject alone: to none."
         ),
     ] = None,
-    no_sans: Annotated[bool, typer.Option("--no-sans", help="Bind it to requests without alternative names.")] = False,
+    no_sans: NoSansOption = False,
     owner: Annotated[str | None, typer.Option(help="Whom its certificates belong to, for the inventory.")] = None,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Make a shared secret and print its reference number and, where it was drawn, the secret, this once."""
-    if san and no_sans:
-        fail("--san and --no-sans exclude each other.", ExitCode.USAGE)
-    with argument("--ttl"):
-        seconds = None if ttl is None else int(parse_duration(ttl).total_seconds())
+    sans = bound_names(san, no_sans=no_sans)
     with argument("--secret-file"):
         secret = None if secret_file is None else encode(_read_secret(secret_file))
-    made = draw(
-        config,
-        admin_socket,
+    made = AdminClient(config, admin_socket).create(
+        "/v1/cmp-secrets",
         profile=profile,
         reference=reference,
         secret=secret,
         uses=uses,
-        ttl=seconds,
+        ttl=seconds("--ttl", ttl),
         subject=subject,
-        sans=san or ([] if no_sans else None),
+        sans=sans,
         owner=owner,
     )
     if format is OutputFormat.JSON:
@@ -91,15 +88,12 @@ def create(
 def list_(
     config: ConfigOption,
     admin_socket: AdminSocketOption = None,
-    profile: Annotated[str | None, typer.Option(help="Only this profile's.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
+    profile: ProfileOption = None,
+    limit: LimitOption = 100,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List secrets that are neither revoked nor expired, newest first, with their uses; the secrets themselves are not shown."""
-    client = AdminClient(config, admin_socket)
-    rows = client.get("/v1/cmp-secrets", profile=profile, limit=limit)
-    if not rows:
-        require_profile(client, profile)
+    rows = AdminClient(config, admin_socket).list_of("/v1/cmp-secrets", profile=profile, limit=limit)
     print_records(rows, format, COLUMNS, empty="No shared secrets.")
 
 
@@ -114,17 +108,6 @@ def revoke(
     """Revoke a secret, used or not: nothing more is proved by it. Certificates that it got stay."""
     done = AdminClient(config, admin_socket).post(f"/v1/cmp-secrets/{quoted(id)}/revoke")
     print_done(done, format, f"Shared secret {id} is revoked; the certificates that it got are not.")
-
-
-def draw(config: Path, admin_socket: Path | None = None, /, **wanted: Any) -> dict[str, Any]:
-    """Make a secret; what the profile refuses (a lifetime, a profile without CMP) is a usage error."""
-    try:
-        made: dict[str, Any] = AdminClient(config, admin_socket).post("/v1/cmp-secrets", **wanted)
-    except CommandError as error:
-        if error.reason != "denied":
-            raise
-        fail(str(error), ExitCode.USAGE)
-    return made
 
 
 def _read_secret(path: Path) -> bytes:

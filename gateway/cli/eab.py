@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gateway.cli.client import AdminClient, quoted, require_profile
+from gateway.cli.client import AdminClient, quoted
 from gateway.cli.options import (
     AdminSocketOption,
-    CommandError,
     ConfigOption,
     ExitCode,
     FormatOption,
+    LimitOption,
     OutputFormat,
+    ProfileOption,
     argument,
     fail,
     print_done,
     print_record,
     print_records,
+    seconds,
     with_exit_codes,
 )
-from gateway.config.durations import parse_duration
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -64,14 +65,10 @@ def create(
         fail("--one-shot and --max-certificates exclude each other.", ExitCode.USAGE)
     if (kid is None) != (key_file is None):
         fail("--kid and --key-file belong together.", ExitCode.USAGE)
-    with argument("--max-validity"):
-        validity = _seconds(max_validity)
-    with argument("--ttl"):
-        lifetime = _seconds(ttl)
     with argument("--key-file"):
         key = None if key_file is None else _read_key(key_file)
-    made = _create(
-        AdminClient(config, admin_socket),
+    made = AdminClient(config, admin_socket).create(
+        "/v1/eab",
         profile=profile,
         dns=dns or None,
         ip=ip or None,
@@ -79,11 +76,11 @@ def create(
         key_types=key_type or None,
         challenges=challenge or None,
         mode=mode,
-        max_validity=validity,
+        max_validity=seconds("--max-validity", max_validity),
         max_identifiers=max_names,
         max_accounts=max_accounts,
         max_certificates=1 if one_shot else max_certificates,
-        ttl=lifetime,
+        ttl=seconds("--ttl", ttl),
         owner=owner,
         kid=kid,
         key=key,
@@ -99,15 +96,12 @@ def create(
 def list_(
     config: ConfigOption,
     admin_socket: AdminSocketOption = None,
-    profile: Annotated[str | None, typer.Option(help="Only this profile's.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
+    profile: ProfileOption = None,
+    limit: LimitOption = 100,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List keys, newest first, with how many accounts and certificates they have; the HMAC keys are not shown."""
-    client = AdminClient(config, admin_socket)
-    rows = client.get("/v1/eab", profile=profile, limit=limit)
-    if not rows:
-        require_profile(client, profile)
+    rows = AdminClient(config, admin_socket).list_of("/v1/eab", profile=profile, limit=limit)
     print_records(rows, format, COLUMNS, empty="No keys.")
 
 
@@ -122,21 +116,6 @@ def revoke(
     """Revoke a key: it binds no account, and the accounts that it bound order nothing more. Certificates stay."""
     done = AdminClient(config, admin_socket).post(f"/v1/eab/{quoted(kid)}/revoke")
     print_done(done, format, f"Key {kid} is revoked; accounts that were bound with it: {done['accounts']}.")
-
-
-def _create(client: AdminClient, **wanted: Any) -> dict[str, Any]:
-    """Have a key made; what the profile or the policy refuses is a usage error."""
-    try:
-        made: dict[str, Any] = client.post("/v1/eab", **wanted)
-    except CommandError as error:
-        if error.reason != "denied":
-            raise
-        fail(str(error), ExitCode.USAGE)
-    return made
-
-
-def _seconds(text: str | None) -> int | None:
-    return None if text is None else int(parse_duration(text).total_seconds())
 
 
 def _read_key(path: Path) -> str:

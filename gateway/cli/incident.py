@@ -15,6 +15,7 @@ from gateway.cli.options import (
     ConfigOption,
     ExitCode,
     FormatOption,
+    LimitOption,
     OutputFormat,
     argument,
     fail,
@@ -73,7 +74,7 @@ def declare(
 def list_(
     config: ConfigOption,
     admin_socket: AdminSocketOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
+    limit: LimitOption = 100,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List incidents, newest first."""

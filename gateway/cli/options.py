@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gateway.config.durations import parse_duration
 from gateway.errors import ConfigurationError, Rejection, StoreRefused, StoreUnavailable
 
 P = ParamSpec("P")
@@ -87,6 +88,16 @@ FormatOption = Annotated[OutputFormat, typer.Option("--format", help="How to pri
 """`format: FormatOption = OutputFormat.TABLE` in a command's signature."""
 
 
+ProfileOption = Annotated[str | None, typer.Option("--profile", help="Only this profile's.")]
+"""`profile: ProfileOption = None` in a command that lists."""
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=10000)]
+"""`limit: LimitOption = 100` in a command that lists."""
+OffsetOption = Annotated[int, typer.Option("--offset", min=0)]
+"""`offset: OffsetOption = 0` in a command that lists."""
+NoSansOption = Annotated[bool, typer.Option("--no-sans", help="Bind it to requests without alternative names.")]
+"""`no_sans: NoSansOption = False` beside `--san`, read by `bound_names`."""
+
+
 def fail(message: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
     """End the command with one sentence on standard error and this exit status."""
     raise CommandError(message, code)
@@ -103,6 +114,19 @@ def argument(name: str) -> Iterator[None]:
         fail(f"{name}: {error.cause}", ExitCode.USAGE)
     except OSError as error:
         fail(f"{name}: {error.filename or ''} {(error.strerror or str(error)).lower()}".replace(":  ", ": "), ExitCode.USAGE)
+
+
+def seconds(name: str, text: str | None) -> int | None:
+    """Return the seconds of a duration such as 12h, None for none; another text is a usage error that begins with `name`."""
+    with argument(name):
+        return None if text is None else int(parse_duration(text).total_seconds())
+
+
+def bound_names(san: list[str] | None, *, no_sans: bool) -> list[str] | None:
+    """Return the names that --san and --no-sans bind to, None where neither says; both are a usage error."""
+    if san and no_sans:
+        fail("--san and --no-sans exclude each other.", ExitCode.USAGE)
+    return san or ([] if no_sans else None)
 
 
 def describe_failure(error: BaseException) -> tuple[str, ExitCode] | None:

@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.client import AdminClient, quoted, require_profile
+from gateway.cli.client import AdminClient, quoted
 from gateway.cli.options import (
     AdminSocketOption,
     ConfigOption,
     ExitCode,
     FormatOption,
+    LimitOption,
+    OffsetOption,
     OutputFormat,
+    ProfileOption,
     argument,
     fail,
     print_done,
@@ -36,16 +39,13 @@ def list_(
     config: ConfigOption,
     admin_socket: AdminSocketOption = None,
     state: Annotated[str | None, typer.Option(help=f"One or more of {STATES}; default: pending and unknown.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Only this profile's.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10000)] = 100,
-    offset: Annotated[int, typer.Option(min=0)] = 0,
+    profile: ProfileOption = None,
+    limit: LimitOption = 100,
+    offset: OffsetOption = 0,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List requests, newest first; without --state those that wait for somebody."""
-    client = AdminClient(config, admin_socket)
-    rows = client.get("/v1/requests", state=state, profile=profile, limit=limit, offset=offset)
-    if not rows:
-        require_profile(client, profile)
+    rows = AdminClient(config, admin_socket).list_of("/v1/requests", state=state, profile=profile, limit=limit, offset=offset)
     print_records(rows, format, COLUMNS, empty="No requests.")
 
 

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import typer
 
-from gateway.cli import cmp_secret, enroll_acme, enroll_cmp, enroll_est, enroll_scep
-from gateway.cli.challenge import draw
+from gateway.cli import enroll_acme, enroll_cmp, enroll_est, enroll_scep
+from gateway.cli.client import AdminClient
 from gateway.cli.enrollment import DeviceKey, Enrolled, Server, Steps, Wanted, make_folder, write
 from gateway.cli.options import (
     CommandError,
@@ -298,7 +298,7 @@ def _identify(
 def _draw_secret(config: Path, profile: str) -> MacIdentity:
     """Make a shared secret; where there is none to be had, something else can be given."""
     try:
-        made = cmp_secret.draw(config, profile=profile)
+        made = AdminClient(config).create("/v1/cmp-secrets", profile=profile)
     except CommandError as error:
         if error.code is not ExitCode.USAGE:
             raise
@@ -309,7 +309,7 @@ def _draw_secret(config: Path, profile: str) -> MacIdentity:
 def _draw(config: Path, profile: str, else_give: str) -> str:
     """Make a one-time challenge; where there is none to be had, something else can be given."""
     try:
-        return str(draw(config, profile=profile)["challenge"])
+        return str(AdminClient(config).create("/v1/challenges", profile=profile)["challenge"])
     except CommandError as error:
         if error.code is not ExitCode.USAGE:
             raise
