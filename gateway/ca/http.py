@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.ca.interfaces import AuthFailed, NotSent, Unavailable, UnknownResult
+from gateway.ca.interfaces import AuthFailed, NotSent, Unavailable, UnknownResult, UpstreamRejected
 from gateway.errors import MalformedMessage
 from gateway.pki.jws import parse_json_object
 
@@ -101,6 +101,11 @@ class HttpClient:
         self.settings = settings
         self._places = asyncio.Semaphore(settings.concurrency)
         self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def is_private(self) -> bool:
+        """Whether TLS says who answers."""
+        return self.settings.tls is not None
 
     async def open(self) -> None:
         """Make the pool of connections; nothing is connected yet."""
@@ -223,6 +228,29 @@ def refuse_unavailable(response: Response, *, otherwise: int = 30) -> None:
     """Raise Unavailable for the statuses by which a server says that it did nothing; 502 and 504 say nothing of the kind."""
     if response.status in {429, 503}:
         raise Unavailable(f"the CA answered {response.status}", response.retry_after(otherwise))
+
+
+_NOT_THERE = frozenset({404, 405, 501})
+_REFUSED = frozenset({400, 411, 413, 414, 415})
+
+
+def check_status(response: Response, protocol: str, *, believed: bool) -> None:
+    """Raise what an HTTP status means in a protocol whose own refusals come with 200 (RFC 8894 §4.3, RFC 9811 §3.5).
+
+    Without TLS anybody on the way could have written it, after the CA did what it was asked: no refusal is `believed` then.
+    """
+    refuse_unavailable(response)
+    status = response.status
+    if status in {401, 403}:
+        raise AuthFailed(f"the {protocol} server answered {status}: it does not let the gateway in")
+    if status in _NOT_THERE or 300 <= status < 400:
+        raise NotSent(
+            f"the {protocol} server answered {status}: there is no {protocol} service at `url`, or none that takes POST"
+        )
+    if believed and status in _REFUSED and response.failed is UnknownResult:
+        raise UpstreamRejected(f"the CA refused the request ({status})")
+    if status != 200:
+        raise response.failed(f"the {protocol} server answered {status}")
 
 
 async def _note_begin(_session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceRequestHeadersSentParams) -> None:

@@ -13,9 +13,8 @@ from typing import cast
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from gateway.asn1.scep import FailInfo, MessageType, PkiStatus
-from gateway.ca.http import HttpClient, Response, refuse_unavailable
+from gateway.ca.http import HttpClient, Response, check_status, refuse_unavailable
 from gateway.ca.interfaces import (
-    AuthFailed,
     Capability,
     IssueRequest,
     NotSent,
@@ -47,8 +46,6 @@ QUIET = timedelta(seconds=30)
 """After that what was sent has reached the server, if it ever does: a transaction unknown before may still be on its way."""
 MIN_RSA_BITS = 2048
 
-_NOT_THERE = frozenset({404, 405, 501})
-_REFUSED = frozenset({400, 411, 413, 414, 415})
 _CAPS = f"?operation={operations.GET_CA_CAPS}"
 _CERTIFICATES = f"?operation={operations.GET_CA_CERT}"
 _OPERATION = f"?operation={operations.PKI_OPERATION}"
@@ -171,16 +168,7 @@ class ScepBackend(RemoteBackend):
 
     async def _decode(self, response: Response, message: client.ScepRequest) -> client.CertRep:
         """Return a CertRep that the server signed; anything else raises what the request's kind raises, or says more."""
-        refuse_unavailable(response)
-        status = response.status
-        if status in {401, 403}:
-            raise AuthFailed(f"the SCEP server answered {status}: it does not let the gateway in")
-        if status in _NOT_THERE or 300 <= status < 400:
-            raise NotSent(f"the SCEP server answered {status}: there is no SCEP service at `url`, or none that takes POST")
-        if status in _REFUSED and response.failed is UnknownResult:
-            raise UpstreamRejected(f"the CA refused the request ({status})")
-        if status != 200:
-            raise response.failed(f"the SCEP server answered {status}")
+        check_status(response, "SCEP", believed=self._http.is_private)
         work = partial(self._open, response.body, message)
         try:
             return await asyncio.to_thread(work) if self._is_slow else work()

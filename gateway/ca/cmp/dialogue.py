@@ -10,16 +10,13 @@ from functools import partial
 
 from gateway.ca.cmp.refusals import name_of
 from gateway.ca.cmp.signers import AnswerSigners
-from gateway.ca.http import HttpClient, Response, refuse_unavailable
-from gateway.ca.interfaces import AuthFailed, NotSent, UnknownResult, UpstreamRejected
+from gateway.ca.http import HttpClient, check_status
 from gateway.errors import Rejection
 from gateway.pki.certificate import Certificate
 from gateway.wire.cmp import client, requests
 
 MEDIA_TYPE = "application/pkixcmp"
 """Of requests and answers (RFC 9811 §3.4)."""
-_NOT_THERE = frozenset({404, 405, 501})
-_REFUSED = frozenset({400, 411, 413, 414, 415})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,6 @@ class Dialogue:
         self._http = http
         self._identity = identity
         self._now = clock
-        self._is_private = http.settings.base_url.startswith("https://")
 
     async def ask(self, question: Question, within: float | None = None) -> Answer:
         """Return what the server answers, protected by it; raises UpstreamError for anything else.
@@ -84,13 +80,15 @@ class Dialogue:
             response = await self._http.change("POST", "", headers=headers, body=sent.message, within=within)
         else:
             response = await self._http.read("", method="POST", headers=headers, body=sent.message, within=within)
-        _check_status(response, believed=self._is_private)
+        check_status(response, "CMP", believed=self._http.is_private)
+        if response.media_type != MEDIA_TYPE:
+            raise response.failed("the CMP server answered with what is no CMP message")
         try:
             received = await self._decode(response.body, sent)
         except Rejection as error:
             cause = f"the CMP server answered with what is no answer to the request: {error.detail}"
             raise response.failed(cause) from error
-        if not (received.protected or self._is_private or self._identity.signers is None):
+        if not (received.protected or self._http.is_private or self._identity.signers is None):
             raise response.failed(f"the CMP server refused, and nothing protects what it said ({name_of(received.fail_info)})")
         return Answer(received, sent.sender_nonce)
 
@@ -131,20 +129,3 @@ class Dialogue:
 
 def _anybody(_signer: Certificate, _beside: tuple[bytes, ...]) -> bool:
     return True
-
-
-def _check_status(response: Response, *, believed: bool) -> None:
-    """Raise what an HTTP status means; CMP's own refusals come with 200 (RFC 9811 §3.5).
-
-    Without TLS anybody on the way could have written it, after the CA did what it was asked: no refusal is `believed` then.
-    """
-    refuse_unavailable(response)
-    status = response.status
-    if status in {401, 403}:
-        raise AuthFailed(f"the CMP server answered {status}: it does not let the gateway in")
-    if status in _NOT_THERE or 300 <= status < 400:
-        raise NotSent(f"the CMP server answered {status}: there is no CMP service at `url`, or none that takes POST")
-    if believed and status in _REFUSED and response.failed is UnknownResult:
-        raise UpstreamRejected(f"the CA refused the request ({status})")
-    if status != 200 or response.media_type != MEDIA_TYPE:
-        raise response.failed(f"the CMP server answered {status} with what is no CMP message")

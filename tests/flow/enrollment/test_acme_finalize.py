@@ -35,6 +35,14 @@ from tests.flow.enrollment.world import FIND, POLL, PROFILE, FlakyStore
 NAME = "www.example.com"
 
 
+async def prepared(new_acme_world: NewAcmeWorld) -> tuple[AcmeWorld, Any, Any, Any]:
+    """Return a world with one worker, an account and its ready order."""
+    world = new_acme_world()
+    acme = await world.worker()
+    who = await account(world, acme)
+    return world, acme, who, await ready(world, acme, who, NAME)
+
+
 async def until_over(world: AcmeWorld, acme: Any, who: Any, id: str) -> Any:
     """Let time pass and the background work until an order has ended."""
     for _ in range(60):
@@ -71,20 +79,14 @@ async def test_order_goes_from_pending_to_its_certificate(new_acme_world: NewAcm
 
 
 async def test_same_csr_again_gets_the_same_certificate(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     first = await finalize(world, acme, who, order, csr(NAME))
     assert await finalize(world, acme, who, order, csr(NAME)) == first
     assert len(world.ca.issued()) == 1
 
 
 async def test_another_csr_for_the_same_order_is_refused(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     await finalize(world, acme, who, order, csr(NAME))
     with pytest.raises(Rejection) as refused:
         await finalize(world, acme, who, order, csr(NAME, key="second"))
@@ -131,10 +133,7 @@ async def test_of_two_csrs_at_once_exactly_one_wins(new_acme_world: NewAcmeWorld
     ],
 )
 async def test_csr_that_does_not_fit_leaves_the_order_ready(new_acme_world: NewAcmeWorld, der: bytes, said: str) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     with pytest.raises(Rejection, match=said) as refused:
         await finalize(world, acme, who, order, der)
     assert refused.value.reason is Reason.BAD_CSR
@@ -142,20 +141,14 @@ async def test_csr_that_does_not_fit_leaves_the_order_ready(new_acme_world: NewA
 
 
 async def test_name_in_the_common_name_alone_is_certified_as_alternative_name(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     assert (await finalize(world, acme, who, order, csr(subject=f"CN={NAME.upper()}"))).status is OrderStatus.VALID
     [leaf] = [parse_certificate(der) for der in world.ca.issued()]
     assert [san.value for san in leaf.sans] == [NAME]
 
 
 async def test_policy_refuses_the_csr_and_the_order_stays_ready(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     world.policy = world.policy | {"key": {"ec": ["P-384"]}}
     with pytest.raises(Rejection) as refused:
         await finalize(world, acme, who, order, csr(NAME))
@@ -190,10 +183,7 @@ async def test_pending_order_is_not_finalized(new_acme_world: NewAcmeWorld) -> N
 
 
 async def test_order_that_expired_is_invalid_and_not_finalized(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     world.clock.advance(timedelta(days=8))
     assert (await acme.find_order(world.snapshot, PROFILE, who, order.id)).status is OrderStatus.INVALID
     with pytest.raises(Rejection):
@@ -201,10 +191,7 @@ async def test_order_that_expired_is_invalid_and_not_finalized(new_acme_world: N
 
 
 async def test_authorization_that_is_over_keeps_a_ready_order_from_its_certificate(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     await acme.deactivate_authorization(world.snapshot, PROFILE, who, order.authorizations[0], SOURCE)
     with pytest.raises(Rejection) as refused:
         await finalize(world, acme, who, order, csr(NAME))
@@ -214,10 +201,7 @@ async def test_authorization_that_is_over_keeps_a_ready_order_from_its_certifica
 
 @pytest.mark.parametrize("fault", ["not sent", "not sent twice"])
 async def test_ca_outage_is_no_refusal_and_ends_with_the_certificate(new_acme_world: NewAcmeWorld, fault: str) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     world.ca.faults = ["not sent"] * (2 if "twice" in fault else 1)
     waiting = await finalize(world, acme, who, order, csr(NAME))
     assert waiting.status is OrderStatus.PROCESSING
@@ -228,10 +212,7 @@ async def test_ca_outage_is_no_refusal_and_ends_with_the_certificate(new_acme_wo
 
 
 async def test_ca_that_refuses_for_good_ends_the_order(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     world.ca.faults = ["rejected"]
     ended = await finalize(world, acme, who, order, csr(NAME))
     assert ended.status is OrderStatus.INVALID
@@ -242,10 +223,7 @@ async def test_ca_that_refuses_for_good_ends_the_order(new_acme_world: NewAcmeWo
 
 
 async def test_outage_past_the_orders_time_ends_it_without_a_certificate(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     world.ca.faults = ["not sent"] * 2
     await finalize(world, acme, who, order, csr(NAME))
     world.clock.advance(timedelta(days=8))
@@ -404,10 +382,7 @@ async def test_certificate_of_long_ago_is_found_by_the_order_and_not_issued_agai
 
 async def test_order_is_reserved_for_one_row_even_where_nobody_remembers_the_request(new_acme_world: NewAcmeWorld) -> None:
     """The last wall: a worker that enrolls an order again long after its certificate was issued is refused by the ledger."""
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     done = await finalize(world, acme, who, order, csr(NAME))
     world.clock.advance(timedelta(days=2))
     await world.store.expire(world.clock())
@@ -454,10 +429,7 @@ async def test_store_that_is_down_at_the_beginning_is_busy_and_not_a_refusal(new
 
 
 async def test_client_that_hangs_up_does_not_stop_its_order(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     world.ca.faults = ["gate"]
     client = asyncio.create_task(finalize(world, acme, who, order, csr(NAME)))
     await world.ca.reached.wait()
@@ -468,10 +440,7 @@ async def test_client_that_hangs_up_does_not_stop_its_order(new_acme_world: NewA
 
 
 async def test_refusal_after_processing_was_answered_ends_the_order(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     world.ca.faults = ["not sent"]
     assert (await finalize(world, acme, who, order, csr(NAME))).status is OrderStatus.PROCESSING
     world.policy = world.policy | {"key": {"ec": ["P-384"]}}
@@ -502,10 +471,7 @@ async def test_draining_worker_leaves_the_order_to_another(new_acme_world: NewAc
 
 
 async def test_records_that_cannot_be_looked_up_are_no_refusal(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     world.clock.advance(timedelta(hours=8))
     world.room.caa = ValidationFailed(Reason.VALIDATION_DNS, "SERVFAIL")
     with pytest.raises(Busy):
@@ -519,10 +485,7 @@ async def test_records_that_cannot_be_looked_up_are_no_refusal(new_acme_world: N
 
 
 async def test_revoked_certificate_is_not_handed_out(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     done = await finalize(world, acme, who, order, csr(NAME))
     await world.administration().revoke_certificate((done.certificate or b"").hex(), RevocationReason.SUPERSEDED, "uid:0")
     with pytest.raises(Rejection) as refused:
@@ -557,10 +520,7 @@ async def test_order_that_a_worker_held_under_a_clock_that_ran_ahead_is_taken_up
 
 
 async def test_what_nobody_proved_is_left_out_of_the_subject(new_acme_world: NewAcmeWorld) -> None:
-    world = new_acme_world()
-    acme = await world.worker()
-    who = await account(world, acme)
-    order = await ready(world, acme, who, NAME)
+    world, acme, who, order = await prepared(new_acme_world)
     subject = f"CN={NAME},O=Bank Inc,serialNumber=HRB1,UID=root"
     assert (await finalize(world, acme, who, order, csr(NAME, subject=subject))).status is OrderStatus.VALID
     [leaf] = map(parse_certificate, world.ca.issued())

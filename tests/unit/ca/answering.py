@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from gateway.ca.bootstrap import Hierarchy
-from gateway.ca.interfaces import IssueRequest
+from gateway.ca.interfaces import AuthFailed, IssueRequest, NotSent, Unavailable, UnknownResult
 from gateway.model import Grant, ProfileName, RequestForm, RequestId
 from gateway.pki.certificate import Issuer, build_certificate, new_serial, pem_to_ders
 from gateway.pki.csr import build_csr, parse_csr
@@ -113,3 +115,21 @@ def new_request(number: int = 1, challenge: str | None = None, **changes: object
         None,
         **fields,  # type: ignore[arg-type] # fields by name
     )
+
+
+BY_STATUS = [
+    pytest.param(http(401), AuthFailed, id="401"),
+    pytest.param(http(403), AuthFailed, id="403"),
+    pytest.param(http(404), NotSent, id="404"),
+    pytest.param(http(405), NotSent, id="405"),
+    pytest.param(http(301), NotSent, id="redirect"),
+    pytest.param(http(503), Unavailable, id="503"),
+    pytest.param(http(429), Unavailable, id="429"),
+    pytest.param(http(400), UnknownResult, id="400-that-anybody-may-have-written"),
+    pytest.param(http(500), UnknownResult, id="500"),
+    pytest.param(http(502), UnknownResult, id="502"),
+    pytest.param(http(204), UnknownResult, id="204"),
+    pytest.param(http(200, b"<html>", "text/html"), UnknownResult, id="html-with-200"),
+    pytest.param(DROP, UnknownResult, id="dropped"),
+]
+"""What comes over plain HTTP in place of a message of the protocol, and what it means for a request."""

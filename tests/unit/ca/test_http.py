@@ -15,8 +15,8 @@ from socket import SHUT_RDWR, SHUT_WR, create_server, socket
 import pytest
 
 from gateway.ca.bootstrap import Hierarchy, Identity, KeyChoice, create_hierarchy
-from gateway.ca.http import LONGEST_RETRY, MAX_BODY, HttpClient, HttpSettings, Response, refuse_unavailable
-from gateway.ca.interfaces import AuthFailed, NotSent, Unavailable, UnknownResult, UpstreamError
+from gateway.ca.http import LONGEST_RETRY, MAX_BODY, HttpClient, HttpSettings, Response, check_status, refuse_unavailable
+from gateway.ca.interfaces import AuthFailed, NotSent, Unavailable, UnknownResult, UpstreamError, UpstreamRejected
 from gateway.ca.local import CaUrls
 from gateway.ca.setup import Setup, load_identity
 from gateway.config.fields import FilePath, RaPair, SecretSource
@@ -470,3 +470,17 @@ def test_files_of_no_use(hierarchy: Hierarchy, files: dict[str, bytes | None], s
         )
     assert sentence in str(raised.value)
     assert "PRIVATE" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("believed", "failed", "error"),
+    [
+        pytest.param(True, UnknownResult, UpstreamRejected, id="by TLS"),
+        pytest.param(False, UnknownResult, UnknownResult, id="anybody's word"),
+        pytest.param(True, NotSent, NotSent, id="of a question"),
+    ],
+)
+def test_a_refusal_by_status(believed: bool, failed: type[NotSent] | type[UnknownResult], error: type[UpstreamError]) -> None:
+    with pytest.raises(error) as raised:
+        check_status(Response(400, {}, b"", failed), "CMP", believed=believed)
+    assert type(raised.value) is error

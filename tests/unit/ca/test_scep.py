@@ -15,10 +15,8 @@ import pytest
 from gateway.ca import scep
 from gateway.ca.bootstrap import Hierarchy, KeyChoice, create_hierarchy
 from gateway.ca.interfaces import (
-    AuthFailed,
     Capability,
     NotSent,
-    Unavailable,
     UnknownResult,
     UpstreamError,
     UpstreamIssued,
@@ -42,7 +40,7 @@ from gateway.wire.scep import operations, pkimessage
 from gateway.wire.scep.client import self_signed_signer
 from gateway.wire.scep.identity import RaIdentity
 from gateway.wire.scep.pkimessage import MessageType
-from tests.unit.ca.answering import DROP, Answer, Asked, Peer, answering, certify, chain_of, http, new_request
+from tests.unit.ca.answering import BY_STATUS, DROP, Answer, Asked, Peer, answering, certify, chain_of, http, new_request
 
 NAME = UpstreamCAName("plant")
 CHALLENGE = "theirs-and-nobody-elses"
@@ -289,21 +287,9 @@ async def test_success_with_nothing(hierarchy: Hierarchy, server: Server) -> Non
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        pytest.param(http(401), AuthFailed, id="401"),
-        pytest.param(http(403), AuthFailed, id="403"),
-        pytest.param(http(404), NotSent, id="404"),
-        pytest.param(http(405), NotSent, id="405"),
-        pytest.param(http(301), NotSent, id="redirect"),
-        pytest.param(http(503), Unavailable, id="503"),
-        pytest.param(http(429), Unavailable, id="429"),
-        pytest.param(http(400), UpstreamRejected, id="400"),
-        pytest.param(http(500), UnknownResult, id="500"),
-        pytest.param(http(502), UnknownResult, id="502"),
-        pytest.param(http(204), UnknownResult, id="204"),
-        pytest.param(http(200, b"<html>", "text/html"), UnknownResult, id="html-with-200"),
+        *BY_STATUS,
         pytest.param(http(200, b"\x30\x80" * 4000, PKI), UnknownResult, id="deep"),
         pytest.param(http(200, cms.certs_only(()), PKI), UnknownResult, id="unsigned"),
-        pytest.param(DROP, UnknownResult, id="dropped"),
     ],
 )
 async def test_other_answers(hierarchy: Hierarchy, answer: bytes, error: type[UpstreamError]) -> None:

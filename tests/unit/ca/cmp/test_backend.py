@@ -48,7 +48,7 @@ from gateway.pki import crmf_writer
 from gateway.pki.certificate import der_to_pem, parse_certificate
 from gateway.pki.keys import public_key_der
 from gateway.pki.names import parse_name_text
-from tests.unit.ca.answering import DEVICE, DROP, Answer, Asked, Peer, answering, chain_of, http, new_request
+from tests.unit.ca.answering import BY_STATUS, DEVICE, DROP, Answer, Asked, Peer, answering, chain_of, http, new_request
 from tests.unit.ca.cmp.server import (
     ACCEPTED,
     BY_SECRET,
@@ -440,22 +440,10 @@ async def test_answers_that_say_nothing(hierarchy: Hierarchy, server: Server, bo
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        pytest.param(http(401), AuthFailed, id="401"),
-        pytest.param(http(403), AuthFailed, id="403"),
-        pytest.param(http(404), NotSent, id="404"),
-        pytest.param(http(405), NotSent, id="405"),
-        pytest.param(http(301), NotSent, id="redirect"),
-        pytest.param(http(503), Unavailable, id="503"),
-        pytest.param(http(429), Unavailable, id="429"),
-        pytest.param(http(400), UnknownResult, id="400-that-anybody-may-have-written"),
-        pytest.param(http(500), UnknownResult, id="500"),
-        pytest.param(http(502), UnknownResult, id="502"),
-        pytest.param(http(204), UnknownResult, id="204"),
-        pytest.param(http(200, b"<html>", "text/html"), UnknownResult, id="html-with-200"),
+        *BY_STATUS,
         pytest.param(http(200, b"", MEDIA), UnknownResult, id="empty"),
         pytest.param(http(200, b"\x30\x80" * 4000, MEDIA), UnknownResult, id="deep"),
         pytest.param(http(200, b"\x30\x00", MEDIA), UnknownResult, id="no-message"),
-        pytest.param(DROP, UnknownResult, id="dropped"),
     ],
 )
 async def test_other_answers(hierarchy: Hierarchy, answer: bytes, error: type[UpstreamError]) -> None:
