@@ -124,7 +124,6 @@ class Header:
     recipient_name: Name | None = None
     message_time: datetime | None = None
     sender_kid: bytes | None = None
-    recipient_kid: bytes | None = None
     transaction_id: bytes | None = None
     sender_nonce: bytes | None = None
     recipient_nonce: bytes | None = None

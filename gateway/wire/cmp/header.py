@@ -65,7 +65,6 @@ def decode_header(body: bytes) -> DecodedHeader:
             recipient_name=_directory_name(body, recipient),
             message_time=time,
             sender_kid=fields.get(_SENDER_KID),
-            recipient_kid=fields.get(_RECIPIENT_KID),
             transaction_id=fields.get(_TRANSACTION),
             sender_nonce=fields.get(_SENDER_NONCE),
             recipient_nonce=fields.get(_RECIPIENT_NONCE),

@@ -87,6 +87,7 @@ async def test_reasons(peer: CfsslPeer, reason: RevocationReason) -> None:
     async with opened(peer.section()) as ca:
         issued = await issue(ca, make_request())
         await ca.revoke(issued.certificate, parse_certificate(issued.certificate).serial, reason, datetime.now(UTC))
+        assert ("revoked", issued.certificate) in peer.rows()
 
 
 async def test_a_doubt_is_never_repeated(peer: CfsslPeer) -> None:
